@@ -1,0 +1,1 @@
+"""Who decides: the top-of-rack program and the app that installs it."""

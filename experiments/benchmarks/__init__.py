@@ -1,0 +1,1 @@
+"""Speed of the testbed itself, always as ratios side by side in one run."""

@@ -1,0 +1,1 @@
+"""What runs: microservices, the state they keep, and the applications made of them."""

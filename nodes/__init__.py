@@ -1,0 +1,1 @@
+"""Where it runs: wire formats, the packet path of a compute node, namespaces and cgroups."""
