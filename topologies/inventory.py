@@ -89,7 +89,8 @@ class Inventory:
         """Return the node called `name`; raises TopologyError with the names there are."""
         entry = self._names().get(name)
         if not isinstance(entry, NodeEntry):
-            raise TopologyError(f"no node {name!r} in {self.cluster}; nodes: {_shortened([n.name for n in self.nodes])}")
+            raise TopologyError(f"no node {name!r} in {self.cluster}; nodes: "
+                                f"{_shortened([n.name for n in self.nodes])}")
         return entry
 
     def switch(self, name: str) -> SwitchEntry:

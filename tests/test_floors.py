@@ -1,0 +1,52 @@
+"""The house rules that a machine can keep."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+FLOORS = ("topologies", "microservices", "nodes", "controller", "experiments")
+ROOT = Path(__file__).resolve().parent.parent
+# Third-party names stay behind these doors (DOORS[name] lists the files that may import it).
+DOORS = {
+    "mininet": {"topologies/mininet_topo.py", "nodes/emulated_node.py", "experiments/testbed.py",
+                "experiments/interactive.py", "experiments/benchmarks/boot.py"},
+    "ryu": {"controller/openflow_library.py"},
+    "os_ken": {"controller/openflow_library.py"},
+    "scapy": {"experiments/scapy_layer.py"},
+    "matplotlib": {"experiments/plot.py"},
+}
+
+
+def modules() -> list[Path]:
+    return sorted(p for floor in FLOORS for p in (ROOT / floor).rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names.add(node.module)
+    return names
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_nothing_imports_a_floor_above_its_own(path: Path) -> None:
+    own = FLOORS.index(path.relative_to(ROOT).parts[0])
+    above = set(FLOORS[own + 1:])
+    assert not {name.split(".")[0] for name in imported(path)} & above
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_third_party_names_stay_behind_their_doors(path: Path) -> None:
+    relative = str(path.relative_to(ROOT))
+    roots = {name.split(".")[0] for name in imported(path)}
+    assert not {name for name, doors in DOORS.items() if name in roots and relative not in doors}
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_module_opens_with_one_plain_sentence(path: Path) -> None:
+    text = ast.get_docstring(ast.parse(path.read_text()))
+    assert text and text.splitlines()[0].rstrip().endswith((".", "!", "?", ":"))
