@@ -1,0 +1,69 @@
+"""Asking nodes for their counters, over the network: from the controller node, through the ToR."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from nodes import messages, netns
+from nodes.errors import WireError
+from topologies.addressing import CONTROL_PORT
+from topologies.inventory import NodeEntry
+
+
+@contextmanager
+def inside(pid: int) -> Iterator[None]:
+    """Stand in the network namespace of process `pid`; a socket made there stays there."""
+    here = netns.open_current()
+    there = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
+    try:
+        netns.enter(there)
+        yield
+    finally:
+        netns.enter(here)
+        os.close(there)
+        os.close(here)
+
+
+class ControlPlane:
+    """A UDP socket on the controller node whose shell is `pid`, and what can be asked over it."""
+
+    def __init__(self, pid: int, ip: str) -> None:
+        with inside(pid):
+            self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind((ip, CONTROL_PORT))
+        self._last_query = 0
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def counters(self, nodes: Iterable[NodeEntry], timeout_s: float = 2.0,
+                 retry_s: float = 0.3) -> dict[str, dict[str, int]]:
+        """Return the counters of those `nodes` (hosts and SmartNICs) that answer within `timeout_s`, by name."""
+        waiting: dict[int, NodeEntry] = {}
+        for node in nodes:
+            self._last_query += 1
+            waiting[self._last_query] = node
+        found: dict[str, dict[str, int]] = {}
+        deadline = time.monotonic() + timeout_s
+        ask_at = 0.0
+        while waiting and time.monotonic() < deadline:
+            if time.monotonic() >= ask_at:
+                ask_at = time.monotonic() + retry_s
+                for query, node in waiting.items():
+                    message = messages.StatsMessage(messages.KIND_STATS_QUERY, query)
+                    self._socket.sendto(message.encode(), (node.ip, CONTROL_PORT))
+            self._socket.settimeout(0.05)
+            try:
+                answer = messages.decode(self._socket.recv(1 << 16))
+            except (TimeoutError, ConnectionError, WireError):
+                continue  # an unreachable node may have its ICMP error reported here
+            if isinstance(answer, messages.StatsMessage) and answer.query_id in waiting:
+                node = waiting.pop(answer.query_id)
+                found[node.name] = msgspec.msgpack.decode(answer.payload)
+        return found

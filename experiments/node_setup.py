@@ -1,0 +1,46 @@
+"""How each role of node is set up and what runs on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from nodes.agent import HostConfig, SmartNicConfig, TeamOrder
+from nodes.deployment import Deployment
+from nodes.emulated_node import EmulatedNode, run_in
+from nodes.nursery import Order
+from topologies.addressing import ALL_NODES_PREFIX
+from topologies.inventory import Inventory, NodeEntry
+
+
+def set_up_single(node: EmulatedNode, entry: NodeEntry, inventory: Inventory) -> None:
+    """Give a client or controller node its address and its one route: everything over the gateway."""
+    interface = inventory.ports_of_node(entry.name)[0].peer_interface
+    run_in(node, ["ethtool", "-K", interface, "tx", "off"])
+    run_in(node, ["ip", "-batch", "-"], "\n".join((
+        "link set lo up", f"link set {interface} up", f"addr add {entry.ip}/32 dev {interface}",
+        f"route add {ALL_NODES_PREFIX} via {entry.gateway} dev {interface} src {entry.ip} onlink")) + "\n")
+
+
+def team_order(entry: NodeEntry, pid: int, run_dir: Path, mode: str) -> Order:
+    """Return the order for a host's teaming process, which also sets up the host's addresses and routes."""
+    name = f"team-{entry.name}"
+    config = TeamOrder(str(run_dir / "inventory.json"), entry.name, str(run_dir / f"{name}.json"), mode)
+    return Order(name, "nodes.agent:run_host_team", msgspec.msgpack.encode(config), pid, str(run_dir / f"{name}.log"))
+
+
+def agent_order(entry: NodeEntry, pid: int, run_dir: Path, inventory: Inventory,
+                deployments: tuple[Deployment, ...]) -> Order:
+    """Return the order for the agent of a host or SmartNIC."""
+    config: HostConfig | SmartNicConfig
+    if entry.role == "host":
+        config, function = HostConfig(entry.name, entry.ip, deployments), "run_host"
+    else:
+        pcie = inventory.pcie_of_smartnic(entry.name)
+        network = inventory.ports_of_node(entry.name)[0].peer_interface
+        config = SmartNicConfig(entry.name, entry.ip, entry.mac, entry.gateway, inventory.node(pcie.host).ip,
+                                network, pcie.smartnic_interface, deployments)
+        function = "run_smartnic"
+    return Order(entry.name, f"nodes.agent:{function}", msgspec.msgpack.encode(config), pid,
+                 str(run_dir / f"agent-{entry.name}.log"))

@@ -1,0 +1,373 @@
+"""The composition root: builds a world, wires a cluster in it, starts everything, and always stops it.
+
+    with Testbed.start(TestbedOptions("type1x3")) as bed:
+        print(bed.counters("s1n1"))
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from mininet.log import setLogLevel
+from mininet.net import Mininet
+from nodes.bonding import teaming_mode
+
+from controller import tor_program
+from experiments.capture import Capture, start_capture
+from experiments.client import ClientConfig, ClientResult
+from experiments.control_plane import ControlPlane
+from experiments.errors import ExperimentError
+from experiments.node_setup import agent_order, set_up_single, team_order
+from experiments.switches import configure_switches, lacp_members
+from nodes.cgroups import Cgroup
+from nodes.deployment import Deployment
+from nodes.emulated_node import (
+    EmulatedLink,
+    EmulatedNode,
+    EmulatedSwitch,
+    ip_batch,
+    make_links,
+)
+from nodes.nursery import Child, Nursery, Order
+from nodes.world import World
+from topologies.catalog import cluster_named
+from topologies.cluster import Cluster
+from topologies.inventory import Inventory, NodeEntry, inventory_of
+from topologies.mininet_topo import E3Topo
+
+log = logging.getLogger(__name__)
+
+OPENFLOW_LISTEN = "127.0.0.1:6653"
+PRELOAD = ("nodes.agent", "nodes.team", "experiments.client")
+READY_TIMEOUT_S = 60.0
+SPEED_MODELS = ("unpaced", "quota")
+# The quota model's ratio of a SmartNIC to a host of 12 cores at 2.5 GHz. Ours: cnMIPS64 does about half the
+# work of a Xeon core per clock; section 5 gives cores and clocks.
+CNMIPS_WORK_PER_CLOCK = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class TestbedOptions:
+    """What to build. `cluster` is a name (see topologies.catalog) or a Cluster.
+
+    `speed`: "unpaced" lets nodes run as fast as this machine does; "quota" limits every namespace by cgroup to
+    its share of cores x clock x work per clock, the largest host having the whole machine.
+    """
+
+    cluster: str | Cluster = "type1x3"
+    clients: int = 1
+    label: str = "e3"
+    datapath: str = "netdev"
+    speed: str = "unpaced"
+    deployments: tuple[Deployment, ...] = ()
+    wait_ready: bool = True
+
+    __test__ = False  # a noun, not a test, whatever its name starts with
+
+
+@dataclass(frozen=True, slots=True)
+class RunningClient:
+    """A client at work on its node."""
+
+    nursery: Nursery
+    child: Child
+    result_path: Path
+
+    def stop(self) -> None:
+        """Tell it to stop sending and give its result."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.child.pid, signal.SIGTERM)
+
+    def result(self, timeout_s: float) -> ClientResult:
+        """Wait for its end; raises ExperimentError if it takes longer than `timeout_s` or failed."""
+        status = self.nursery.status(self.child, timeout_s)
+        if status != 0:
+            raise ExperimentError(f"{self.child.name} {'is not done' if status is None else f'ended with {status}'} "
+                                  f"after {timeout_s:g} s; its log is in {self.result_path.parent}")
+        return msgspec.msgpack.decode(self.result_path.read_bytes(), type=ClientResult)
+
+
+class Testbed:
+    """A running machine room. Make it with `start`; everything in it ends with `stop`."""
+
+    __test__ = False
+
+    def __init__(self, options: TestbedOptions, world: World) -> None:
+        cluster = options.cluster
+        if isinstance(cluster, str):
+            cluster = cluster_named(cluster, clients=options.clients)
+        self.options = options
+        self.world = world
+        self.inventory: Inventory = inventory_of(cluster)
+        self.programs = tor_program.programs_of(self.inventory)
+        self.deployments = options.deployments
+        self.teaming = teaming_mode()
+        self.started_s: dict[str, float] = {}  # seconds that each step of the start took
+        self._agents: dict[str, Child] = {}
+        self._teams: dict[str, Child] = {}
+        self._groups: dict[str, Cgroup] = {}
+
+    # -- life ----------------------------------------------------------------------------------------------
+
+    @classmethod
+    def start(cls, options: TestbedOptions | None = None) -> Testbed:
+        """Build and start everything; raises WorldError, NodeError or ExperimentError, leaving nothing behind."""
+        options = options or TestbedOptions()
+        if options.speed not in SPEED_MODELS:
+            raise ExperimentError(f"no speed model {options.speed!r}; there are {', '.join(SPEED_MODELS)}")
+        if isinstance(options.cluster, str):
+            cluster_named(options.cluster, clients=options.clients)  # refuse a bad name before anything is made
+        world = World.start(options.label, options.datapath)
+        try:
+            bed = cls(options, world)
+            bed._build()
+            return bed
+        except BaseException:
+            world.stop()
+            raise
+
+    def stop(self) -> None:
+        """End everything; a second call does nothing."""
+        with contextlib.suppress(Exception):
+            self.net.stop()
+        self.world.stop()
+
+    def __enter__(self) -> Testbed:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _build(self) -> None:
+        with self._timed("total"):
+            with self._timed("programs"):
+                self._write("inventory.json", self.inventory.to_json())
+                self._write("programs.json", tor_program.to_json(self.programs))
+            with self._timed("nodes and links"):
+                self._build_network()
+            with self._timed("switches"):
+                configure_switches(self.world, self.inventory, OPENFLOW_LISTEN)
+                self.start_tor_app()
+            with self._timed("agents"):
+                self.nursery = Nursery(self.world, PRELOAD)
+                for node in self.inventory.nodes:
+                    self._set_up(node)
+                controller = self.inventory.of_role("controller")[0]
+                self.control = ControlPlane(self.net[controller.name].pid, controller.ip)
+            if self.options.wait_ready:
+                with self._timed("ready"):
+                    self.wait_until_ready()
+
+    def _build_network(self) -> None:
+        setLogLevel("error")
+        Mininet.inited = True  # its own init would change limits of the whole machine
+        classes = dict.fromkeys(("host", "smartnic", "client", "controller"), EmulatedNode)
+        topo = E3Topo(cluster=self.inventory, classes={**classes, "switch": EmulatedSwitch})
+        self.net = Mininet(topo=topo, build=False, controller=None, link=EmulatedLink, intf=None)
+        self.net.build()
+        make_links(self.net.links)
+        for node in self.net.hosts:
+            self.world.adopt(node.pid, f"shell-{node.name}")
+
+    def _set_up(self, entry: NodeEntry) -> None:
+        node = self.net[entry.name]
+        if self.world.subtree is not None:
+            group = self._groups[entry.name] = self.world.cgroup(entry.name, self._cores(entry))
+            group.add(node.pid)
+        if entry.role in ("client", "controller"):
+            set_up_single(node, entry, self.inventory)
+            return
+        if entry.role == "host":
+            self.start_team(entry.name)
+        self.start_agent(entry.name)
+
+    def _cores(self, entry: NodeEntry) -> float | None:
+        if self.options.speed == "unpaced" or entry.role in ("client", "controller"):
+            return None
+        most = max(h.cores * h.clock_ghz for h in self.inventory.of_role("host"))
+        share = entry.cores * entry.clock_ghz / most
+        if entry.role == "smartnic":
+            share *= CNMIPS_WORK_PER_CLOCK
+        return share * (os.cpu_count() or 1)
+
+    # -- processes ------------------------------------------------------------------------------------------
+
+    def fork(self, order: Order, node: str) -> Child:
+        """Run `order` in the namespace and control group of `node`."""
+        group = self._groups.get(node)
+        procs = tuple(str(d / "cgroup.procs") for d in group.directories) if group else ()
+        child = self.nursery.start(msgspec.structs.replace(order, cgroup_procs=procs))
+        self.world.adopt(child.pid, order.name)
+        return child
+
+    def start_agent(self, name: str) -> None:
+        """Start the agent of host or SmartNIC `name`, with its instances."""
+        entry = self.inventory.node(name)
+        order = agent_order(entry, self.net[name].pid, self.world.run_dir, self.inventory, self.deployments)
+        self._agents[name] = self.fork(order, name)
+
+    def start_team(self, host: str) -> None:
+        """Start the teaming process of `host`."""
+        entry = self.inventory.node(host)
+        self._teams[host] = self.fork(team_order(entry, self.net[host].pid, self.world.run_dir, self.teaming), host)
+
+    def agent_pid(self, name: str) -> int:
+        """Return the pid of the agent of `name`; raises ExperimentError for a node that has none."""
+        if name not in self._agents:
+            raise ExperimentError(f"{name} has no agent; agents run on {', '.join(self._agents)}")
+        return self._agents[name].pid
+
+    def start_tor_app(self) -> None:
+        """Start the Ryu app that programs the switches."""
+        self.tor_app = self.world.spawn(
+            [sys.executable, "-m", "controller.tor_app", "--programs", str(self.world.run_dir / "programs.json"),
+             "--listen", OPENFLOW_LISTEN, "--status", str(self.tor_status_path)], "tor-app")
+
+    @property
+    def tor_status_path(self) -> Path:
+        return self.world.run_dir / "tor-app.json"
+
+    def tor_status(self) -> dict[str, Any]:
+        """Return what the app last wrote of itself; {} before it wrote anything."""
+        try:
+            status: dict[str, Any] = msgspec.json.decode(self.tor_status_path.read_bytes())
+            return status
+        except FileNotFoundError:
+            return {}
+
+    # -- load -----------------------------------------------------------------------------------------------
+
+    def start_client(self, client: str, config: ClientConfig) -> RunningClient:
+        """Start a client process on node `client`; ask its `result` when it is to be done."""
+        result_path = self.world.run_dir / f"client-{client}-{config.client_number}.result"
+        result_path.unlink(missing_ok=True)
+        name = f"client-{client}"
+        order = Order(name, "experiments.client:run", msgspec.msgpack.encode(config), self.net[client].pid,
+                      str(self.world.run_dir / f"{name}.log"), result_file=str(result_path))
+        return RunningClient(self.nursery, self.fork(order, client), result_path)
+
+    # -- observing ------------------------------------------------------------------------------------------
+
+    def counters(self, *names: str) -> dict[str, dict[str, int]]:
+        """Ask the agents of `names` (default: all) for their counters, over the network."""
+        wanted = [self.inventory.node(n) for n in names or self._agents]
+        return self.control.counters(wanted)
+
+    def capture(self, directory: Path, interfaces: Iterable[str] | None = None, only: str = "") -> Capture:
+        """Start capturing at `interfaces` (default: every switch port), beside the maps that explain them.
+
+        Raises ExperimentError for an interface that is nowhere in the testbed.
+        """
+        places = self.places()
+        wanted = list(interfaces) if interfaces is not None else [p.interface for p in self.inventory.ports]
+        for name in wanted:
+            if name not in places:
+                raise ExperimentError(f"no interface {name!r}; there are {', '.join(sorted(places))}")
+        directory.mkdir(parents=True, exist_ok=True)
+        for name in ("inventory.json", "programs.json"):
+            (directory / name).write_bytes((self.world.run_dir / name).read_bytes())
+        return start_capture(self.world, {name: places[name] for name in wanted}, directory, only)
+
+    def places(self) -> dict[str, int | None]:
+        """Return every interface with the pid of the node that it is in; None for a switch's."""
+        places: dict[str, int | None] = {p.interface: None for p in self.inventory.ports}
+        switches = {s.name for s in self.inventory.switches}
+        for port in self.inventory.ports:
+            if port.peer not in switches:
+                places[port.peer_interface] = self.net[port.peer].pid
+        for link in self.inventory.pcie:
+            places[link.smartnic_interface] = self.net[link.smartnic].pid
+            places[link.host_interface] = self.net[link.host].pid
+        return places
+
+    def wait_until_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
+        """Wait till the switches are programmed, every port of a server has LACP up, and every agent answers.
+
+        Raises ExperimentError, saying what is not ready, after `timeout_s`.
+        """
+        deadline = time.monotonic() + timeout_s
+        silent = [self.inventory.node(n) for n in self._agents]
+        missing = "nothing"
+        while time.monotonic() < deadline:
+            status = self.tor_status().get("switches", {})
+            unprogrammed = [s.name for s in self.inventory.switches if not status.get(s.name, {}).get("reconciled")]
+            lacp = lacp_members(self.world)
+            down = [name for name, up in lacp.items() if not up]
+            if unprogrammed or down or len(lacp) < len(self._server_ports()):
+                missing = f"switches {unprogrammed}, LACP on {down}"
+                time.sleep(0.05)
+                continue
+            answered = self.control.counters(silent, timeout_s=2.0)
+            silent = [n for n in silent if n.name not in answered]
+            if not silent:
+                return
+            missing = f"agents of {[n.name for n in silent]}"
+        raise ExperimentError(f"not ready after {timeout_s:g} s: {missing}; logs are in {self.world.run_dir}")
+
+    def _server_ports(self) -> list[str]:
+        return [p.interface for h in self.inventory.of_role("host") for p in self.inventory.ports_of_server(h)]
+
+    # -- failures -------------------------------------------------------------------------------------------
+
+    def fail_link(self, name: str) -> None:
+        """Take the link between SmartNIC `name` and the ToR down, as if its cable were pulled."""
+        self._set_link(name, "down")
+
+    def heal_link(self, name: str) -> None:
+        self._set_link(name, "up")
+
+    def _set_link(self, name: str, state: str) -> None:
+        ports = self.inventory.ports_of_node(self.inventory.node(name).name)
+        if not ports:
+            raise ExperimentError(f"{name} has no link to a switch")
+        ip_batch(None, [f"link set {port.interface} {state}" for port in ports])
+
+    def fail_node(self, name: str) -> None:
+        """Cut the power of SmartNIC `name`: its agent ends at once and both its links lose carrier."""
+        self._require_smartnic(name)
+        os.kill(self.agent_pid(name), signal.SIGKILL)
+        self.nursery.status(self._agents[name], timeout_s=5.0)
+        self._set_smartnic_links(name, "down")
+
+    def heal_node(self, name: str) -> None:
+        """Give SmartNIC `name` its power back: links up, a new agent with empty state."""
+        self._require_smartnic(name)
+        if self.nursery.status(self._agents[name]) is None:
+            raise ExperimentError(f"{name} has not failed: its agent runs as process {self.agent_pid(name)}")
+        self._set_smartnic_links(name, "up")
+        self.start_agent(name)
+
+    def _set_smartnic_links(self, name: str, state: str) -> None:
+        pcie = self.inventory.pcie_of_smartnic(name)
+        ip_batch(self.net[name], [f"link set {self.inventory.ports_of_node(name)[0].peer_interface} {state}",
+                                  f"link set {pcie.smartnic_interface} {state}"])
+
+    def hang_agent(self, name: str) -> None:
+        """Stop the agent of `name` (SIGSTOP) with its links up: what only a liveness protocol can notice."""
+        os.kill(self.agent_pid(name), signal.SIGSTOP)
+
+    def resume_agent(self, name: str) -> None:
+        os.kill(self.agent_pid(name), signal.SIGCONT)
+
+    def _require_smartnic(self, name: str) -> None:
+        if self.inventory.node(name).role != "smartnic":
+            raise ExperimentError(f"{name} is a {self.inventory.node(name).role}, not a SmartNIC")
+
+    def _write(self, name: str, data: bytes) -> None:
+        (self.world.run_dir / name).write_bytes(data)
+
+    @contextlib.contextmanager
+    def _timed(self, step: str) -> Iterator[None]:
+        start = time.monotonic()
+        yield
+        self.started_s[step] = time.monotonic() - start

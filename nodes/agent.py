@@ -1,0 +1,185 @@
+"""Drives a node's runtime with real sockets and the real clock: the process that a node runs."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import time
+from pathlib import Path
+
+import msgspec
+
+from nodes.bonding import bonding_commands
+from nodes.deployment import Deployment
+from nodes.execution import Execution
+from nodes.forwarding import Port
+from nodes.host_network import run, setup_commands, team_config
+from nodes.interfaces import disable_ipv6, set_up
+from nodes.runtime import Datagrams, Frames, HostRuntime, SmartNicRuntime
+from nodes.team import run_team
+from topologies.addressing import CONTROL_PORT, DATA_PORT
+from topologies.inventory import Inventory
+
+ETH_P_ALL = 0x0003
+SOL_PACKET = 263
+PACKET_IGNORE_OUTGOING = 23
+SO_RCVBUFFORCE = 33
+SO_SNDBUFFORCE = 32
+SOCKET_BUFFER_BYTES = 32 << 20
+FRAME_BYTES = 1 << 16
+BATCH = 64  # frames read from one wire before the other gets its turn
+TICK_S = 0.25
+
+
+class SmartNicConfig(msgspec.Struct, frozen=True):
+    """What a SmartNIC's agent is told at its start."""
+
+    name: str
+    ip: str
+    mac: str
+    gateway: str
+    host_ip: str
+    network_interface: str
+    host_interface: str
+    deployments: tuple[Deployment, ...] = ()
+
+
+class HostConfig(msgspec.Struct, frozen=True):
+    """What a host's agent is told at its start."""
+
+    name: str
+    ip: str
+    deployments: tuple[Deployment, ...] = ()
+
+
+class TeamOrder(msgspec.Struct, frozen=True):
+    """What a host's teaming process is told at its start; `mode` is what bonding.teaming_mode found."""
+
+    inventory_path: str
+    host: str
+    status_path: str
+    mode: str
+
+
+class _Stop(Exception):
+    pass
+
+
+def _raise_stop(*_: object) -> None:
+    raise _Stop
+
+
+def run_smartnic(config: bytes) -> None:
+    """Be the agent of a SmartNIC until SIGTERM. `config` is a msgpack SmartNicConfig."""
+    told = msgspec.msgpack.decode(config, type=SmartNicConfig)
+    runtime = SmartNicRuntime(told.ip, told.mac, told.gateway, told.host_ip, Execution(told.name, told.deployments))
+    disable_ipv6()
+    for interface in (told.network_interface, told.host_interface):
+        set_up(interface)
+    wires = (_raw_socket(told.network_interface), _raw_socket(told.host_interface))
+    signal.signal(signal.SIGTERM, _raise_stop)
+    try:
+        _smartnic_loop(runtime, wires)
+    except _Stop:
+        return
+
+
+def _smartnic_loop(runtime: SmartNicRuntime, wires: tuple[socket.socket, socket.socket]) -> None:
+    poll = select.epoll()
+    ports = {}
+    for port, wire in zip((Port.NETWORK, Port.HOST), wires, strict=True):
+        poll.register(wire, select.EPOLLIN)
+        ports[wire.fileno()] = (int(port), wire.recv)
+    send = tuple(wire.send for wire in wires)
+    receive, run, wait, clock = runtime.receive, runtime.run, poll.poll, time.monotonic
+    out: Frames = []
+    due = 0.0
+    while True:
+        for descriptor, _ in wait(TICK_S):
+            ingress, recv = ports[descriptor]
+            try:
+                for _ in range(BATCH):
+                    receive(ingress, recv(FRAME_BYTES))
+            except BlockingIOError:
+                pass
+            except OSError:
+                time.sleep(0.01)  # the interface is down: the error has been fetched, its frames are gone
+        now = clock()
+        run(2 * BATCH, now, out)
+        if now >= due:
+            due = now + TICK_S
+            runtime.tick(now, out)
+        for port, frame in out:
+            try:
+                send[port](frame)
+            except OSError:
+                runtime.unsent += 1
+        out.clear()
+
+
+def _raw_socket(interface: str) -> socket.socket:
+    wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    wire.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
+    wire.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, SOCKET_BUFFER_BYTES)
+    wire.bind((interface, ETH_P_ALL))
+    wire.setblocking(False)
+    return wire
+
+
+def run_host_team(config: bytes) -> None:
+    """Set up a host's addresses and links, then bond them for good or be its teaming process until SIGTERM.
+
+    `config` is a msgpack TeamOrder.
+    """
+    told = msgspec.msgpack.decode(config, type=TeamOrder)
+    inventory = Inventory.from_json(Path(told.inventory_path).read_bytes())
+    team = team_config(inventory, told.host, Path(told.status_path), parent_pid=os.getppid())
+    bonded = told.mode == "bonding"
+    for command in bonding_commands(team) if bonded else setup_commands(team):
+        run(command)
+    if not bonded:
+        run_team(team)
+
+
+def run_host(config: bytes) -> None:
+    """Be the agent of a host until SIGTERM. `config` is a msgpack HostConfig."""
+    told = msgspec.msgpack.decode(config, type=HostConfig)
+    runtime = HostRuntime(Execution(told.name, told.deployments))
+    signal.signal(signal.SIGTERM, _raise_stop)
+    try:
+        _host_loop(runtime, told.ip)
+    except _Stop:
+        return
+
+
+def _host_loop(runtime: HostRuntime, ip: str) -> None:
+    poll = select.epoll()
+    sockets = {}
+    by_port = {}
+    for port in (DATA_PORT, CONTROL_PORT):
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        udp.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, SOCKET_BUFFER_BYTES)
+        udp.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, SOCKET_BUFFER_BYTES)
+        udp.bind((ip, port))
+        udp.setblocking(False)
+        poll.register(udp, select.EPOLLIN)
+        sockets[udp.fileno()] = (port, udp.recvfrom)
+        by_port[port] = udp.sendto
+    out: Datagrams = []
+    while True:
+        for descriptor, _ in poll.poll():
+            port, recvfrom = sockets[descriptor]
+            try:
+                for _ in range(BATCH):
+                    payload, source = recvfrom(FRAME_BYTES)
+                    runtime.receive(source, port, payload, time.monotonic(), out)
+            except BlockingIOError:
+                pass
+            for destination, our_port, data in out:
+                try:
+                    by_port[our_port](data, destination)
+                except OSError:
+                    runtime.unsent += 1
+            out.clear()

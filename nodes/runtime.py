@@ -1,0 +1,179 @@
+"""One compute node's runtime: frames or datagrams in, frames or datagrams out, no sockets and no clock.
+
+`SmartNicRuntime` owns both wires of a SmartNIC: a frame is queued by the traffic manager, forwarded by
+destination IP, and, if it is for this SmartNIC, goes through the node's own stack to its microservices.
+`HostRuntime` starts where the host's Linux stack ends: at UDP datagrams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from ipaddress import IPv4Address
+
+import msgspec
+
+from nodes import frames, messages
+from nodes.errors import WireError
+from nodes.execution import Execution
+from nodes.forwarding import Forwarding, Port
+from nodes.ip_stack import IpStack
+from nodes.traffic_manager import DEFAULT_CAPACITY_FRAMES, TrafficManager
+from topologies.addressing import CONTROL_PORT, DATA_PORT
+
+Frames = list[tuple[int, bytes]]
+Datagrams = list[tuple[tuple[str, int], int, bytes]]  # destination, our port, payload
+Counters = dict[str, int]
+
+
+def packed_mac(text: str) -> bytes:
+    return bytes.fromhex(text.replace(":", ""))
+
+
+def packed_ip(text: str) -> bytes:
+    return IPv4Address(text).packed
+
+
+class SmartNicRuntime:
+    """The agent of one SmartNIC. Feed it with `receive`, let it work with `run`, call `tick` now and then."""
+
+    def __init__(self, ip: str, mac: str, gateway: str, host_ip: str, execution: Execution,
+                 queue_frames: int = DEFAULT_CAPACITY_FRAMES) -> None:
+        self.traffic = TrafficManager(queue_frames)
+        self.stack = IpStack(packed_ip(ip), packed_mac(mac), packed_ip(gateway), packed_ip(host_ip))
+        self._forwarding = Forwarding(self.stack.ip, self.stack.host_ip)
+        self._execution = execution
+        self._forwarded = [0, 0, 0]  # to the network, to the host, to ourselves
+        self._misrouted = 0  # IPv4 that no table entry lets through
+        self._truncated = 0
+        self._foreign = 0  # neither IPv4, ARP nor a slow protocol
+        self._undecodable = 0  # datagrams for us that are no message
+        self.unsent = 0  # frames that the driver could not send
+
+    def receive(self, ingress: int, frame: bytes) -> bool:
+        """Queue a frame that came in from `ingress` (Port.NETWORK or Port.HOST); return False if it was dropped."""
+        return self.traffic.offer(ingress, frame)
+
+    def run(self, budget: int, now: float, out: Frames) -> int:
+        """Work off up to `budget` queued frames at `now`, append what must be sent to `out`; return how many."""
+        traffic = self.traffic
+        done = min(budget, len(traffic))
+        egress, own, take, forwarded = self._forwarding.egress, Port.LOCAL, traffic.take, self._forwarded
+        for _ in range(done):
+            ingress, frame = take()
+            if frame[12:14] == frames.ETHERTYPE_IPV4 and len(frame) >= frames.MIN_IPV4_FRAME:
+                to = egress(ingress, frame[30:34])
+                if to is own:
+                    forwarded[2] += 1
+                    self._local(frame, now, out)
+                elif to is Port.DROP:
+                    self._misrouted += 1
+                else:
+                    forwarded[to] += 1
+                    out.append((to, frame))
+            else:
+                self._not_ipv4(ingress, frame, out)
+        return done
+
+    def tick(self, now: float, out: Frames) -> None:
+        """Do what is due at `now` (seconds): keep the gateway's address fresh."""
+        self.stack.tick(now, out)
+
+    def counters(self) -> Counters:
+        """Return every counter of this node by name."""
+        queue = self.traffic.counters()
+        return {
+            **{f"queue_{name}": value for name, value in asdict(queue).items()},
+            "to_network": self._forwarded[Port.NETWORK],
+            "to_host": self._forwarded[Port.HOST],
+            "to_local": self._forwarded[Port.LOCAL],
+            "dropped_misrouted": self._misrouted,
+            "dropped_truncated": self._truncated,
+            "dropped_foreign": self._foreign,
+            "dropped_by_stack": self.stack.refused,
+            "dropped_undecodable": self._undecodable,
+            "dropped_unsent": self.unsent,
+            **self._execution.counters(),
+        }
+
+    def _local(self, frame: bytes, now: float, out: Frames) -> None:
+        datagram = self.stack.receive(frame, out)
+        if datagram is None:
+            return
+        if datagram.port == DATA_PORT:
+            try:
+                sends = self._execution.handle(datagram.payload, now)
+            except WireError:
+                self._undecodable += 1
+                return
+            for ip, port, data in sends:
+                self.stack.send_udp(ip, DATA_PORT, port, data, out)
+        elif datagram.port == CONTROL_PORT:
+            answer = _control_answer(datagram.payload, self.counters)
+            if answer is None:
+                self._undecodable += 1
+            else:
+                self.stack.send_udp(datagram.source, CONTROL_PORT, datagram.source_port, answer, out)
+        else:
+            self.stack.refused += 1
+
+    def _not_ipv4(self, ingress: int, frame: bytes, out: Frames) -> None:
+        kind = frame[12:14]
+        other = Port.HOST if ingress == Port.NETWORK else Port.NETWORK
+        if len(frame) < frames.ETHERNET_BYTES or kind == frames.ETHERTYPE_IPV4:
+            self._truncated += 1
+        elif kind == frames.ETHERTYPE_SLOW:
+            out.append((other, frame))  # LACP is between the host's team and the ToR
+        elif kind == frames.ETHERTYPE_ARP:
+            try:
+                arp = frames.parse_arp(frame)
+            except WireError:
+                self._truncated += 1
+                return
+            if arp.target_ip == self.stack.ip:
+                self.stack.receive_arp(ingress, arp, out)
+            else:
+                out.append((other, frame))
+        else:
+            self._foreign += 1
+
+
+class HostRuntime:
+    """The runtime of a host: its microservices behind the Linux stack's UDP sockets."""
+
+    def __init__(self, execution: Execution) -> None:
+        self._execution = execution
+        self._undecodable = 0
+        self.unsent = 0  # datagrams that the driver could not send
+
+    def receive(self, source: tuple[str, int], port: int, payload: bytes, now: float, out: Datagrams) -> None:
+        """Take the datagram that `source` sent at `now` to our UDP `port`; append what must be sent to `out`."""
+        if port == DATA_PORT:
+            try:
+                sends = self._execution.handle(payload, now)
+            except WireError:
+                self._undecodable += 1
+                return
+            for ip, to_port, data in sends:
+                out.append(((str(IPv4Address(ip)), to_port), DATA_PORT, data))
+            return
+        answer = _control_answer(payload, self.counters)
+        if answer is None:
+            self._undecodable += 1
+        else:
+            out.append((source, port, answer))
+
+    def counters(self) -> Counters:
+        return {"dropped_undecodable": self._undecodable, "dropped_unsent": self.unsent, **self._execution.counters()}
+
+
+def _control_answer(payload: bytes, counters: Callable[[], Counters]) -> bytes | None:
+    try:
+        message = messages.decode(payload)
+    except WireError:
+        return None
+    if not isinstance(message, messages.StatsMessage) or message.kind != messages.KIND_STATS_QUERY:
+        return None
+    report = msgspec.msgpack.encode(counters())
+    return messages.StatsMessage(messages.KIND_STATS_REPORT, message.query_id, report).encode()
+

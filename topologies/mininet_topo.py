@@ -1,0 +1,51 @@
+"""A cluster as a Mininet topology.
+
+The testbed builds it with node classes that run agents. Stock Mininet can build it too, as bare wiring
+(hosts and switches with the names and interfaces of the real one, but no agents and no ToR program):
+
+    sudo mn --custom topologies/mininet_topo.py --topo e3,type1x3
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+if __name__ != "topologies.mininet_topo":  # `mn --custom` executes this file alone, from anywhere
+    sys.path.insert(0, str(Path(__file__ if "__file__" in globals() else "topologies/x").resolve().parent.parent))
+
+from mininet.topo import Topo
+
+from topologies.catalog import cluster_named
+from topologies.inventory import Inventory, inventory_of, switch_links
+
+
+class E3Topo(Topo):
+    """Nodes and links of an inventory. `classes` maps a role ("host", "smartnic", "client", "controller") and
+    "switch" to the Mininet class that plays it; a role that is missing gets Mininet's default.
+    """
+
+    def build(self, cluster: str | Inventory = "type1x3", classes: dict[str, Any] | None = None) -> None:
+        inventory = cluster if isinstance(cluster, Inventory) else inventory_of(cluster_named(cluster))
+        classes = classes or {}
+        for switch in inventory.switches:
+            self.addSwitch(switch.name, cls=classes.get("switch"), dpid=f"{switch.dpid:016x}", entry=switch)
+        for node in inventory.nodes:
+            self.addHost(node.name, cls=classes.get(node.role), ip=f"{node.ip}/8", entry=node)
+        macs = {node.name: node.mac for node in inventory.nodes}
+        between_switches = list(switch_links(inventory))
+        fabric = {port.interface for pair in between_switches for port in pair}
+        for port in inventory.ports:
+            if port.interface not in fabric:
+                self.addLink(port.switch, port.peer, port1=port.port, intfName1=port.interface,
+                             intfName2=port.peer_interface, addr2=macs[port.peer])
+        for lower, upper in between_switches:
+            self.addLink(lower.switch, upper.switch, port1=lower.port, port2=upper.port,
+                         intfName1=lower.interface, intfName2=upper.interface)
+        for link in inventory.pcie:
+            self.addLink(link.smartnic, link.host, intfName1=link.smartnic_interface,
+                         intfName2=link.host_interface, addr1=macs[link.smartnic], addr2=macs[link.host])
+
+
+topos = {"e3": E3Topo}
