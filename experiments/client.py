@@ -18,9 +18,8 @@ import msgspec
 
 from experiments.errors import ExperimentError
 from experiments.latencies import Latencies, summary_of
-from microservices.service import new_service
-from microservices.sharding import slot_of, slot_owners
-from microservices.workload import new_workload
+from experiments.workloads import new_workload
+from microservices.routing import Router
 from nodes import messages
 from nodes.agent import SO_RCVBUFFORCE, SOCKET_BUFFER_BYTES
 from nodes.deployment import Deployment
@@ -92,12 +91,10 @@ class _Client:
             raise ExperimentError(f"{told.requests} requests over {told.flows} flows with {told.window} outstanding: "
                                   "the least are 0, 1 and 1")
         self.told = told
-        self.workload = new_workload(told.workload, seed=told.seed, size=told.payload_bytes, **told.options)
-        source = told.deployment.source
-        self._key_of = new_service(source.service, **source.options).key_of
-        self._shards = source.shards
-        self._owners = slot_owners(len(source.shards))
-        self._ips = {number: told.deployment.instance(number).ip for number in source.shards}
+        self.workload = new_workload(told.workload, told.seed, told.payload_bytes, told.options)
+        self._payloads = self.workload.requests()
+        self._router = Router(told.deployment.application())
+        self._ips = {place.number: place.ip for place in told.deployment.places}
         self._client_ip = IPv4Address(told.ip).packed
         self._sequence = 0
         self._waiting: dict[int, tuple[float, bytes, socket.socket]] = {}
@@ -153,9 +150,8 @@ class _Client:
     def _send(self, udp: socket.socket) -> None:
         if self.told.requests and self._sequence >= self.told.requests:
             return
-        payload = self.workload.request()
-        number = self._shards[self._owners[slot_of(self._key_of(payload))]] if len(self._shards) > 1 \
-            else self._shards[0]
+        payload = next(self._payloads)
+        number = self._router.entry(payload)
         self._sequence += 1
         request_id = self.told.client_number << 32 | self._sequence
         data = DataMessage(KIND_REQUEST, self.told.deployment.number, number, request_id, self._client_ip,

@@ -15,14 +15,14 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from mininet.log import setLogLevel
 from mininet.net import Mininet
 from nodes.bonding import teaming_mode
 
-from controller import tor_program
+from controller import tor_program, tor_status
+from controller.tor_status import TorStatus
 from experiments.capture import Capture, start_capture
 from experiments.client import ClientConfig, ClientResult
 from experiments.control_plane import ControlPlane
@@ -237,13 +237,18 @@ class Testbed:
     def tor_status_path(self) -> Path:
         return self.world.run_dir / "tor-app.json"
 
-    def tor_status(self) -> dict[str, Any]:
-        """Return what the app last wrote of itself; {} before it wrote anything."""
+    def tor_status(self) -> TorStatus | None:
+        """Return what the app last wrote of itself; None before it wrote anything."""
         try:
-            status: dict[str, Any] = msgspec.json.decode(self.tor_status_path.read_bytes())
-            return status
+            return tor_status.from_json(self.tor_status_path.read_bytes())
         except FileNotFoundError:
-            return {}
+            return None
+
+    def unprogrammed(self) -> list[str]:
+        """Return the switches that the running app has not (yet) brought to their programs."""
+        status = self.tor_status()
+        names = [s.name for s in self.inventory.switches]
+        return names if status is None or status.pid != self.tor_app.pid else tor_status.unsettled(status, names)
 
     # -- load -----------------------------------------------------------------------------------------------
 
@@ -299,8 +304,7 @@ class Testbed:
         silent = [self.inventory.node(n) for n in self._agents]
         missing = "nothing"
         while time.monotonic() < deadline:
-            status = self.tor_status().get("switches", {})
-            unprogrammed = [s.name for s in self.inventory.switches if not status.get(s.name, {}).get("reconciled")]
+            unprogrammed = self.unprogrammed()
             lacp = lacp_members(self.world)
             down = [name for name, up in lacp.items() if not up]
             if unprogrammed or down or len(lacp) < len(self._server_ports()):

@@ -1,45 +1,67 @@
-"""Which instances run where, and where each sends its output: what a runtime needs to know of an application."""
+"""An application with a place for each of its instances: what every node and client is told of it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
+from microservices.application import Application, Channel, Stage
+from nodes.errors import NodeError
+from topologies.inventory import Inventory
 
-class Instance(msgspec.Struct, frozen=True):
-    """One node of an application's graph, placed. `number` is what the wire calls it."""
+
+class Place(msgspec.Struct, frozen=True):
+    """Where instance `number` runs."""
 
     number: int
-    name: str
-    stage: str
     node: str
     ip: str
 
 
-class Stage(msgspec.Struct, frozen=True):
-    """All shards of one microservice: `shards` are instance numbers, `successors` stages."""
-
+class _Stage(msgspec.Struct, frozen=True):
     name: str
     service: str
+    shards: int
+    backups: int
     options: dict[str, Any]
-    shards: tuple[int, ...]
-    successors: tuple[str, ...]
 
 
 class Deployment(msgspec.Struct, frozen=True):
-    """An application as placed. `number` is what the wire calls it, unique in a testbed."""
+    """A placed application in a form that travels. Make it with `deploy`; `application` gives the graph back."""
 
+    name: str
     number: int
-    application: str
-    stages: tuple[Stage, ...]
-    instances: tuple[Instance, ...]
+    stages: tuple[_Stage, ...]
+    channels: tuple[Channel, ...]
+    places: tuple[Place, ...]
 
-    @property
-    def source(self) -> Stage:
-        """The stage that no other leads to: where clients send their requests."""
-        led_to = {name for stage in self.stages for name in stage.successors}
-        return next(stage for stage in self.stages if stage.name not in led_to)
+    def application(self) -> Application:
+        stages = tuple(Stage(s.name, s.service, s.shards, s.backups, s.options) for s in self.stages)
+        return Application(self.name, self.number, stages, self.channels)
 
-    def instance(self, number: int) -> Instance:
-        return next(i for i in self.instances if i.number == number)
+    def place(self, number: int) -> Place:
+        for place in self.places:
+            if place.number == number:
+                return place
+        raise NodeError(f"{self.name} has no instance {number}; there are {len(self.places)}")
+
+
+def deploy(application: Application, nodes: Mapping[int, str], inventory: Inventory) -> Deployment:
+    """Place each primary of `application` on the node that `nodes` names for its number.
+
+    Raises NodeError for an instance without a node, TopologyError for a node that is not there.
+    """
+    places = []
+    for instance in application.instances:
+        if instance.backup:
+            continue  # replicas come with failover
+        if instance.number not in nodes:
+            raise NodeError(f"{application.name}: no node for {instance.name}")
+        entry = inventory.node(nodes[instance.number])
+        if entry.role not in ("host", "smartnic"):
+            raise NodeError(f"{application.name}: {instance.name} cannot run on {entry.name}, a {entry.role}")
+        places.append(Place(instance.number, entry.name, entry.ip))
+    stages = tuple(_Stage(s.name, s.service, s.shards, s.backups, dict(s.options)) for s in application.stages)
+    return Deployment(application.name, application.number, stages, application.channels, tuple(places))

@@ -12,11 +12,11 @@ from ipaddress import IPv4Address
 from typing import NamedTuple
 
 from microservices.errors import ServiceError
-from microservices.service import REPLY, Microservice, Request, new_service
-from microservices.sharding import slot_of, slot_owners
-
+from microservices.routing import CLIENT, Router
+from microservices.service import Microservice, Request
+from microservices.state import State
 from nodes import messages
-from nodes.deployment import Deployment, Instance, Stage
+from nodes.deployment import Deployment
 from nodes.errors import WireError
 from nodes.messages import KIND_ERROR, KIND_REPLY, KIND_REQUEST, DataMessage
 from topologies.addressing import DATA_PORT
@@ -33,33 +33,17 @@ class Send(NamedTuple):
     data: bytes
 
 
-class _Channel:
-    """The way to one successor stage: which of its shards a payload belongs to."""
-
-    __slots__ = ("key_of", "owners", "shards", "stage")
-
-    def __init__(self, stage: Stage, service: Microservice) -> None:
-        self.stage = stage.name
-        self.shards = stage.shards
-        self.owners = slot_owners(len(stage.shards))
-        self.key_of = service.key_of
-
-    def instance_for(self, payload: bytes) -> int:
-        if len(self.shards) == 1:
-            return self.shards[0]
-        return self.shards[self.owners[slot_of(self.key_of(payload))]]
-
-
 class _Running:
-    """An instance at work: its service, its state, and its channels."""
+    """An instance at work."""
 
-    __slots__ = ("channels", "errors", "handled", "instance", "service", "state")
+    __slots__ = ("answering", "errors", "handled", "name", "router", "service", "state")
 
-    def __init__(self, instance: Instance, service: Microservice, channels: list[_Channel]) -> None:
-        self.instance = instance
+    def __init__(self, name: str, service: Microservice, router: Router, answering: bool) -> None:
+        self.name = name
         self.service = service
-        self.state = service.new_state()
-        self.channels = channels
+        self.router = router
+        self.answering = answering  # on the way to the reply, not on a side branch
+        self.state: State = service.new_state()
         self.handled = self.errors = 0
 
 
@@ -69,17 +53,19 @@ class Execution:
     def __init__(self, node: str, deployments: tuple[Deployment, ...] = ()) -> None:
         self._running: dict[tuple[int, int], _Running] = {}
         self._addresses: dict[tuple[int, int], bytes] = {}
-        self._names = {d.number: d.application for d in deployments}
         self._unknown = 0
         for deployment in deployments:
-            stages = {stage.name: stage for stage in deployment.stages}
-            services = {stage.name: new_service(stage.service, **stage.options) for stage in deployment.stages}
-            for instance in deployment.instances:
-                key = (deployment.number, instance.number)
-                self._addresses[key] = IPv4Address(instance.ip).packed
-                if instance.node == node:
-                    channels = [_Channel(stages[name], services[name]) for name in stages[instance.stage].successors]
-                    self._running[key] = _Running(instance, services[instance.stage], channels)
+            application = deployment.application()
+            router = Router(application)
+            instances = {i.number: i for i in application.instances}
+            for place in deployment.places:
+                key = (deployment.number, place.number)
+                self._addresses[key] = IPv4Address(place.ip).packed
+                if place.node == node:
+                    instance = instances[place.number]
+                    self._running[key] = _Running(f"{application.name}/{instance.name}",
+                                                  router.services[instance.stage], router,
+                                                  instance.stage in application.answering)
 
     def handle(self, payload: bytes, now: float) -> list[Send]:
         """Take the message in a datagram and return what must be sent; raises WireError if it is no request.
@@ -98,9 +84,9 @@ class Execution:
     def counters(self) -> dict[str, int]:
         """Return requests handled and failed per instance, by "handled APPLICATION/INSTANCE"."""
         found = {"dropped_unknown_instance": self._unknown}
-        for (application, _), running in self._running.items():
-            found[f"handled {self._names[application]}/{running.instance.name}"] = running.handled
-            found[f"errors {self._names[application]}/{running.instance.name}"] = running.errors
+        for running in self._running.values():
+            found[f"handled {running.name}"] = running.handled
+            found[f"errors {running.name}"] = running.errors
         return found
 
     def _step(self, message: DataMessage, now: float, work: deque[DataMessage], sends: list[Send]) -> None:
@@ -112,31 +98,26 @@ class Execution:
         running.handled += 1
         try:
             outputs = running.service.handle(Request(message.payload, now), running.state)
+            hops = running.router.next(message.instance, outputs)
         except Exception as error:  # whatever a user's handler raises must not end the node
             running.errors += 1
             if not isinstance(error, ServiceError):
-                log.exception("%s/%s failed on a request", self._names[message.application], running.instance.name)
-            why = str(error) or type(error).__name__
-            sends.append(_to_client(message, KIND_ERROR, why.encode()[:MAX_ERROR_BYTES]))
+                log.exception("%s failed on a request", running.name)
+            if running.answering:
+                why = str(error) or type(error).__name__
+                sends.append(_to_client(message, KIND_ERROR, why.encode()[:MAX_ERROR_BYTES]))
             return
-        for output in outputs:
-            to = output.to
-            if to == REPLY or not running.channels:
-                sends.append(_to_client(message, KIND_REPLY, output.payload))
+        for data, number in hops:
+            if number == CLIENT:
+                sends.append(_to_client(message, KIND_REPLY, data))
                 continue
-            for channel in running.channels:
-                if to is None or to == channel.stage:
-                    self._forward(message, channel.instance_for(output.payload), output.payload, work, sends)
-
-    def _forward(self, message: DataMessage, number: int, payload: bytes, work: deque[DataMessage],
-                 sends: list[Send]) -> None:
-        onward = DataMessage(KIND_REQUEST, message.application, number, message.request_id, message.client_ip,
-                             message.client_port, message.hops + 1, payload)
-        key = (message.application, number)
-        if key in self._running:
-            work.append(onward)
-        else:
-            sends.append(Send(self._addresses[key], DATA_PORT, onward.encode()))
+            onward = DataMessage(KIND_REQUEST, message.application, number, message.request_id, message.client_ip,
+                                 message.client_port, message.hops + 1, data)
+            key = (message.application, number)
+            if key in self._running:
+                work.append(onward)
+            else:
+                sends.append(Send(self._addresses[key], DATA_PORT, onward.encode()))
 
 
 def _to_client(message: DataMessage, kind: int, payload: bytes) -> Send:

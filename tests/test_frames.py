@@ -1,0 +1,111 @@
+"""Ethernet, ARP, IPv4, ICMP and UDP as bytes, checked against scapy and the checksum of RFC 1071."""
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scapy.layers.inet import ICMP, IP, UDP
+from scapy.layers.l2 import ARP, Ether
+from scapy.packet import Raw
+
+from nodes import frames
+from nodes.errors import WireError
+
+MAC_A, MAC_B = bytes.fromhex("02e301010001"), bytes.fromhex("02e3ff010001")
+IP_A, IP_B = bytes((10, 1, 1, 11)), bytes((10, 1, 254, 1))
+ETHERNET = MAC_B + MAC_A + frames.ETHERTYPE_IPV4
+
+
+def folded(data: bytes) -> int:
+    """RFC 1071 as it is written: add 16-bit words, fold the carries."""
+    if len(data) % 2:
+        data += b"\0"
+    total = sum(struct.unpack(f">{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return total
+
+
+def udp_frame(payload: bytes, source_port: int = 5000, destination_port: int = 0xE300) -> bytes:
+    body = frames.udp_body(IP_A, IP_B, source_port, destination_port, payload)
+    return frames.ipv4_frame(ETHERNET, IP_A, IP_B, frames.PROTOCOL_UDP, 7, body)
+
+
+@given(st.binary(max_size=200))
+def test_the_quick_checksum_is_the_folded_sum(data: bytes) -> None:
+    assert frames.ones_complement_sum(data) % 0xFFFF == folded(data) % 0xFFFF
+
+
+@given(st.binary(max_size=1500), st.integers(0, 65535), st.integers(0, 65535))
+def test_scapy_builds_the_same_udp_frame(payload: bytes, source_port: int, destination_port: int) -> None:
+    ours = udp_frame(payload, source_port, destination_port)
+    theirs = bytes(Ether(src="02:e3:01:01:00:01", dst="02:e3:ff:01:00:01")
+                   / IP(src="10.1.1.11", dst="10.1.254.1", id=7, flags="DF", ttl=64)
+                   / UDP(sport=source_port, dport=destination_port) / Raw(payload))
+    assert ours == theirs
+
+
+@given(st.binary(max_size=1500))
+def test_a_udp_frame_is_read_back(payload: bytes) -> None:
+    packet = frames.parse_ipv4(udp_frame(payload))
+    assert (packet.source, packet.destination, packet.ttl) == (IP_A, IP_B, 64)
+    assert frames.parse_udp(packet) == (5000, 0xE300, payload)
+
+
+@given(st.binary(min_size=1, max_size=300), st.data())
+def test_one_flipped_bit_is_noticed(payload: bytes, data: st.DataObject) -> None:
+    frame = bytearray(udp_frame(payload))
+    at = data.draw(st.integers(frames.ETHERNET_BYTES, len(frame) - 1))
+    frame[at] ^= 1 << data.draw(st.integers(0, 7))
+    with pytest.raises(WireError):
+        packet = frames.parse_ipv4(bytes(frame))
+        if packet.protocol != frames.PROTOCOL_UDP:
+            raise WireError("another protocol")
+        frames.parse_udp(packet)
+
+
+def test_a_checksum_of_zero_means_none_was_sent() -> None:
+    frame = bytearray(udp_frame(b"abc"))
+    frame[40:42] = b"\0\0"
+    assert frames.parse_udp(frames.parse_ipv4(bytes(frame)))[2] == b"abc"
+
+
+def test_padding_behind_the_packet_is_cut_off() -> None:
+    assert frames.parse_udp(frames.parse_ipv4(udp_frame(b"x") + bytes(17)))[2] == b"x"
+
+
+@pytest.mark.parametrize("length", range(43))
+def test_a_truncated_frame_is_refused(length: int) -> None:
+    with pytest.raises(WireError):
+        frames.parse_udp(frames.parse_ipv4(udp_frame(b"hello")[:length]))
+
+
+def test_a_fragment_is_refused() -> None:
+    fragment = bytes(Ether() / IP(src="10.1.1.11", dst="10.1.254.1", flags="MF") / UDP() / Raw(b"x" * 16))
+    with pytest.raises(WireError, match="fragment"):
+        frames.parse_ipv4(fragment)
+
+
+@given(st.binary(max_size=200))
+def test_random_bytes_never_crash_a_parser(data: bytes) -> None:
+    for parse in (frames.parse_ipv4, frames.parse_arp):
+        try:
+            parse(data)
+        except WireError:
+            continue
+
+
+def test_scapy_builds_the_same_arp_request() -> None:
+    ours = frames.Arp(frames.ARP_REQUEST, MAC_A, IP_A, frames.ZERO_MAC, IP_B).frame(MAC_A, frames.BROADCAST_MAC)
+    theirs = bytes(Ether(src="02:e3:01:01:00:01", dst="ff:ff:ff:ff:ff:ff")
+                   / ARP(op=1, hwsrc="02:e3:01:01:00:01", psrc="10.1.1.11", hwdst="00:00:00:00:00:00",
+                         pdst="10.1.254.1"))
+    assert ours == theirs
+    assert frames.parse_arp(ours) == frames.Arp(1, MAC_A, IP_A, frames.ZERO_MAC, IP_B)
+
+
+def test_an_echo_reply_is_what_scapy_expects() -> None:
+    request = bytes(Ether() / IP(src="10.1.254.1", dst="10.1.1.11") / ICMP(id=3, seq=9) / Raw(b"ping of odd size!"))
+    body = frames.icmp_echo_reply(frames.parse_ipv4(request))
+    assert body == bytes(ICMP(type=0, id=3, seq=9) / Raw(b"ping of odd size!"))
