@@ -18,11 +18,10 @@ import msgspec
 from controller.errors import ProgramError
 from controller.tor_program import TorProgram, from_json
 from experiments.errors import CaptureError
-from experiments.expected_routes import SwitchMap
 from experiments.frame_fields import ipv4_of, kind_of, protocol_name
 from experiments.hash_prediction import BucketCounters, Predictor, predictor_of
 from experiments.pcap_reading import frames
-from experiments.routing_judge import WINDOW_NS, PortTally, RoutingJudge, SwitchTally
+from experiments.routing_judge import WINDOW_NS, RoutingJudge
 from experiments.routing_proof import RoutingProof
 from experiments.routing_verdicts import checks_of, spreads_of
 from topologies.errors import TopologyError
@@ -55,15 +54,17 @@ def run(paths: Sequence[Path], *, inventory: Inventory | None = None,
     if predict is None and programs is not None:
         predict = predictor_of(programs)
 
-    judge = RoutingJudge(inventory, _ports(files, inventory), round(window_s * 1e9))
+    judge = RoutingJudge(inventory, _interfaces(files, inventory), round(window_s * 1e9))
     judge.take_all(frames(files))
     spreads = spreads_of(judge)
     checks = checks_of(judge, inventory, predict, programs, counters, spreads)
     return RoutingProof(
         cluster=inventory.cluster, captures=tuple(f.name for f in files),
-        packets=sum(p.came_in + p.left for p in judge.ports), span_s=(judge.last_ns - judge.first_ns) / 1e9,
+        packets=sum(p.came_in + p.left for p in judge.ports.values()) + sum(judge.node_frames.values()),
+        span_s=(judge.last_ns - judge.first_ns) / 1e9,
         kinds=judge.kinds_of_frames(),
-        ports={p.interface: {"in": p.came_in, "out": p.left} for p in judge.ports},
+        ports=({p.interface: {"in": p.came_in, "out": p.left} for p in judge.ports.values()}
+               | {i: {"seen": judge.node_frames[i]} for i in judge.interfaces if i not in _switch_ports(inventory)}),
         flows=sum(len(flows) for s in judge.switches for flows in s.flows.values()),
         dropped=dict(judge.dropped), checks=checks, spreads=spreads,
         node_paths=dict(judge.paths.node_paths.most_common()), port_paths=dict(judge.paths.port_paths.most_common()))
@@ -85,18 +86,19 @@ def capture_files(paths: Sequence[Path]) -> list[Path]:
     return files
 
 
-def _ports(files: list[Path], inventory: Inventory) -> list[PortTally]:
-    """Return the switch port of each file; raises CaptureError for a name that the inventory does not have."""
-    switch_of = {p.interface: p.switch for p in inventory.ports}
+def _interfaces(files: list[Path], inventory: Inventory) -> list[str]:
+    """Return the interface of each file; raises CaptureError for a name that the inventory does not have."""
+    known = _switch_ports(inventory) | {p.peer_interface for p in inventory.ports}
+    known |= {name for link in inventory.pcie for name in (link.smartnic_interface, link.host_interface)}
     for file in files:
-        if file.stem not in switch_of:
-            raise CaptureError(f"{file}: no switch of {inventory.cluster} has an interface {file.stem!r}; "
-                               f"a capture is named after its interface, as {next(iter(switch_of))}.pcap")
-    captured = frozenset(f.stem for f in files)
-    names = dict.fromkeys(switch_of[f.stem] for f in files)
-    maps = {name: SwitchMap(inventory, inventory.switch(name)) for name in names}
-    tallies = {name: SwitchTally(m, captured & m.ports.keys()) for name, m in maps.items()}
-    return [PortTally(tallies[switch_of[f.stem]], f.stem, f.name) for f in files]
+        if file.stem not in known:
+            raise CaptureError(f"{file}: {inventory.cluster} has no interface {file.stem!r}; "
+                               f"a capture is named after its interface, as {inventory.ports[0].interface}.pcap")
+    return [f.stem for f in files]
+
+
+def _switch_ports(inventory: Inventory) -> set[str]:
+    return {p.interface for p in inventory.ports}
 
 
 def _summary(files: list[Path]) -> RoutingProof:

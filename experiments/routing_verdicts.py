@@ -6,17 +6,18 @@ groups together (Bonferroni); below MIN_EXPECTED flows per port the test says no
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
+from ipaddress import IPv4Address
 
 from scipy.stats import chisquare
 
-from experiments import routing_proof as rp
-from experiments.frame_fields import flow_text
-from experiments.hash_prediction import BucketCounters, Predictor, counted_by_interface
-from experiments.routing_judge import RoutingJudge, SwitchTally
-from experiments.routing_proof import Check, Evidence, Spread
 from controller.tor_program import TorProgram
+from experiments import routing_proof as rp
+from experiments.frame_fields import flow_text, mac_bytes, mac_text
+from experiments.hash_prediction import BucketCounters, Predictor, counted_by_interface
+from experiments.routing_judge import RoutingJudge, SwitchTally, capture_name
+from experiments.routing_proof import Check, Evidence, Spread
 from topologies.inventory import Inventory
 
 ALPHA = 0.001
@@ -29,7 +30,7 @@ def checks_of(judge: RoutingJudge, inventory: Inventory, predict: Predictor | No
     """Return every check, in the order in which a reader wants them."""
     return (_smartnic_ports(judge), _host_flows(judge), _prediction(judge, predict),
             _counters(judge, programs, counters), _spread(spreads), _shared_mac(judge, inventory), _ttl(judge),
-            _delivery(judge, inventory), _requests(judge, inventory))
+            _delivery(judge, inventory), _passing(judge), _requests(judge, inventory))
 
 
 def spreads_of(judge: RoutingJudge) -> tuple[Spread, ...]:
@@ -46,7 +47,7 @@ def spreads_of(judge: RoutingJudge) -> tuple[Spread, ...]:
 
 def _one_spread(judge: RoutingJudge, switch: SwitchTally, group: str, flows: dict[bytes, int],
                 interfaces: list[str]) -> Spread:
-    by_port = Counter(judge.ports[index].interface for flow, index in flows.items() if len(flow) > 9)
+    by_port = Counter(judge.interfaces[index] for flow, index in flows.items() if len(flow) > 9)
     shares = {i: by_port[i] for i in interfaces}
     packets = {i: switch.group_packets[group][i] for i in interfaces}
     missing = [i for i in interfaces if i not in switch.captured]
@@ -87,12 +88,12 @@ def _prediction(judge: RoutingJudge, predict: Predictor | None) -> Check:
         for switch in judge.switches:
             for flows in switch.flows.values():
                 for flow, index in flows.items():
-                    port, expected = judge.ports[index], predict(switch.name, flow)
-                    if port.interface == expected:
+                    interface, expected = judge.interfaces[index], predict(switch.name, flow)
+                    if interface == expected:
                         as_predicted += 1
                     else:
                         judge.findings.add(rp.PREDICTION, "otherwise", Evidence(
-                            port.file, 0, 0.0, f"{flow_text(flow)}: left by {port.interface}; the hash gives "
+                            capture_name(interface), 0, 0.0, f"{flow_text(flow)}: left by {interface}; the hash gives "
                                                f"{expected or 'no port of a group'}"))
     return _check(judge, rp.PREDICTION, "that port is the one that the select-group hash gives, all ports alive",
                   as_predicted, {"flows as predicted": as_predicted},
@@ -113,7 +114,7 @@ def _counters(judge: RoutingJudge, programs: Mapping[str, TorProgram] | None,
                     compared["packets"] += packets
                     if packets != captured and interface in switch.captured:
                         judge.findings.add(rp.COUNTERS, "that differ", Evidence(
-                            f"{interface}.pcap", 0, 0.0, f"group {group} of {switch.name}: its bucket counted "
+                            capture_name(interface), 0, 0.0, f"group {group} of {switch.name}: its bucket counted "
                                                          f"{packets} packets, {captured} were captured"))
     return _check(judge, rp.COUNTERS, "each bucket of a select group counted as many packets as left by its port",
                   compared["buckets"], dict(compared),
@@ -137,9 +138,26 @@ def _spread(spreads: tuple[Spread, ...]) -> Check:
 
 
 def _shared_mac(judge: RoutingJudge, inventory: Inventory) -> Check:
-    counts = judge.check_macs(inventory)
-    return _check(judge, rp.SHARED_MAC, "a server's host and SmartNICs share its one MAC on the wire",
-                  counts["packets"], dict(counts), "no packet of a server was seen")
+    nodes = {IPv4Address(n.ip).packed: n for n in inventory.nodes if n.role in ("host", "smartnic")}
+    seen: dict[str, set[str]] = defaultdict(set)  # host -> nodes of its server
+    packets = 0
+    for port in judge.ports.values():
+        if port.switch.map.peer_is_switch(port.interface):
+            continue  # there it is the other switch's MAC
+        for (address, mac), count in port.macs.items():
+            node = nodes.get(address)
+            if node is None:
+                continue
+            packets += count
+            seen[inventory.host_of(node).name].add(node.name)
+            if mac != mac_bytes(node.mac):
+                judge.findings.add(rp.SHARED_MAC, "addresses with another MAC", Evidence(
+                    capture_name(port.interface), 0, 0.0, f"{count} packets of {node.name} with MAC {mac_text(mac)}; "
+                                                          f"its server's is {node.mac}"))
+    counts = {"packets": packets, "servers": len(seen),
+              "servers with several nodes seen": sum(len(names) > 1 for names in seen.values())}
+    return _check(judge, rp.SHARED_MAC, "a server's host and SmartNICs share its one MAC on the wire", packets, counts,
+                  "no packet of a server was seen")
 
 
 def _ttl(judge: RoutingJudge) -> Check:
@@ -161,6 +179,13 @@ def _delivery(judge: RoutingJudge, inventory: Inventory) -> Check:
     return Check(check.name, check.claim, check.verdict, check.counts, note, check.evidence)
 
 
+def _passing(judge: RoutingJudge) -> Check:
+    passed = sum(s.passed for s in judge.smartnics)
+    return _check(judge, rp.PASSING, "SmartNICs pass each packet of their host once, with its TTL as it was", passed,
+                  {"packets": passed, "SmartNICs watched": len(judge.smartnics)},
+                  "no packet passed a SmartNIC" if judge.smartnics else "no SmartNIC was captured on its PCIe side")
+
+
 def _requests(judge: RoutingJudge, inventory: Inventory) -> Check:
     paths = judge.paths
     counts = {"requests": paths.requests, "followed": paths.followed}
@@ -176,6 +201,6 @@ def _requests(judge: RoutingJudge, inventory: Inventory) -> Check:
 
 def _missing(judge: RoutingJudge, inventory: Inventory, shown: int = 5) -> str:
     """Return the switch interfaces without a capture, shortened; "" if there is none."""
-    captured = {port.interface for port in judge.ports}
+    captured = set(judge.interfaces)
     names = [p.interface for p in inventory.ports if p.interface not in captured]
     return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
