@@ -1,0 +1,17 @@
+"""The one exception family of this package."""
+
+
+class ControllerError(Exception):
+    """Something the control plane cannot do; the message says what to do next."""
+
+
+class ProgramError(ControllerError, ValueError):
+    """A switch program that cannot be built, read or put into OpenFlow."""
+
+
+class CounterError(ControllerError, ValueError):
+    """Counters of a switch that read unlike anything Open vSwitch prints."""
+
+
+class OpenFlowLibraryError(ControllerError):
+    """No usable OpenFlow library, or one asked for that is not there."""

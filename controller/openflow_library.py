@@ -1,0 +1,137 @@
+"""The door to Ryu or os-ken, its maintained continuation: whichever is installed, behind one face.
+
+Ryu cannot be installed from Python 3.12 on; os-ken can, has the same programming interface and threads of its
+own instead of eventlet's. E3_OPENFLOW=ryu or os_ken in the environment forces one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any
+
+from controller.errors import OpenFlowLibraryError
+
+KNOWN = ("ryu", "os_ken")
+FORCE_VARIABLE = "E3_OPENFLOW"
+OPENFLOW_15 = 6
+
+
+@dataclass(frozen=True)
+class OpenFlowLibrary:
+    """What the app uses of the library; `modules` are the library's own."""
+
+    name: str
+    version: str
+    App: Any
+    EventBase: Any
+    events: Any
+    set_ev_cls: Callable[..., Any]
+    MAIN_DISPATCHER: str
+    DEAD_DISPATCHER: str
+    spawn: Callable[..., Any]
+    sleep: Callable[[float], None]
+
+    def protocol(self) -> Any:
+        """Return what stands for a switch when messages are only written, not sent."""
+        return _module(self.name, "ofproto.ofproto_protocol").ProtocolDesc(OPENFLOW_15)
+
+    def parse(self, protocol: Any, data: bytes) -> Any:
+        """Return the message that `data`, one whole OpenFlow message, holds."""
+        parser = _module(self.name, "ofproto.ofproto_parser")
+        version, kind, length, xid = parser.header(data)
+        return parser.msg(protocol, version, kind, length, xid, data)
+
+    def serve(self, app_class: Any, host: str, port: int, **settings: Any) -> None:
+        """Run `app_class(**settings)`, listening on `host`:`port`, until the process ends.
+
+        The library's parsers were not made for hostile input, so `host` must be a loopback address;
+        raises OpenFlowLibraryError if it is not.
+        """
+        if not _is_loopback(host):
+            raise OpenFlowLibraryError(f"refusing to listen on {host!r}: only loopback addresses are allowed, "
+                                       "for example 127.0.0.1")
+        if not 1 <= port <= 65535:
+            raise OpenFlowLibraryError(f"refusing to listen on port {port}; it can be 1 to 65535")
+        manager = _module(self.name, "base.app_manager").AppManager.get_instance()
+        controller = _module(self.name, "controller.controller")
+        controller.CONF(args=[], project="e3", default_config_files=[], default_config_dirs=[])
+        controller.CONF.set_override("ofp_listen_host", host)
+        controller.CONF.set_override("ofp_tcp_listen_port", port)
+        manager.load_apps([f"{self.name}.controller.ofp_handler"])
+        manager.applications_cls[app_class.__name__] = app_class
+        services = manager.instantiate_apps(**settings)
+        _module(self.name, "lib.hub").joinall(services)
+
+
+def load(name: str | None = None) -> OpenFlowLibrary:
+    """Return library `name`, or the one that the environment forces, or the first of KNOWN that is installed.
+
+    Raises OpenFlowLibraryError.
+    """
+    wanted = name or os.environ.get(FORCE_VARIABLE) or ""
+    if wanted and wanted not in KNOWN:
+        raise OpenFlowLibraryError(f"unknown OpenFlow library {wanted!r}; known: {', '.join(KNOWN)}")
+    reasons = []
+    for candidate in (wanted,) if wanted else KNOWN:
+        try:
+            return _load(candidate)
+        except ImportError as error:
+            reasons.append(f"{candidate}: {error}")
+    raise OpenFlowLibraryError(f"no OpenFlow library: {'; '.join(reasons)}. Install ryu==4.34 (Python <= 3.11) "
+                               "or os-ken (any)")
+
+
+def _load(name: str) -> OpenFlowLibrary:
+    if name == "ryu":
+        _give_eventlet_what_ryu_expects()
+    handler = _module(name, "controller.handler")
+    base = _module(name, "base.app_manager")
+    hub = _module(name, "lib.hub")
+    _read_within_bounds(_module(name, "ofproto.ofproto_v1_5_parser"))
+    version = importlib.metadata.version(name.replace("_", "-"))
+    return OpenFlowLibrary(name, version, base.RyuApp if name == "ryu" else base.OSKenApp,
+                           _module(name, "controller.event").EventBase, _module(name, "controller.ofp_event"),
+                           handler.set_ev_cls, handler.MAIN_DISPATCHER, handler.DEAD_DISPATCHER, hub.spawn, hub.sleep)
+
+
+def _module(library: str, path: str) -> Any:
+    return importlib.import_module(f"{library}.{path}")
+
+
+def _give_eventlet_what_ryu_expects() -> None:
+    """Define the name that Ryu 4.34 imports from eventlet and that eventlet has dropped; nothing here uses it."""
+    wsgi = importlib.import_module("eventlet.wsgi")
+    if not hasattr(wsgi, "ALREADY_HANDLED"):
+        wsgi.ALREADY_HANDLED = object()  # type: ignore[attr-defined]
+
+
+def _read_within_bounds(parser: Any) -> None:
+    """Mend how both libraries read groups: they take what follows a bucket or group for more of its properties.
+
+    Each of the two structures starts with its own length, so it is enough to let the reader see no more.
+    """
+    for shape in (parser.OFPBucket, parser.OFPGroupDescStats):
+        if getattr(shape, "reads_within_bounds", False):
+            continue
+        shape.parser = _bounded(shape.parser)
+        shape.reads_within_bounds = True
+
+
+def _bounded(read: Callable[[Any, int], Any]) -> Callable[[Any, int], Any]:
+    def read_one(data: Any, offset: int) -> Any:
+        (length,) = struct.unpack_from("!H", data, offset)
+        return read(data[offset:offset + length], 0)
+    return read_one
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
