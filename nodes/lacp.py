@@ -18,8 +18,9 @@ whose condition, and those of all rungs below, hold:
     detached, attached (the partner is the team's), collecting (it is in sync), distributing (it collects)
 
 The partner of a team is one system and key, so links to two switches, or to ports with different
-aggregation keys, do not join. Left out, as nothing here needs them: standby members, the wait-while and churn
-timers, markers, and passive actors.
+aggregation keys, do not join. A partner may call its link individual, as Open vSwitch does of a port that is
+in no bond: a team spreads packets by route, not as one layer-2 link, so such links team as well as others.
+Left out, as nothing here needs them: standby members, the wait-while and churn timers, markers, passive actors.
 """
 
 from __future__ import annotations
@@ -214,7 +215,7 @@ class LacpTeam:
     def _settle(self, now: float) -> Actions:
         """Choose the aggregate, move every member to its rung, and collect what is to be sent."""
         joinable = [this.partner.aggregate for this in self._members.values()
-                    if this.receive == CURRENT and not self._misfit(this)]
+                    if this.receive == CURRENT and this.partner.system != self.system]
         if self._aggregate not in joinable:
             self._aggregate = joinable[0] if joinable else None
         events: list[MemberEvent] = []
@@ -234,20 +235,11 @@ class LacpTeam:
                 frames.append((this.name, Lacpdu(this.told, this.partner).encode(self.system)))
         return Actions(tuple(frames), tuple(events))
 
-    def _misfit(self, this: _Member) -> str:
-        """Return why this member's partner can be in no aggregate of ours; empty if it can."""
-        if this.partner.system == self.system:
-            return "the link leads back to this server"
-        if not this.partner.state & AGGREGATABLE:
-            return "the partner does not aggregate"
-        return ""
-
     def _rung(self, this: _Member) -> tuple[str, str]:
         if this.receive != CURRENT:
             return DETACHED, this.reason
-        misfit = self._misfit(this)
-        if misfit:
-            return DETACHED, misfit
+        if this.partner.system == self.system:
+            return DETACHED, "the link leads back to this server"
         if this.partner.aggregate != self._aggregate:
             return DETACHED, f"partner {_shown(this.partner.aggregate)} is not the team's, {_shown(self._aggregate)}"
         if not this.partner.state & IN_SYNC:

@@ -6,7 +6,6 @@ namespace. The LACP timers run in real seconds, not emulated ones: the partner, 
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import select
@@ -21,7 +20,7 @@ from typing import NoReturn
 
 import msgspec
 
-from nodes import lacp, lacpdu
+from nodes import lacp, lacpdu, netns
 from nodes.errors import NodeError, WireError
 from nodes.host_network import Command, TeamConfig, egress_commands, own_smartnics, probe_resilient_groups, run
 from nodes.link_watch import LinkWatch
@@ -30,7 +29,6 @@ log = logging.getLogger(__name__)
 
 RETRY_S = 0.1  # of a route that the kernel refused, and the least time between two rewrites of the status
 
-_PR_SET_PDEATHSIG = 1
 _SOL_PACKET = 263
 _PACKET_ADD_MEMBERSHIP = 1
 _PACKET_MR_MULTICAST = 0
@@ -96,7 +94,7 @@ def run_team(config: TeamConfig) -> NoReturn:
     """
     status = 1
     try:
-        _die_with_parent(config.parent_pid)
+        netns.die_with(config.parent_pid or os.getppid())
         driver = _Driver(config)
         try:
             driver.serve()
@@ -278,10 +276,3 @@ def _succeeds(commands: list[Command]) -> bool:
     except NodeError:
         return False
     return True
-
-
-def _die_with_parent(parent_pid: int) -> None:
-    """Have the kernel kill us when the thread that forked us ends; exit if it already has."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if parent_pid and os.getppid() != parent_pid:
-        raise NodeError(f"parent {parent_pid} has ended")
