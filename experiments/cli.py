@@ -1,0 +1,220 @@
+"""The command line: `./e3 --help`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from controller.errors import ControllerError
+from experiments.errors import ExperimentError
+from microservices.errors import MicroserviceError
+from nodes.errors import NodeError
+from topologies.errors import TopologyError
+
+ROOT = Path(__file__).resolve().parent.parent
+EXPECTED_ERRORS = (ControllerError, ExperimentError, MicroserviceError, NodeError, TopologyError)
+
+app = typer.Typer(name="e3", no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False,
+                  rich_markup_mode=None, help="A packet-level testbed of E3: microservices on SmartNIC servers.")
+bench = typer.Typer(no_args_is_help=True, help="Measure the testbed itself, as ratios side by side in one run.")
+app.add_typer(bench, name="bench")
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+ClusterArgument = Annotated[str, typer.Argument(help="MODEL[:SMARTNICS]xCOUNT[+...][/RACKS], for example type1x3.")]
+Datapath = Annotated[str, typer.Option(help="Open vSwitch's datapath: netdev (in user space) or kernel.")]
+Speed = Annotated[str, typer.Option(help="Node speed: unpaced, or quota (cgroup limits by cores and clock).")]
+
+
+def emit(content: Any, as_json: bool, show: Callable[[], None]) -> None:
+    """Print `content` as JSON, or let `show` print it for people."""
+    if as_json:
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(content), indent=1).decode() + "\n")
+    else:
+        show()
+
+
+def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    made = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        made.add_row(*(str(cell) for cell in row))
+    Console().print(made)
+
+
+def say(line: str) -> None:
+    """Print a progress line where it does not mix with results."""
+    sys.stderr.write(f"e3: {line}\n")
+
+
+@app.command()
+def demo(cluster: ClusterArgument = "type1x3",
+         requests: Annotated[int, typer.Option(min=1, max=10_000_000)] = 12_000,
+         clients: Annotated[int, typer.Option(min=1, max=64)] = 1,
+         where: Annotated[str, typer.Option(help="Where instances run: smartnic, host, or mixed.")] = "mixed",
+         size: Annotated[int, typer.Option(min=64, max=8192, help="Bytes per request.")] = 512,
+         seed: int = 1, keep_captures: bool = False, speed: Speed = "unpaced", datapath: Datapath = "netdev",
+         json: Json = False) -> None:
+    """Bring a rack up, run NFV-FIN on it, and prove from captured packets how they were routed."""
+    from experiments.demo import DemoOptions, run_demo
+
+    result = run_demo(DemoOptions(cluster, requests, clients, where, seed, size, keep_captures=keep_captures,
+                                  speed=speed, datapath=datapath), say)
+
+    def show() -> None:
+        table("Requests", ("client", "sent", "answered", "lost", "duplicated", "wrong", "requests/s", "p50 ms", "p99 ms"),
+              [(name, r.sent, r.answered, r.lost, r.duplicated, r.wrong, f"{r.answered / r.seconds:.0f}",
+                f"{r.latencies.p50_s * 1e3:.2f}", f"{r.latencies.p99_s * 1e3:.2f}")
+               for name, r in result.clients.items()])
+        table(f"Routing proof from {result.proof.packets} captured packets", ("check", "verdict", "counts", "claim"),
+              result.proof.rows())
+        table("Paths that requests took", ("path", "requests"), result.proof.node_paths.items())
+        for where_, dropped in {**result.switch_drops, **result.node_drops}.items():
+            if dropped:
+                say(f"dropped at {where_}: {dropped}")
+        say(f"host links: {result.teaming}; speed: {speed}; result in {result.directory}")
+        say("all is well" if result.holds else "NOT as it should be: see above")
+
+    emit(result.content(), json, show)
+    raise typer.Exit(0 if result.holds else 1)
+
+
+@app.command("cli")
+def cli_command(cluster: ClusterArgument = "type1x3", clients: Annotated[int, typer.Option(min=1, max=64)] = 1,
+                speed: Speed = "unpaced", datapath: Datapath = "netdev") -> None:
+    """Bring a rack up with NFV-FIN on it, and type at Mininet's CLI with E3's verbs."""
+    from experiments.interactive import run_interactive
+
+    run_interactive(cluster, clients, speed, datapath)
+
+
+@app.command()
+def pcap(files: Annotated[list[Path], typer.Argument(help="Captures, or directories of them.")],
+         json: Json = False) -> None:
+    """Prove from captures how packets were routed."""
+    from experiments.pcap_routing import run
+
+    proof = run(files)
+
+    def show() -> None:
+        table(f"{proof.packets} packets from {len(proof.captures)} captures", ("kind", "packets"), proof.kinds.items())
+        if proof.checks:
+            table("Routing proof", ("check", "verdict", "counts", "claim"), proof.rows())
+            table("Paths that requests took", ("path", "requests"), proof.node_paths.items())
+        for note in proof.notes:
+            say(note)
+
+    emit(proof.content(), json, show)
+    raise typer.Exit(0 if proof.holds or not proof.checks else 1)
+
+
+@app.command()
+def run(names: Annotated[list[str], typer.Argument(help="Experiments, or all; see `e3 list`.")],
+        quick: Annotated[bool, typer.Option("--quick", help="Minutes rather than the full size.")] = False,
+        json: Json = False) -> None:
+    """Run experiments; each writes results/NAME/RUN-ID/."""
+    from experiments.registry import EXPERIMENTS, chosen
+
+    content = {}
+    for name in chosen(names):
+        say(f"{name}: {EXPERIMENTS[name].sentence}")
+        outcome = content[name] = EXPERIMENTS[name].run(quick, say)
+        emit(None, False, lambda outcome=outcome, name=name: None if json else table(  # type: ignore[misc]
+            f"{name}: {'holds' if outcome['holds'] else 'FAILS'}", ("what", "measured", "wanted"), outcome["rows"]))
+    if json:
+        emit(content, True, lambda: None)
+    raise typer.Exit(0 if all(outcome["holds"] for outcome in content.values()) else 1)
+
+
+@app.command("list")
+def list_command(json: Json = False) -> None:
+    """List the experiments and the clusters that the paper measures."""
+    from experiments.registry import EXPERIMENTS
+    from topologies.catalog import PAPER_CLUSTERS
+
+    content = {"experiments": {name: e.sentence for name, e in EXPERIMENTS.items()}, "clusters": PAPER_CLUSTERS}
+
+    def show() -> None:
+        table("Experiments (e3 run NAME)", ("name", "what it shows"), content["experiments"].items())
+        table("Clusters of the paper", ("name", "where"), PAPER_CLUSTERS.items())
+
+    emit(content, json, show)
+
+
+@app.command()
+def doctor(json: Json = False) -> None:
+    """Say what this machine can do, and what follows from each lack."""
+    from experiments.doctor import doctor as look
+    from experiments.doctor import is_fit
+
+    rows = look()
+    emit([msgspec.to_builtins(row) for row in rows], json, lambda: table(
+        "This machine", ("what", "found", "what follows", "what to do"),
+        [(r.what, r.found, ("FATAL: " if r.fatal else "") + r.follows, r.mend) for r in rows]))
+    raise typer.Exit(0 if is_fit(rows) else 1)
+
+
+@app.command()
+def clean(json: Json = False) -> None:
+    """Remove what dead testbeds left on this machine, and nothing else."""
+    from experiments.clean import clean as remove
+
+    report = remove()
+    emit(msgspec.to_builtins(report), json, lambda: [print(line) for line in report.lines()] and None)
+    raise typer.Exit(0 if report.complete else 1)
+
+
+@app.command("test", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def test_command(context: typer.Context) -> None:
+    """Run the whole test suite: ruff, mypy and pytest. Further words go to pytest."""
+    steps: list[tuple[str, list[str]]] = [("pytest", [*context.args])]
+    if not context.args:
+        steps = [("ruff", ["check", "."]), ("mypy", []), *steps]
+    for name, arguments in steps:
+        say(f"{name} {' '.join(arguments)}".rstrip())
+        status = subprocess.run([sys.executable, "-m", name, *arguments], cwd=ROOT, check=False).returncode
+        if status:
+            raise typer.Exit(status)
+
+
+@bench.command("datapath")
+def bench_datapath(json: Json = False) -> None:
+    """Requests per second: plain sockets, a SmartNIC's own stack, and through a SmartNIC to its host."""
+    from experiments.benchmarks.datapath import COLUMNS, measure
+
+    rows = measure(say)
+    emit(rows, json, lambda: table("Request/reply of 512 bytes on one switch", COLUMNS, [r.values() for r in rows]))
+
+
+@bench.command("boot")
+def bench_boot(cluster: ClusterArgument = "type2x40", json: Json = False) -> None:
+    """Start a rack with agents, and plain Mininet with as many nodes and links, on a private switch each."""
+    from experiments.benchmarks.boot import COLUMNS, measure
+
+    rows = measure(cluster, say)
+    emit(rows, json, lambda: table(f"Starting {cluster}", COLUMNS, [r.values() for r in rows]))
+
+
+def main() -> None:
+    """Run the command line: exit status 2 and one line for bad input or a machine that cannot."""
+    logging.basicConfig(level=os.environ.get("E3_LOG", "WARNING"), format="e3: %(message)s")
+    try:
+        app()
+    except EXPECTED_ERRORS as error:
+        say(str(error))
+        sys.exit(2)
+    except KeyboardInterrupt:
+        say("interrupted; everything it started is stopped")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""The main job: a rack up, NFV-FIN on it, every reply checked, and the routing proved from captures.
+
+    c1 --- [tor1] --- s1n1 === s1h        flow monitor on a SmartNIC, NIDS on the next server's SmartNIC,
+             |------- s2n1 === s2h        IPsec on the host of the one after; so each request crosses the ToR
+             |------- s3n1 === s3h        four times and one PCIe link (paper sections 3.1, 3.2 and 4)
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import msgspec
+
+from controller.tor_counters import drops
+from experiments.client import ClientConfig, ClientResult
+from experiments.first_placement import place_in_turn
+from experiments.pcap_routing import run as prove
+from experiments.results import Run
+from experiments.routing_proof import RoutingProof
+from experiments.testbed import Testbed, TestbedOptions
+from microservices.applications import nfv_fin
+from nodes.deployment import deploy
+from topologies.catalog import cluster_named
+from topologies.inventory import inventory_of
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """`requests` in all, shared out over `clients` client nodes; `where` as in first_placement."""
+
+    cluster: str = "type1x3"
+    requests: int = 12_000
+    clients: int = 1
+    where: str = "mixed"
+    seed: int = 1
+    payload_bytes: int = 512
+    flows: int = 16
+    window: int = 2
+    keep_captures: bool = False
+    speed: str = "unpaced"
+    datapath: str = "netdev"
+
+
+@dataclass(frozen=True, slots=True)
+class DemoResult:
+    """What happened, and whether it is what should."""
+
+    clients: dict[str, ClientResult]
+    proof: RoutingProof
+    switch_drops: dict[str, dict[str, int]]
+    node_drops: dict[str, dict[str, int]]
+    placement: dict[str, str]
+    started_s: dict[str, float]
+    teaming: str
+    directory: str
+
+    def total(self, field: str) -> int:
+        return sum(getattr(result, field) for result in self.clients.values())
+
+    @property
+    def holds(self) -> bool:
+        """Whether every request was answered rightly, exactly once, and the routing is proved."""
+        bad = sum(self.total(f) for f in ("errors", "wrong", "lost", "late", "duplicated", "foreign"))
+        return self.proof.holds and not bad and self.total("answered") == self.total("sent") > 0
+
+    def content(self) -> dict[str, Any]:
+        return {"holds": self.holds, "requests": self.total("sent"), "answered": self.total("answered"),
+                "lost": self.total("lost"), "duplicated": self.total("duplicated"), "wrong": self.total("wrong"),
+                "misrouted": self.proof.misrouted, "captured_packets": self.proof.packets,
+                "clients": {name: msgspec.to_builtins(result) for name, result in self.clients.items()},
+                "placement": self.placement, "teaming": self.teaming, "switch_drops": self.switch_drops,
+                "node_drops": self.node_drops, "started_s": self.started_s, "proof": self.proof.content(),
+                "directory": self.directory}
+
+
+def run_demo(options: DemoOptions, say: Callable[[str], None] = lambda _: None) -> DemoResult:
+    """Run the demo; `say` gets a line at each step. Raises the errors of what it uses."""
+    inventory = inventory_of(cluster_named(options.cluster, clients=options.clients))
+    application = nfv_fin(shards=max(1, len(inventory.of_role("smartnic")) or len(inventory.of_role("host"))))
+    nodes = place_in_turn(application, inventory, options.where)
+    deployment = deploy(application, nodes, inventory)
+    run = Run("demo")
+    say(f"building {options.cluster}: {len(inventory.of_role('host'))} hosts, {len(inventory.of_role('smartnic'))} "
+        f"SmartNICs, {len(inventory.switches)} switch(es), {options.clients} client(s)")
+    bed_options = TestbedOptions(options.cluster, clients=options.clients, label="demo", datapath=options.datapath,
+                                 speed=options.speed, deployments=(deployment,))
+    with Testbed.start(bed_options) as bed:
+        say(f"up in {bed.started_s['total']:.1f} s; sending {options.requests} requests of {options.payload_bytes} bytes "
+            "and capturing at every switch port")
+        captures = run.directory / "captures"
+        capture = bed.capture(captures)
+        before = bed.bucket_packets()
+        names = [n.name for n in inventory.of_role("client")]
+        shares = [options.requests // len(names) + (i < options.requests % len(names)) for i in range(len(names))]
+        running = {}
+        for i, (name, share) in enumerate(zip(names, shares, strict=True), start=1):
+            config = ClientConfig(inventory.node(name).ip, i, deployment, application.name, share, options.flows,
+                                  options.window, options.payload_bytes, options.seed + i)
+            running[name] = bed.start_client(name, config)
+        results = {name: client.result(timeout_s=60 + options.requests / 100) for name, client in running.items()}
+        capture.stop()
+        bed.write_bucket_packets(captures, before)
+        switch_drops = {name: drops(bed.rule_counters(name)) for name in bed.programs}
+        node_drops = {node: {k: v for k, v in counters.items() if "dropped" in k and v}
+                      for node, counters in bed.counters().items()}
+        started_s, teaming = bed.started_s, bed.teaming
+    say("proving the routing from the captures")
+    proof = prove([captures])
+    by_number = {i.number: i.name for i in application.instances}
+    result = DemoResult(results, proof, switch_drops, node_drops,
+                        {by_number[number]: node for number, node in nodes.items()}, started_s, teaming,
+                        str(run.directory))
+    if not options.keep_captures and result.holds:
+        shutil.rmtree(captures)
+    run.finish({"options": asdict(options), **result.content()})
+    return result

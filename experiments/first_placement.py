@@ -1,0 +1,36 @@
+"""Placing an application by a plain rule, so that its way through the rack is known in advance.
+
+Shard i of stage k goes to server i + k (modulo the servers): consecutive stages are on different servers and
+every request crosses the ToR. It stands where placement algorithms will be asked.
+"""
+
+from __future__ import annotations
+
+from experiments.errors import ExperimentError
+from microservices.application import Application
+from topologies.inventory import Inventory
+
+WHERE = ("smartnic", "host", "mixed")
+
+
+def place_in_turn(application: Application, inventory: Inventory, where: str = "mixed") -> dict[int, str]:
+    """Return instance number -> node name for every primary.
+
+    `where`: "smartnic" uses SmartNICs only, "host" hosts only, "mixed" the host for the last stage and SmartNICs
+    before it. A server without SmartNICs runs everything on its host. Raises ExperimentError for another word.
+    """
+    if where not in WHERE:
+        raise ExperimentError(f"cannot place on {where!r}; there are {', '.join(WHERE)}")
+    hosts = inventory.of_role("host")
+    nics = {host.name: inventory.smartnics_of(host) for host in hosts}
+    stages = list(application.order())
+    placed = {}
+    for instance in application.instances:
+        if instance.backup:
+            continue
+        depth = stages.index(instance.stage)
+        host = hosts[(instance.shard + depth) % len(hosts)]
+        on_host = where == "host" or (where == "mixed" and depth == len(stages) - 1) or not nics[host.name]
+        own = nics[host.name]
+        placed[instance.number] = host.name if on_host else own[instance.shard // len(hosts) % len(own)].name
+    return placed
