@@ -1,0 +1,162 @@
+"""Requests for network functions: inner IPv4 packets of many flows, some of them malicious.
+
+Flow sizes follow a Zipf law, as flows in data centers do; addresses are from the range for benchmarks (RFC 2544). The
+check of replies is written apart from the microservices: rules are matched by plain search and ESP is opened by hand.
+"""
+
+from __future__ import annotations
+
+import hmac
+import struct
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from random import Random
+
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+from microservices.errors import ServiceError
+from microservices.ipsec import DEFAULT_SECRET, FIRST_SPI, security_association
+from microservices.nids import decode_alert
+from microservices.nids_rules import BUILT_IN_RULES, Rule, parse_rules
+from microservices.packet import ICMP, TCP, UDP, flow_key, header_checksum
+from microservices.sharding import SLOTS, slot_of
+from microservices.workload import Workload
+
+DEFAULT_SIZE_BYTES = 512
+# Ours: the shares of transports, and the services that flows go to.
+TCP_SHARE = 0.8
+SERVER_PORTS = {TCP: (80, 443, 8080, 22, 25, 3306, 5432, 6379), UDP: (53, 123, 443, 4789, 5060, 11211)}
+_HEADER_BYTES = {TCP: 40, UDP: 28, ICMP: 28}
+
+
+class NfvWorkload(Workload):
+    """`flows` flows with Zipf exponent `zipf`; a share of the packets is made to match one of `rules` (text).
+
+    Every packet is `size_bytes` long in all. Raises ServiceError if that is too little for the headers, or for the
+    contents of every rule while `malicious_share` is above 0.
+    """
+
+    def __init__(self, seed: int = 1, size_bytes: int = DEFAULT_SIZE_BYTES, flows: int = 1000, zipf: float = 1.0,
+                 malicious_share: float = 0.02, rules: str = BUILT_IN_RULES, secret: bytes = DEFAULT_SECRET) -> None:
+        if not max(_HEADER_BYTES.values()) <= size_bytes <= 0xFFFF:
+            raise ServiceError(f"packets of {size_bytes} bytes; the limits are {max(_HEADER_BYTES.values())} and 65535")
+        if flows < 1:
+            raise ServiceError(f"{flows} flows; the least is 1")
+        if not 0.0 <= malicious_share <= 1.0:
+            raise ServiceError(f"malicious share {malicious_share}; the limits are 0 and 1")
+        self.seed, self.size_bytes, self.malicious_share = seed, size_bytes, malicious_share
+        self._rules = parse_rules(rules)
+        self._fitting = [r for r in self._rules if _HEADER_BYTES[r.protocol or TCP] + _contents_bytes(r) <= size_bytes]
+        if malicious_share and not self._fitting:
+            raise ServiceError(f"no rule's contents fit in packets of {size_bytes} bytes")
+        self._secret = secret
+        draw = Random(f"flows {seed}")
+        self._flows = [_flow(draw) for _ in range(flows)]
+        self._weights = list(accumulate(1.0 / rank**zipf for rank in range(1, flows + 1)))
+
+    def requests(self) -> Iterator[bytes]:
+        draw = Random(f"packets {self.seed}")
+        while True:
+            source, destination, protocol, source_port, destination_port = draw.choices(
+                self._flows, cum_weights=self._weights)[0]
+            data = draw.randbytes(self.size_bytes - _HEADER_BYTES[protocol])
+            if draw.random() < self.malicious_share:
+                rule = draw.choice(self._fitting)
+                protocol = rule.protocol or TCP
+                source_port = _port_in(rule.source_ports, source_port)
+                destination_port = _port_in(rule.destination_ports, destination_port)
+                data = _malicious(draw, rule, self.size_bytes - _HEADER_BYTES[protocol])
+            yield inner_packet(source, destination, protocol, source_port, destination_port, data)
+
+    def check_reply(self, request: bytes, reply: bytes) -> str | None:
+        """Hold a reply of NFV-FIN against its request: the right alert record, or ESP that opens to the request."""
+        expected = self.expected_alerts(request)
+        if expected:
+            try:
+                got = decode_alert(reply)
+            except ServiceError as error:
+                return f"expected alerts {expected}: {error}"
+            return None if got == expected else f"expected alerts {expected}, got {got}"
+        return self._check_esp(request, reply)
+
+    def expected_alerts(self, request: bytes) -> list[tuple[int, str]]:
+        """Return (sid, action) of the rules that a packet of this workload matches, found by plain search."""
+        protocol = request[9]
+        data = request[_HEADER_BYTES[protocol]:] if protocol != ICMP else request[20:]
+        ports = struct.unpack_from(">HH", request, 20) if protocol != ICMP else (0, 0)
+        return sorted(
+            (rule.sid, rule.action) for rule in self._rules
+            if rule.protocol in (None, protocol) and _listed(rule.source_ports, ports[0])
+            and _listed(rule.destination_ports, ports[1])
+            and all((c.pattern.lower() in data.lower()) if c.nocase else (c.pattern in data) for c in rule.contents))
+
+    def _check_esp(self, request: bytes, reply: bytes) -> str | None:
+        if len(reply) < 20 + 8 + 16 + 16 + 12 or reply[0] != 0x45 or reply[9] != 50:
+            return f"expected an ESP packet, got {len(reply)} bytes starting {reply[:12].hex()}"
+        if int.from_bytes(reply[2:4], "big") != len(reply):
+            return f"ESP packet's length field says {int.from_bytes(reply[2:4], 'big')}, it has {len(reply)} bytes"
+        spi, sequence = struct.unpack_from(">II", reply, 20)
+        slot = spi - FIRST_SPI
+        if not 0 <= slot < SLOTS or slot != slot_of(flow_key(request)):
+            return f"SPI 0x{spi:X} is not that of the flow's slot, 0x{FIRST_SPI + slot_of(flow_key(request)):X}"
+        sa = security_association(self._secret, slot)
+        if not sequence:
+            return "sequence number 0; the first is 1"
+        if hmac.new(sa.authentication_key, reply[20:-12], "sha1").digest()[:12] != reply[-12:]:
+            return "the integrity check value is wrong"
+        decryptor = Cipher(algorithms.AES(sa.encryption_key), modes.CBC(reply[28:44])).decryptor()
+        plain = decryptor.update(reply[44:-12]) + decryptor.finalize()
+        pad, next_header = plain[-2], plain[-1]
+        if next_header != 4 or plain[len(plain) - 2 - pad:-2] != bytes(range(1, pad + 1)):
+            return f"ESP trailer {plain[-2 - pad:].hex()} is wrong"
+        inner = plain[:len(plain) - 2 - pad]
+        return None if inner == request else f"the tunnel holds {len(inner)} other bytes than the request's"
+
+
+def inner_packet(source: bytes, destination: bytes, protocol: int, source_port: int, destination_port: int,
+                 data: bytes) -> bytes:
+    """Return an IPv4 packet with a TCP, UDP or ICMP echo header and `data`; checksums of IP and ICMP are right.
+
+    TCP's and UDP's are 0: for UDP that means none, and nothing here looks at TCP's.
+    """
+    if protocol == TCP:
+        transport = struct.pack(">HHIIBBHHH", source_port, destination_port, 1, 1, 5 << 4, 0x18, 0xFFFF, 0, 0)
+    elif protocol == UDP:
+        transport = struct.pack(">HHHH", source_port, destination_port, 8 + len(data), 0)
+    else:
+        echo = struct.pack(">BBHHH", 8, 0, 0, source_port, 1)
+        padded = echo + data + bytes(len(data) % 2)
+        total = sum(struct.unpack(f">{len(padded) // 2}H", padded)) % 0xFFFF
+        transport = echo[:2] + struct.pack(">H", 0xFFFF - total if total else 0) + echo[4:]
+    header = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 20 + len(transport) + len(data), 0, 0x4000, 64, protocol, 0,
+                         source, destination)
+    return header[:10] + header_checksum(header).to_bytes(2, "big") + header[12:] + transport + data
+
+
+def _flow(draw: Random) -> tuple[bytes, bytes, int, int, int]:
+    protocol = TCP if draw.random() < TCP_SHARE else UDP
+    return (bytes((198, 18)) + draw.randbytes(2), bytes((198, 19)) + draw.randbytes(2), protocol,
+            draw.randint(1024, 65535), draw.choice(SERVER_PORTS[protocol]))
+
+
+def _contents_bytes(rule: Rule) -> int:
+    return sum(len(content.pattern) for content in rule.contents)
+
+
+def _malicious(draw: Random, rule: Rule, size: int) -> bytes:
+    """Return `size` random bytes with the rule's contents in them, in random order and at random places."""
+    pieces = [bytes(draw.choice((b, ord(chr(b).upper()))) if 97 <= b <= 122 else b for b in c.pattern)
+              if c.nocase else c.pattern for c in rule.contents]
+    draw.shuffle(pieces)
+    room = size - _contents_bytes(rule)
+    cuts = sorted(draw.randint(0, room) for _ in pieces)
+    gaps = [after - before for before, after in zip([0, *cuts], [*cuts, room], strict=True)]
+    return b"".join(draw.randbytes(gap) + piece for gap, piece in zip(gaps, [*pieces, b""], strict=True))
+
+
+def _port_in(ranges: Sequence[tuple[int, int]], wanted: int) -> int:
+    return wanted if _listed(ranges, wanted) else ranges[0][0]
+
+
+def _listed(ranges: Sequence[tuple[int, int]], port: int) -> bool:
+    return not ranges or any(port in range(low, high + 1) for low, high in ranges)
