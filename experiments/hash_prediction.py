@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network
 
 from controller.select_hash import FlowKey, predict
+from controller.tor_counters import BucketCounter
 from controller.tor_program import EcmpGroup, TorProgram
 from experiments.frame_fields import ports_of
 
 # (switch, flow as in frame_fields.Ipv4Fields) -> interface; None where no group of that switch takes the flow.
 Predictor = Callable[[str, bytes], str | None]
-# switch -> group id -> bucket id -> packets
-BucketCounters = Mapping[str, Mapping[int, Mapping[int, int]]]
+# switch -> group name -> interface -> packets that the bucket of that interface counted
+BucketCounters = Mapping[str, Mapping[str, Mapping[str, int]]]
 
 
 def group_for(program: TorProgram, address: bytes) -> EcmpGroup | None:
@@ -54,10 +56,21 @@ def predictor_of(programs: Mapping[str, TorProgram]) -> Predictor:
     return predicted
 
 
-def counted_by_interface(program: TorProgram, address: bytes, counters: BucketCounters) -> dict[str, int] | None:
+def counted_by_interface(program: TorProgram, address: bytes, counters: BucketCounters) -> Mapping[str, int] | None:
     """Return the packets that the buckets of `address`'s group counted, by interface; None if they are not given."""
     group = group_for(program, address)
-    if group is None or group.group_id not in counters.get(program.switch, {}):
-        return None
-    counted = counters[program.switch][group.group_id]
-    return {program.interface(b.port): counted.get(b.bucket_id, 0) for b in group.buckets}
+    return None if group is None else counters.get(program.switch, {}).get(group.name)
+
+
+def counted_between(before: Mapping[str, Mapping[str, Sequence[BucketCounter]]],
+                    after: Mapping[str, Mapping[str, Sequence[BucketCounter]]]) -> BucketCounters:
+    """Return what buckets counted between two readings (`tor_counters.group_counters`, by switch).
+
+    A bucket that the first reading lacks had counted nothing by then.
+    """
+    def packets(reading: Mapping[str, Mapping[str, Sequence[BucketCounter]]], switch: str, group: str) -> Counter[str]:
+        return Counter({b.interface: b.packets for b in reading.get(switch, {}).get(group, ())})
+
+    return {switch: {group: {b.interface: b.packets - packets(before, switch, group)[b.interface] for b in buckets}
+                     for group, buckets in groups.items()}
+            for switch, groups in after.items()}

@@ -4,7 +4,7 @@
                           tor1-s2n1 --- s2n1 === s2h        tor1-c1.pcap, tor1-s1n1.pcap, ...
 
 Beside the captures lie `inventory.json` (what stands where), `programs.json` (what the switches were told) and
-perhaps `bucket_counters.json` (switch -> group id -> bucket id -> packets counted while the captures ran).
+perhaps `bucket_counters.json` (switch -> group name -> interface -> packets counted while the captures ran).
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def _read_programs(folder: Path) -> dict[str, TorProgram] | None:
 def _read_counters(folder: Path) -> BucketCounters | None:
     data = _read(folder / COUNTERS)
     try:
-        return None if data is None else msgspec.json.decode(data, type=dict[str, dict[int, dict[int, int]]])
+        return None if data is None else msgspec.json.decode(data, type=dict[str, dict[str, dict[str, int]]])
     except msgspec.MsgspecError as error:
         raise CaptureError(f"{folder / COUNTERS}: {error}") from error
 
