@@ -1,6 +1,7 @@
 """A host's links as one 802.3ad bond of the kernel, where the kernel has the bonding driver.
 
-Such a kernel speaks LACP itself, and no teaming process runs. The commands follow the kernel's own
+Such a kernel speaks LACP itself, and no teaming process runs; the switch's side is `switch_lacp_settings` of
+host_network.py with `bonded`. The commands follow the kernel's own
 documentation of the driver (Documentation/networking/bonding.rst). They are only built and compared here:
 no machine that this was developed on had the driver, so they have never run.
 """

@@ -93,8 +93,13 @@ class TeamConfig:
 
 def team_config(inventory: Inventory, host: str, status_path: Path, *, clock_start_s: float = 0.0,
                 time_scale: float = 1.0, parent_pid: int = 0) -> TeamConfig:
-    """Return the team of `host`: its PCIe links, then its plain NICs. Raises TopologyError for an unknown host."""
+    """Return the team of `host`: its PCIe links, then its plain NICs.
+
+    Raises TopologyError for an unknown node, NodeError for one that is no host.
+    """
     node = inventory.node(host)
+    if node.role != "host":
+        raise NodeError(f"{host} is a {node.role}; only a host has a team")
     members = [TeamMember(link.host_interface, inventory.node(link.smartnic).ip)
                for link in inventory.pcie_of_host(host)]
     members += [TeamMember(port.peer_interface) for port in inventory.ports_of_node(host)]
@@ -146,15 +151,28 @@ def egress_commands(config: TeamConfig, up: Sequence[str], *, resilient: bool) -
     return [_ip(lines)]
 
 
-def switch_lacp_settings(inventory: Inventory, host: str) -> tuple[str, ...]:
+def switch_lacp_settings(inventory: Inventory, host: str, *, bonded: bool = False) -> tuple[str, ...]:
     """Return the ovs-vsctl arguments that make Open vSwitch speak LACP on every port of `host`'s server.
 
-    To Open vSwitch each port is an aggregate by itself, whose key is the port's number unless one is given.
-    The host would see as many partners as ports, and join one: so the server's ports share one key.
+    By default each port stays one by itself. Open vSwitch then calls its link individual and takes the port's
+    number for its aggregation key, unless told otherwise: the server's ports share one key, so that they are
+    one partner to the teaming process. The kernel's bonding driver never aggregates individual links, and would
+    use one of them: for it, `bonded` joins a server's ports, if more than one, in one Open vSwitch bond. Their
+    OpenFlow numbers stay, and groups go on to name the single ports.
     """
     node = inventory.node(host)
+    ports = inventory.ports_of_server(node)
     arguments: list[str] = []
-    for port in inventory.ports_of_server(node):
+    if bonded and len(ports) > 1:
+        switch, names = ports[0].switch, [port.interface for port in ports]
+        for port in ports:
+            arguments += ["--", "--if-exists", "del-port", switch, port.interface]
+        arguments += ["--", "add-bond", switch, f"{host}-team", *names, "bond_mode=balance-tcp",
+                      "lacp=active", "other_config:lacp-time=fast"]
+        for port in ports:
+            arguments += ["--", "set", "interface", port.interface, f"ofport_request={port.port}"]
+        return tuple(arguments)
+    for port in ports:
         arguments += ["--", "set", "port", port.interface, "lacp=active", "other_config:lacp-time=fast",
                       "--", "set", "interface", port.interface, f"other_config:lacp-aggregation-key={node.server}"]
     return tuple(arguments)

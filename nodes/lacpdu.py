@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nodes.errors import WireError
 
@@ -86,3 +86,14 @@ def decode(frame: bytes | memoryview) -> Lacpdu:
     ends = [LacpPort(system, key, port, state, system_priority, port_priority)
             for system_priority, system, key, port_priority, port, state in (values[4:10], values[12:18])]
     return Lacpdu(ends[0], ends[1], values[20])
+
+
+def out_of_sync(frame: bytes) -> bytes:
+    """Return the LACPDU in `frame` with its sender out of sync; raises WireError if it is none.
+
+    A SmartNIC that loses its port to the switch sends its host the switch's last LACPDU so, once: the PCIe link
+    keeps its carrier, and the host would not notice for three seconds.
+    """
+    pdu = decode(frame)
+    state = pdu.actor.state & ~(IN_SYNC | COLLECTS | DISTRIBUTES)
+    return replace(pdu, actor=replace(pdu.actor, state=state)).encode(bytes(frame[6:12]))

@@ -33,6 +33,7 @@ from nodes.lacpdu import (
     Lacpdu,
     LacpPort,
     decode,
+    out_of_sync,
 )
 
 SERVER = bytes.fromhex("02e301010001")
@@ -193,6 +194,14 @@ def test_damaged_frames_never_raise_anything_but_wire_errors_nor_upset_a_team() 
         team.tick(n / 1000)
     assert read > 1000
     assert len(team.members()) == 1
+
+
+@given(pdus)
+def test_a_partner_put_out_of_sync_differs_in_nothing_else(pdu: Lacpdu) -> None:
+    changed = decode(out_of_sync(pdu.encode(SWITCH)))
+    cleared = pdu.actor.state & ~(IN_SYNC | COLLECTS | DISTRIBUTES)
+    assert changed == replace(pdu, actor=replace(pdu.actor, state=cleared))
+    assert out_of_sync(pdu.encode(SWITCH))[6:12] == SWITCH
 
 
 # -- state machine

@@ -17,9 +17,16 @@ from pathlib import Path
 import pytest
 
 from nodes import netns
-from nodes.host_network import TeamConfig, run, setup_commands, switch_lacp_settings, team_config
+from nodes.host_network import (
+    TeamConfig,
+    egress_commands,
+    run,
+    setup_commands,
+    switch_lacp_settings,
+    team_config,
+)
 from nodes.lacp import DISTRIBUTING
-from nodes.lacpdu import SLOW_PROTOCOLS_MAC
+from nodes.lacpdu import AGGREGATABLE, SLOW_PROTOCOLS_ETHERTYPE, SLOW_PROTOCOLS_MAC, out_of_sync
 from nodes.team import TeamStatus, read_status, run_team
 from nodes.world import World
 from topologies.catalog import cluster_named
@@ -241,6 +248,22 @@ def test_a_partner_that_falls_silent_loses_the_egress_within_four_seconds(rig: R
     assert reason == "no LACPDU for 3 s"
 
 
+def test_a_smartnic_can_tell_its_host_at_once_that_its_port_is_gone(rig: Rig) -> None:
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as agent:
+        with rig.inside(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as ear:
+            ear.bind(("s1h-pcie1", SLOW_PROTOCOLS_ETHERTYPE))
+            ear.settimeout(2)
+            last = ear.recv(2048)
+        agent.bind(("tor1-s1n1", 0))
+        rig.world.vsctl("set", "port", "tor1-s1n1", "lacp=off")  # as silent as beyond a lost port
+        try:
+            agent.send(out_of_sync(last))
+            took = seconds_until(lambda: rig.carrying() == {"s1h-pcie2", "s1h-nic1"}, 0.5)
+        finally:
+            rig.world.vsctl("set", "port", "tor1-s1n1", "lacp=active")
+    print(f"told out of sync: out of the route after {took:.3f} s; back after {seconds_until(rig.all_up, 3):.3f} s")
+
+
 def test_with_every_member_gone_the_network_is_unreachable_not_a_black_hole(rig: Rig) -> None:
     for port in WIRES:
         ip("link", "set", port, "down")
@@ -258,11 +281,37 @@ def test_ports_with_keys_of_their_own_are_no_team(rig: Rig) -> None:
     rig.world.vsctl("set", "interface", "tor1-s1n2", "other_config:lacp-aggregation-key=999")
     try:
         seconds_until(lambda: "s1h-pcie2" not in rig.carrying(), 3)
+        seconds_until(lambda: "tor1-s1n2" not in rig.enabled(), 3)
         reason = next(m.reason for m in rig.status().members if m.interface == "s1h-pcie2")
     finally:
         rig.world.vsctl(*switch_lacp_settings(rig.inventory, "s1h"))
     assert "key 999 is not the team's" in reason
-    assert "tor1-s1n2" not in rig.enabled()
+
+
+def test_the_team_joins_a_bond_of_the_switch_as_well_and_the_ports_keep_their_numbers(rig: Rig) -> None:
+    rig.world.vsctl(*switch_lacp_settings(rig.inventory, "s1h", bonded=True))
+    try:
+        seconds_until(lambda: "---- s1h-team ----" in rig.world.appctl("lacp/show"), 2)
+        seconds_until(rig.all_up, 5)
+        assert all(m.partner.state & AGGREGATABLE for m in rig.status().members)
+        numbers = {name: int(rig.world.vsctl("get", "interface", name, "ofport")) for name in WIRES}
+        assert numbers == {port.interface: port.port for port in rig.inventory.ports_of_switch("tor1")
+                           if port.interface in WIRES}
+    finally:
+        rig.world.vsctl("del-port", "s1h-team", *(word for name in WIRES for word in ("--", "add-port", "tor1", name)))
+        rig.world.vsctl(*switch_lacp_settings(rig.inventory, "s1h"))
+
+
+def test_without_resilient_groups_the_route_names_every_member(rig: Rig) -> None:
+    rig.stop()
+    with rig.inside():
+        for up in (["s1h-pcie1", "s1h-nic1"], ["s1h-nic1"]):
+            for command in egress_commands(rig.config, up, resilient=False):
+                run(command)
+            route = ip("route", "show", "10.0.0.0/8")
+            assert {name for name in WIRES.values() if f"dev {name} " in route} == set(up)
+            assert route.count("via 10.1.255.254") == len(up)
+            assert "src 10.1.1.1" in route
 
 
 def test_hostile_slow_protocol_frames_are_counted_and_harm_nothing(rig: Rig) -> None:
