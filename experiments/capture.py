@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import signal
 import subprocess
 import time
 from collections.abc import Mapping
@@ -15,6 +17,8 @@ SNAPLEN_BYTES = 9216  # whole jumbo frames: the proof looks at every byte
 BUFFER_KIB = 32768
 START_TIMEOUT_S = 15.0
 QUIET_S = 0.3
+DRAIN_TIMEOUT_S = 30.0
+_PROGRESS = re.compile(r"(\d+) packets captured, (\d+) packets received by filter")
 
 
 @dataclass(frozen=True)
@@ -24,22 +28,41 @@ class Capture:
     directory: Path
     _running: dict[str, subprocess.Popen[bytes]]
 
-    def stop(self, quiet_s: float = QUIET_S) -> dict[str, Path]:
-        """Wait `quiet_s` for the last packets, end every tcpdump and check that none dropped a packet.
+    def stop(self) -> dict[str, Path]:
+        """End every capture once it has written all that it saw; return the files by interface.
 
-        Raises ExperimentError if the kernel dropped packets on their way into a capture: such a capture
-        proves nothing.
+        Raises ExperimentError if the kernel dropped packets on their way into a capture, or a capture cannot
+        keep up: it would prove nothing.
         """
-        time.sleep(quiet_s)
+        deadline = time.monotonic() + DRAIN_TIMEOUT_S
+        time.sleep(QUIET_S)
+        for interface, process in self._running.items():
+            while not self._drained(interface, process):
+                if time.monotonic() > deadline:
+                    raise ExperimentError(f"capture of {interface} does not keep up: {self._said(interface)[-1:]}")
         for process in self._running.values():
             process.terminate()
         for interface, process in self._running.items():
-            process.wait(30)
-            said = (self.directory / f"{interface}.log").read_text()
-            dropped = [line for line in said.splitlines() if "dropped by kernel" in line]
-            if not dropped or not dropped[0].startswith("0 "):
-                raise ExperimentError(f"capture of {interface} is incomplete: {dropped or said.splitlines()[-1:]}")
+            process.wait(DRAIN_TIMEOUT_S)
+            dropped = [line for line in self._said(interface) if line.endswith("packets dropped by kernel")]
+            if not dropped or not dropped[-1].startswith("0 "):
+                raise ExperimentError(f"capture of {interface} is incomplete: {self._said(interface)[-1:]}")
         return {interface: self.directory / f"{interface}.pcap" for interface in self._running}
+
+    def _drained(self, interface: str, process: subprocess.Popen[bytes]) -> bool:
+        """Ask tcpdump (SIGUSR1) how far it is: packets wait in its ring for up to a second, and die with it there."""
+        asked = len(_PROGRESS.findall("\n".join(self._said(interface))))
+        process.send_signal(signal.SIGUSR1)
+        for _ in range(100):
+            time.sleep(0.01)
+            answers = _PROGRESS.findall("\n".join(self._said(interface)))
+            if len(answers) > asked:
+                written, received = answers[-1]
+                return int(written) >= int(received)
+        return False
+
+    def _said(self, interface: str) -> list[str]:
+        return (self.directory / f"{interface}.log").read_text().strip().splitlines()
 
 
 def start_capture(world: World, places: Mapping[str, int | None], directory: Path, only: str = "") -> Capture:

@@ -17,12 +17,13 @@ from rich.table import Table
 
 from controller.errors import ControllerError
 from experiments.errors import ExperimentError
-from microservices.errors import MicroserviceError
+from microservices.errors import ServiceError
 from nodes.errors import NodeError
 from topologies.errors import TopologyError
 
 ROOT = Path(__file__).resolve().parent.parent
-EXPECTED_ERRORS = (ControllerError, ExperimentError, MicroserviceError, NodeError, TopologyError)
+TABLE_COLUMNS = 120  # narrower, and the proof's sentences break into single words
+EXPECTED_ERRORS = (ControllerError, ExperimentError, ServiceError, NodeError, TopologyError)
 
 app = typer.Typer(name="e3", no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False,
                   rich_markup_mode=None, help="A packet-level testbed of E3: microservices on SmartNIC servers.")
@@ -47,7 +48,8 @@ def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) 
     made = Table(*columns, title=title, title_justify="left")
     for row in rows:
         made.add_row(*(str(cell) for cell in row))
-    Console().print(made)
+    console = Console()
+    Console(width=max(console.width, TABLE_COLUMNS)).print(made)
 
 
 def say(line: str) -> None:
@@ -168,7 +170,7 @@ def clean(json: Json = False) -> None:
     from experiments.clean import clean as remove
 
     report = remove()
-    emit(msgspec.to_builtins(report), json, lambda: [print(line) for line in report.lines()] and None)
+    emit(msgspec.to_builtins(report), json, lambda: print("\n".join(report.lines())))
     raise typer.Exit(0 if report.complete else 1)
 
 

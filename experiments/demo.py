@@ -19,7 +19,7 @@ from experiments.client import ClientConfig, ClientResult
 from experiments.first_placement import place_in_turn
 from experiments.pcap_routing import run as prove
 from experiments.results import Run
-from experiments.routing_proof import RoutingProof
+from experiments.routing_proof import DELIVERY, RoutingProof
 from experiments.testbed import Testbed, TestbedOptions
 from microservices.applications import nfv_fin
 from nodes.deployment import deploy
@@ -69,7 +69,7 @@ class DemoResult:
     def content(self) -> dict[str, Any]:
         return {"holds": self.holds, "requests": self.total("sent"), "answered": self.total("answered"),
                 "lost": self.total("lost"), "duplicated": self.total("duplicated"), "wrong": self.total("wrong"),
-                "misrouted": self.proof.misrouted, "captured_packets": self.proof.packets,
+                "misrouted": self.proof.check(DELIVERY).counts.get("misrouted", 0), "captured_packets": self.proof.packets,
                 "clients": {name: msgspec.to_builtins(result) for name, result in self.clients.items()},
                 "placement": self.placement, "teaming": self.teaming, "switch_drops": self.switch_drops,
                 "node_drops": self.node_drops, "started_s": self.started_s, "proof": self.proof.content(),

@@ -17,6 +17,8 @@ from topologies.inventory import Inventory, NodeEntry
 def set_up_single(node: EmulatedNode, entry: NodeEntry, inventory: Inventory) -> None:
     """Give a client or controller node its address and its one route: everything over the gateway."""
     interface = inventory.ports_of_node(entry.name)[0].peer_interface
+    run_in(node, ["sysctl", "-e", "-q", "-w", "net.ipv6.conf.all.disable_ipv6=1",
+                  "net.ipv6.conf.default.disable_ipv6=1"])
     run_in(node, ["ethtool", "-K", interface, "tx", "off"])
     run_in(node, ["ip", "-batch", "-"], "\n".join((
         "link set lo up", f"link set {interface} up", f"addr add {entry.ip}/32 dev {interface}",

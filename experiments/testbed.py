@@ -19,16 +19,18 @@ from pathlib import Path
 import msgspec
 from mininet.log import setLogLevel
 from mininet.net import Mininet
-from nodes.bonding import teaming_mode
 
-from controller import tor_program, tor_status
+from controller import tor_counters, tor_program, tor_status
+from controller.tor_counters import RuleCounter
 from controller.tor_status import TorStatus
 from experiments.capture import Capture, start_capture
 from experiments.client import ClientConfig, ClientResult
 from experiments.control_plane import ControlPlane
 from experiments.errors import ExperimentError
 from experiments.node_setup import agent_order, set_up_single, team_order
+from experiments.pcap_routing import COUNTERS
 from experiments.switches import configure_switches, lacp_members
+from nodes.bonding import teaming_mode
 from nodes.cgroups import Cgroup
 from nodes.deployment import Deployment
 from nodes.emulated_node import (
@@ -267,6 +269,24 @@ class Testbed:
         """Ask the agents of `names` (default: all) for their counters, over the network."""
         wanted = [self.inventory.node(n) for n in names or self._agents]
         return self.control.counters(wanted)
+
+    def rule_counters(self, switch: str) -> dict[str, RuleCounter]:
+        """Return what every rule of `switch` has matched, by the rule's name."""
+        return tor_counters.rule_counters(self.world.ofctl("dump-flows", switch), self.programs[switch])
+
+    def bucket_packets(self) -> dict[str, dict[str, dict[str, int]]]:
+        """Return packets by switch, group name and interface, as the switches' buckets counted them."""
+        found = {}
+        for switch, program in self.programs.items():
+            groups = tor_counters.group_counters(self.world.ofctl("dump-group-stats", switch), program)
+            found[switch] = {name: {b.interface: b.packets for b in buckets} for name, buckets in groups.items()}
+        return found
+
+    def write_bucket_packets(self, directory: Path, before: dict[str, dict[str, dict[str, int]]]) -> None:
+        """Write beside captures what the buckets have counted since `before`."""
+        since = {switch: {group: {name: packets - before[switch][group][name] for name, packets in buckets.items()}
+                          for group, buckets in groups.items()} for switch, groups in self.bucket_packets().items()}
+        (directory / COUNTERS).write_bytes(msgspec.json.encode(since))
 
     def capture(self, directory: Path, interfaces: Iterable[str] | None = None, only: str = "") -> Capture:
         """Start capturing at `interfaces` (default: every switch port), beside the maps that explain them.

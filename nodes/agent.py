@@ -17,6 +17,7 @@ from nodes.execution import Execution
 from nodes.forwarding import Port
 from nodes.host_network import run, setup_commands, team_config
 from nodes.interfaces import disable_ipv6, set_up
+from nodes.link_watch import LinkWatch
 from nodes.runtime import Datagrams, Frames, HostRuntime, SmartNicRuntime
 from nodes.team import run_team
 from topologies.addressing import CONTROL_PORT, DATA_PORT
@@ -81,13 +82,15 @@ def run_smartnic(config: bytes) -> None:
     wires = (_raw_socket(told.network_interface), _raw_socket(told.host_interface))
     signal.signal(signal.SIGTERM, _raise_stop)
     try:
-        _smartnic_loop(runtime, wires)
+        _smartnic_loop(runtime, wires, told.network_interface)
     except _Stop:
         return
 
 
-def _smartnic_loop(runtime: SmartNicRuntime, wires: tuple[socket.socket, socket.socket]) -> None:
+def _smartnic_loop(runtime: SmartNicRuntime, wires: tuple[socket.socket, socket.socket], network: str) -> None:
     poll = select.epoll()
+    links = LinkWatch()
+    poll.register(links, select.EPOLLIN)
     ports = {}
     for port, wire in zip((Port.NETWORK, Port.HOST), wires, strict=True):
         poll.register(wire, select.EPOLLIN)
@@ -98,6 +101,10 @@ def _smartnic_loop(runtime: SmartNicRuntime, wires: tuple[socket.socket, socket.
     due = 0.0
     while True:
         for descriptor, _ in wait(TICK_S):
+            if descriptor not in ports:
+                if (network, False) in links.read():
+                    runtime.lost_network(out)
+                continue
             ingress, recv = ports[descriptor]
             try:
                 for _ in range(BATCH):
@@ -111,9 +118,9 @@ def _smartnic_loop(runtime: SmartNicRuntime, wires: tuple[socket.socket, socket.
         if now >= due:
             due = now + TICK_S
             runtime.tick(now, out)
-        for port, frame in out:
+        for to, frame in out:
             try:
-                send[port](frame)
+                send[to](frame)
             except OSError:
                 runtime.unsent += 1
         out.clear()

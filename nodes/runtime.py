@@ -8,6 +8,7 @@ destination IP, and, if it is for this SmartNIC, goes through the node's own sta
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from ipaddress import IPv4Address
 
@@ -18,6 +19,7 @@ from nodes.errors import WireError
 from nodes.execution import Execution
 from nodes.forwarding import Forwarding, Port
 from nodes.ip_stack import IpStack
+from nodes.lacpdu import out_of_sync
 from nodes.traffic_manager import DEFAULT_CAPACITY_FRAMES, TrafficManager
 from topologies.addressing import CONTROL_PORT, DATA_PORT
 
@@ -49,6 +51,7 @@ class SmartNicRuntime:
         self._foreign = 0  # neither IPv4, ARP nor a slow protocol
         self._undecodable = 0  # datagrams for us that are no message
         self.unsent = 0  # frames that the driver could not send
+        self._switch_said = b""  # its last LACPDU for the host
 
     def receive(self, ingress: int, frame: bytes) -> bool:
         """Queue a frame that came in from `ingress` (Port.NETWORK or Port.HOST); return False if it was dropped."""
@@ -78,6 +81,13 @@ class SmartNicRuntime:
     def tick(self, now: float, out: Frames) -> None:
         """Do what is due at `now` (seconds): keep the gateway's address fresh."""
         self.stack.tick(now, out)
+
+    def lost_network(self, out: Frames) -> None:
+        """Tell the host at once that our port to the ToR lost carrier: its PCIe link keeps its own."""
+        if self._switch_said:
+            with suppress(WireError):
+                out.append((Port.HOST, out_of_sync(self._switch_said)))
+            self._switch_said = b""
 
     def counters(self) -> Counters:
         """Return every counter of this node by name."""
@@ -123,6 +133,8 @@ class SmartNicRuntime:
         if len(frame) < frames.ETHERNET_BYTES or kind == frames.ETHERTYPE_IPV4:
             self._truncated += 1
         elif kind == frames.ETHERTYPE_SLOW:
+            if ingress == Port.NETWORK:
+                self._switch_said = frame
             out.append((other, frame))  # LACP is between the host's team and the ToR
         elif kind == frames.ETHERTYPE_ARP:
             try:
