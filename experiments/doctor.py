@@ -205,7 +205,8 @@ def _xdp_trouble() -> str:
 def _worlds() -> Iterator[Row]:
     run_dirs = journal.run_dirs()
     if run_dirs and os.geteuid() != 0:
-        yield Row("worlds", str(len(run_dirs)), "only root can see which of them live")
+        for state in ("alive", "dead"):
+            yield Row(f"worlds {state}", f"unknown, of {len(run_dirs)}", "only root can see which of them live")
         return
     alive: list[str] = []
     dead: list[str] = []

@@ -57,6 +57,7 @@ class World:
         self._thread = threading.get_ident()
         self._journal: journal.Journal | None = None
         self._spawned: list[subprocess.Popen[Any]] = []
+        self._adopted: list[tuple[int, int | None]] = []
         self._old_netns: int | None = None
         self._old_cgroups: tuple[Path, ...] = ()
         self._old_environ: dict[str, str | None] = {}
@@ -147,7 +148,9 @@ class World:
 
     def adopt(self, pid: int, name: str) -> None:
         """Journal a process that others started in this world, by pid and start time."""
-        self._note("process", name=name, pid=pid, started=processes.started_at(pid))
+        started = processes.started_at(pid)
+        self._note("process", name=name, pid=pid, started=started)
+        self._adopted.append((pid, started))
 
     def cgroup(self, name: str, cores: float | None) -> cgroups.Cgroup:
         """Make the control group `name` of this world, limited to `cores` core-equivalents (None: no limit).
@@ -206,7 +209,8 @@ class World:
     def _processes(self) -> set[int]:
         if self.subtree is not None:
             return self.subtree.root.members()
-        return processes.marked_with(self.id) | processes.in_namespaces({self.netns_inode} - {0})
+        return (processes.marked_with(self.id) | processes.in_namespaces({self.netns_inode} - {0})
+                | {pid for pid, started in self._adopted if processes.started_at(pid) == started is not None})
 
     def _leave_namespace(self) -> None:
         if self._old_netns is None:

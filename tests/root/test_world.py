@@ -25,10 +25,16 @@ def owner(*arguments: str) -> subprocess.Popen[str]:
                             text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
 
 
-def started_owner(*arguments: str) -> tuple[subprocess.Popen[str], str]:
+def started_owner(*arguments: str) -> tuple[subprocess.Popen[str], str, set[int]]:
+    """Return a running owner, its world's id and the pids that would outlive it."""
     process = owner(*arguments)
     assert process.stdout is not None
-    return process, process.stdout.readline().strip()
+    world_id, *survivors = process.stdout.readline().split()
+    return process, world_id, set(map(int, survivors))
+
+
+def alive(pids: set[int]) -> set[int]:
+    return {pid for pid in pids if processes.started_at(pid) is not None}
 
 
 def members(world_id: str) -> set[int]:
@@ -166,41 +172,42 @@ def test_a_group_limits_its_members_to_their_cores(world: World) -> None:
 
 
 def test_spawned_programs_die_with_their_owner() -> None:
-    process, world_id = started_owner()
+    process, world_id, survivors = started_owner()
     spawned = {entry["pid"] for entry in journal.read(journal.RUN_ROOT / world_id / journal.JOURNAL_NAME)
-               if entry["what"] == "process" and entry.get("pid") and entry["name"] != "agent"}
+               if entry["what"] == "process" and "pid" in entry} - survivors
     assert len(spawned) == 4
     process.kill()
     process.wait()
     deadline = time.monotonic() + 5
-    while any(processes.started_at(pid) for pid in spawned) and time.monotonic() < deadline:
+    while alive(spawned) and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert not [pid for pid in spawned if processes.started_at(pid)]
+    assert not alive(spawned)
+    assert alive(survivors) == survivors
     clean()
     assert traces(world_id) == []
+    assert not alive(survivors)
 
 
-def test_cleaning_leaves_a_world_that_lives_in_another_process() -> None:
-    process, world_id = started_owner()
+@pytest.mark.parametrize("arguments", [[], ["--no-cgroups"]], ids=["with-groups", "without-groups"])
+def test_cleaning_leaves_a_living_world_of_another_process_which_then_stops_whole(arguments: list[str]) -> None:
+    process, world_id, survivors = started_owner(*arguments)
     before = members(world_id)
     assert world_id in clean().alive
     assert members(world_id) == before
     process.communicate("stop\n", timeout=20)
     assert process.returncode == 0
     assert traces(world_id) == []
+    assert not alive(survivors)
 
 
-def test_a_killed_world_without_control_groups_is_found_by_environment_and_namespace() -> None:
-    process, world_id = started_owner("--no-cgroups")
-    agents = {entry["pid"] for entry in journal.read(journal.RUN_ROOT / world_id / journal.JOURNAL_NAME)
-              if entry.get("name") == "agent"}
+def test_a_killed_world_without_control_groups_is_found_by_environment_namespace_and_journal() -> None:
+    process, world_id, survivors = started_owner("--no-cgroups")
     process.kill()
     process.wait()
-    assert [pid for pid in agents if processes.started_at(pid)]
-    report = clean()
-    assert [r.leftovers for r in report.removed if r.id == world_id] == [()]
+    assert alive(survivors) == survivors
+    assert [removed.leftovers for removed in clean().removed if removed.id == world_id] == [()]
     assert traces(world_id) == []
-    assert not [pid for pid in agents if processes.started_at(pid)]
+    assert not alive(survivors)
 
 
 def test_a_reused_pid_is_not_killed() -> None:

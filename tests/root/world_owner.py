@@ -1,8 +1,8 @@
 """A process that owns a world, for tests to kill: python world_owner.py [--die-at-line N | --count] [--no-cgroups].
 
 With --die-at-line it kills itself, as kill -9 would, just before the Nth line that it runs of the package
-`nodes`; with --count it prints how many lines there are. Otherwise it prints the world's id when all is up,
-and stops the world when a line arrives on its standard input.
+`nodes`; with --count it prints how many lines there are. Otherwise it prints, when all is up, the
+world's id and the pids that would outlive it, and stops the world when a line arrives on its standard input.
 """
 
 import argparse
@@ -35,8 +35,8 @@ def trace_lines(last: int) -> None:
     sys.settrace(on_event)
 
 
-def furnish(world: World) -> None:
-    """Make one of everything that a testbed makes: bridge, links, nodes in namespaces, groups, a hung process."""
+def furnish(world: World) -> list[int]:
+    """Make one of everything that a testbed makes; return the pids of the processes that outlive us unless cleaned."""
     world.vsctl("add-br", "tor1", "--", "set", "bridge", "tor1", "datapath_type=netdev")
     node = world.spawn(["unshare", "--net", "sleep", "1000"], "s1n1")
     while netns.inode_of(node.pid) in (None, world.netns_inode):
@@ -44,17 +44,27 @@ def furnish(world: World) -> None:
     subprocess.run(["ip", "link", "add", "tor1-s1n1", "type", "veth", "peer", "s1n1-net", "netns", str(node.pid)],
                    check=True)
     world.vsctl("add-port", "tor1", "tor1-s1n1")
-    agent = os.fork()
-    if agent == 0:  # an agent without an exec: its environment does not name the world
-        sys.settrace(None)
-        netns.unshare()
-        while True:
-            signal.pause()
-    if world.subtree is not None:
-        world.cgroup("s1n1", 0.5).add(agent)
-    world.adopt(agent, "agent")
     hung = world.spawn(["sleep", "1000"], "hung")
     os.kill(hung.pid, signal.SIGSTOP)
+    shell = subprocess.Popen(["unshare", "--net", "sleep", "1000"])  # as Mininet's: only its environment names us
+    stray = forked(in_own_namespace=False)  # only its namespace tells whose it is
+    agent = forked(in_own_namespace=True)  # only the journal tells
+    world.adopt(agent, "agent")
+    if world.subtree is not None:
+        world.cgroup("s1n1", 0.5).add(agent)
+    return [shell.pid, stray, agent]
+
+
+def forked(in_own_namespace: bool) -> int:
+    """Fork a process that waits for ever, as an agent without an exec: its environment does not name the world."""
+    pid = os.fork()
+    if pid == 0:
+        sys.settrace(None)
+        if in_own_namespace:
+            netns.unshare()
+        while True:
+            signal.pause()
+    return pid
 
 
 def main() -> None:
@@ -68,9 +78,9 @@ def main() -> None:
     if arguments.count or arguments.die_at_line:
         trace_lines(arguments.die_at_line)
     with World.start("victim") as world:
-        furnish(world)
+        survivors = furnish(world)
         if not (arguments.count or arguments.die_at_line):
-            print(world.id, flush=True)
+            print(world.id, *survivors, flush=True)
             sys.stdin.readline()
     if arguments.count:
         print(lines_run)
