@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -205,9 +206,15 @@ def bench_boot(cluster: ClusterArgument = "type2x40", json: Json = False) -> Non
     emit(rows, json, lambda: table(f"Starting {cluster}", COLUMNS, [r.values() for r in rows]))
 
 
+def _interrupted(number: int, _frame: object) -> None:
+    raise KeyboardInterrupt(signal.Signals(number).name)
+
+
 def main() -> None:
     """Run the command line: exit status 2 and one line for bad input or a machine that cannot."""
     logging.basicConfig(level=os.environ.get("E3_LOG", "WARNING"), format="e3: %(message)s")
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupted)  # so that a testbed is stopped as on Ctrl-C
     try:
         app()
     except EXPECTED_ERRORS as error:

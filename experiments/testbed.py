@@ -336,7 +336,14 @@ class Testbed:
             if not silent:
                 return
             missing = f"agents of {[n.name for n in silent]}"
-        raise ExperimentError(f"not ready after {timeout_s:g} s: {missing}; logs are in {self.world.run_dir}")
+        raise ExperimentError(f"not ready after {timeout_s:g} s: {missing}{self._complaints()}")
+
+    def _complaints(self) -> str:
+        """Return the last line of every log that has one; the logs themselves go with the world."""
+        said = {path.stem: path.read_text(errors="replace").strip().splitlines()
+                for name in ("agent-*.log", "team-*.log", "tor-app.log", "nursery.log")
+                for path in sorted(self.world.run_dir.glob(name))}
+        return "".join(f"; {name} said: {lines[-1]}" for name, lines in said.items() if lines)
 
     def _server_ports(self) -> list[str]:
         return [p.interface for h in self.inventory.of_role("host") for p in self.inventory.ports_of_server(h)]

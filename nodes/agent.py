@@ -17,6 +17,7 @@ from nodes.execution import Execution
 from nodes.forwarding import Port
 from nodes.host_network import run, setup_commands, team_config
 from nodes.interfaces import disable_ipv6, set_up
+from nodes.ip_stack import UDP_ECHO_PORT
 from nodes.link_watch import LinkWatch
 from nodes.runtime import Datagrams, Frames, HostRuntime, SmartNicRuntime
 from nodes.team import run_team
@@ -26,6 +27,7 @@ from topologies.inventory import Inventory
 ETH_P_ALL = 0x0003
 SOL_PACKET = 263
 PACKET_IGNORE_OUTGOING = 23
+IP_FREEBIND = 15
 SO_RCVBUFFORCE = 33
 SO_SNDBUFFORCE = 32
 SOCKET_BUFFER_BYTES = 32 << 20
@@ -165,10 +167,11 @@ def _host_loop(runtime: HostRuntime, ip: str) -> None:
     poll = select.epoll()
     sockets = {}
     by_port = {}
-    for port in (DATA_PORT, CONTROL_PORT):
+    for port in (DATA_PORT, CONTROL_PORT, UDP_ECHO_PORT):
         udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         udp.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, SOCKET_BUFFER_BYTES)
         udp.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, SOCKET_BUFFER_BYTES)
+        udp.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)  # the teaming process may set the address up after us
         udp.bind((ip, port))
         udp.setblocking(False)
         poll.register(udp, select.EPOLLIN)

@@ -18,7 +18,7 @@ from nodes import frames, messages
 from nodes.errors import WireError
 from nodes.execution import Execution
 from nodes.forwarding import Forwarding, Port
-from nodes.ip_stack import IpStack
+from nodes.ip_stack import UDP_ECHO_PORT, IpStack
 from nodes.lacpdu import out_of_sync
 from nodes.traffic_manager import DEFAULT_CAPACITY_FRAMES, TrafficManager
 from topologies.addressing import CONTROL_PORT, DATA_PORT
@@ -168,6 +168,10 @@ class HostRuntime:
                 return
             for ip, to_port, data in sends:
                 out.append(((str(IPv4Address(ip)), to_port), DATA_PORT, data))
+            return
+        if port == UDP_ECHO_PORT:
+            if source[1] != UDP_ECHO_PORT:  # two echo ports would talk for ever
+                out.append((source, port, payload))
             return
         answer = _control_answer(payload, self.counters)
         if answer is None:
