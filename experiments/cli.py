@@ -73,7 +73,8 @@ def demo(cluster: ClusterArgument = "type1x3",
                                   speed=speed, datapath=datapath), say)
 
     def show() -> None:
-        table("Requests", ("client", "sent", "answered", "lost", "duplicated", "wrong", "requests/s", "p50 ms", "p99 ms"),
+        table("Requests", ("client", "sent", "answered", "lost", "duplicated", "wrong", "requests/s",
+                           "p50 ms", "p99 ms"),
               [(name, r.sent, r.answered, r.lost, r.duplicated, r.wrong, f"{r.answered / r.seconds:.0f}",
                 f"{r.latencies.p50_s * 1e3:.2f}", f"{r.latencies.p99_s * 1e3:.2f}")
                for name, r in result.clients.items()])

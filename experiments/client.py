@@ -6,6 +6,7 @@ load follows the service's speed and nothing overflows.
 
 from __future__ import annotations
 
+import contextlib
 import select
 import signal
 import socket
@@ -157,10 +158,8 @@ class _Client:
         data = DataMessage(KIND_REQUEST, self.told.deployment.number, number, request_id, self._client_ip,
                            udp.getsockname()[1], 0, payload).encode()
         self._waiting[request_id] = (time.monotonic(), payload, udp)
-        try:
+        with contextlib.suppress(OSError):  # lost like any other packet: the sweep counts it
             udp.sendto(data, (self._ips[number], DATA_PORT))
-        except OSError:
-            pass  # lost like any other packet: the sweep counts it
 
     def _receive(self, data: bytes, now: float, udp: socket.socket) -> None:
         try:

@@ -69,7 +69,7 @@ class DemoResult:
     def content(self) -> dict[str, Any]:
         return {"holds": self.holds, "requests": self.total("sent"), "answered": self.total("answered"),
                 "lost": self.total("lost"), "duplicated": self.total("duplicated"), "wrong": self.total("wrong"),
-                "misrouted": self.proof.check(DELIVERY).counts.get("misrouted", 0), "captured_packets": self.proof.packets,
+                "misrouted": self.proof.check(DELIVERY).counts["misrouted"], "captured_packets": self.proof.packets,
                 "clients": {name: msgspec.to_builtins(result) for name, result in self.clients.items()},
                 "placement": self.placement, "teaming": self.teaming, "switch_drops": self.switch_drops,
                 "node_drops": self.node_drops, "started_s": self.started_s, "proof": self.proof.content(),
@@ -88,8 +88,8 @@ def run_demo(options: DemoOptions, say: Callable[[str], None] = lambda _: None) 
     bed_options = TestbedOptions(options.cluster, clients=options.clients, label="demo", datapath=options.datapath,
                                  speed=options.speed, deployments=(deployment,))
     with Testbed.start(bed_options) as bed:
-        say(f"up in {bed.started_s['total']:.1f} s; sending {options.requests} requests of {options.payload_bytes} bytes "
-            "and capturing at every switch port")
+        say(f"up in {bed.started_s['total']:.1f} s; sending {options.requests} requests of {options.payload_bytes} "
+            "bytes and capturing at every switch port")
         captures = run.directory / "captures"
         capture = bed.capture(captures)
         before = bed.bucket_packets()

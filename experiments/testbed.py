@@ -50,7 +50,7 @@ from topologies.mininet_topo import E3Topo
 log = logging.getLogger(__name__)
 
 OPENFLOW_LISTEN = "127.0.0.1:6653"
-PRELOAD = ("nodes.agent", "nodes.team", "experiments.client")
+PRELOAD = ("nodes.agent", "experiments.client", "experiments.flow_probe")
 READY_TIMEOUT_S = 60.0
 SPEED_MODELS = ("unpaced", "quota")
 # The quota model's ratio of a SmartNIC to a host of 12 cores at 2.5 GHz. Ours: cnMIPS64 does about half the
@@ -78,25 +78,42 @@ class TestbedOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class RunningClient:
-    """A client at work on its node."""
+class RunningProcess:
+    """A process at work on a node, that will give a result."""
 
     nursery: Nursery
     child: Child
     result_path: Path
 
     def stop(self) -> None:
-        """Tell it to stop sending and give its result."""
+        """Tell it to end its work and give its result."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.child.pid, signal.SIGTERM)
 
-    def result(self, timeout_s: float) -> ClientResult:
+    def result(self, timeout_s: float) -> bytes:
         """Wait for its end; raises ExperimentError if it takes longer than `timeout_s` or failed."""
         status = self.nursery.status(self.child, timeout_s)
         if status != 0:
+            log_path = self.result_path.with_name(f"{self.child.name}.log")
+            said = log_path.read_text(errors="replace").strip().splitlines()[-1:]
             raise ExperimentError(f"{self.child.name} {'is not done' if status is None else f'ended with {status}'} "
-                                  f"after {timeout_s:g} s; its log is in {self.result_path.parent}")
-        return msgspec.msgpack.decode(self.result_path.read_bytes(), type=ClientResult)
+                                  f"after {timeout_s:g} s: {' '.join(said)}")
+        return self.result_path.read_bytes()
+
+
+@dataclass(frozen=True, slots=True)
+class RunningClient:
+    """A client at work on its node."""
+
+    process: RunningProcess
+
+    def stop(self) -> None:
+        """Tell it to stop sending and give its result."""
+        self.process.stop()
+
+    def result(self, timeout_s: float) -> ClientResult:
+        """Wait for its end; raises ExperimentError if it takes longer than `timeout_s` or failed."""
+        return msgspec.msgpack.decode(self.process.result(timeout_s), type=ClientResult)
 
 
 class Testbed:
@@ -118,6 +135,7 @@ class Testbed:
         self._agents: dict[str, Child] = {}
         self._teams: dict[str, Child] = {}
         self._groups: dict[str, Cgroup] = {}
+        self._processes_started = 0
 
     # -- life ----------------------------------------------------------------------------------------------
 
@@ -254,14 +272,18 @@ class Testbed:
 
     # -- load -----------------------------------------------------------------------------------------------
 
+    def start_process(self, node: str, entry: str, config: bytes, name: str = "") -> RunningProcess:
+        """Start `entry` ("module:function": config bytes in, result bytes out) as a process of `node`."""
+        self._processes_started += 1
+        name = f"{name or entry.partition(':')[0].rpartition('.')[2]}-{node}"
+        result_path = self.world.run_dir / f"{name}-{self._processes_started}.result"
+        order = Order(name, entry, config, self.net[node].pid, str(self.world.run_dir / f"{name}.log"),
+                      result_file=str(result_path))
+        return RunningProcess(self.nursery, self.fork(order, node), result_path)
+
     def start_client(self, client: str, config: ClientConfig) -> RunningClient:
-        """Start a client process on node `client`; ask its `result` when it is to be done."""
-        result_path = self.world.run_dir / f"client-{client}-{config.client_number}.result"
-        result_path.unlink(missing_ok=True)
-        name = f"client-{client}"
-        order = Order(name, "experiments.client:run", msgspec.msgpack.encode(config), self.net[client].pid,
-                      str(self.world.run_dir / f"{name}.log"), result_file=str(result_path))
-        return RunningClient(self.nursery, self.fork(order, client), result_path)
+        """Start a client process on node `client`; ask for its `result` when it should be done."""
+        return RunningClient(self.start_process(client, "experiments.client:run", msgspec.msgpack.encode(config)))
 
     # -- observing ------------------------------------------------------------------------------------------
 
@@ -347,6 +369,13 @@ class Testbed:
 
     def _server_ports(self) -> list[str]:
         return [p.interface for h in self.inventory.of_role("host") for p in self.inventory.ports_of_server(h)]
+
+    def has_carrier(self, interface: str) -> bool:
+        """Return whether the switch sees its own `interface` as up."""
+        return self.world.vsctl("get", "interface", interface, "link_state").strip() == "up"
+
+    def team_status_path(self, host: str) -> Path:
+        return self.world.run_dir / f"team-{host}.json"
 
     # -- failures -------------------------------------------------------------------------------------------
 

@@ -1,0 +1,41 @@
+"""The experiments by name."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from experiments.errors import ExperimentError
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """`module` has `run(quick, say) -> {"holds": bool, "rows": [(what, measured, wanted)], ...}`."""
+
+    module: str
+    sentence: str
+
+    def run(self, quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
+        outcome: dict[str, Any] = importlib.import_module(self.module).run(quick, say)
+        return outcome
+
+
+EXPERIMENTS = {
+    "ecmp": Experiment("experiments.ecmp", "section 3.2: flows to a host spread over its SmartNICs, and move when one fails"),
+    "two-worlds": Experiment("experiments.two_worlds", "two testbeds at once; one is killed and cleaned, the other goes on"),
+    "controller-restart": Experiment("experiments.controller_restart", "the ToR app is killed and restarted under load"),
+    "racks": Experiment("experiments.racks", "four racks behind a fat tree: ECMP between racks, proved from captures"),
+    "tcp": Experiment("experiments.tcp", "iperf3 between two hosts, through the agents of their SmartNICs"),
+}
+
+
+def chosen(names: Sequence[str]) -> list[str]:
+    """Return the experiments that `names` mean, "all" being all; raises ExperimentError for an unknown one."""
+    if "all" in names:
+        return list(EXPERIMENTS)
+    for name in names:
+        if name not in EXPERIMENTS:
+            raise ExperimentError(f"no experiment {name!r}; there are {', '.join(EXPERIMENTS)}, or all")
+    return list(names)
