@@ -80,7 +80,9 @@ def _flow_add(datapath: Any, rule: Rule) -> Any:
     if rule.goto is not None:
         instructions.append(parser.OFPInstructionGotoTable(rule.goto))
     try:
-        match = parser.OFPMatch(**{name: _oxm_value(value) for name, value in rule.match})
+        # Left to itself the library sorts by field number, which puts nw_ttl before the eth_type that it needs.
+        match = parser.OFPMatch(_ordered_fields=[of.oxm_normalize_user(name, _oxm_value(value))
+                                                 for name, value in rule.match])
     except (KeyError, TypeError, ValueError) as error:
         raise ProgramError(f"rule {rule.name!r}: {error}") from error
     return parser.OFPFlowMod(datapath, cookie=rule.cookie, table_id=rule.table, command=of.OFPFC_ADD,

@@ -93,7 +93,7 @@ def _load(name: str) -> OpenFlowLibrary:
     handler = _module(name, "controller.handler")
     base = _module(name, "base.app_manager")
     hub = _module(name, "lib.hub")
-    _read_within_bounds(_module(name, "ofproto.ofproto_v1_5_parser"))
+    _mend_readers(_module(name, "ofproto.ofproto_v1_5_parser"))
     version = importlib.metadata.version(name.replace("_", "-"))
     return OpenFlowLibrary(name, version, base.RyuApp if name == "ryu" else base.OSKenApp,
                            _module(name, "controller.event").EventBase, _module(name, "controller.ofp_event"),
@@ -111,16 +111,41 @@ def _give_eventlet_what_ryu_expects() -> None:
         wsgi.ALREADY_HANDLED = object()  # type: ignore[attr-defined]
 
 
-def _read_within_bounds(parser: Any) -> None:
-    """Mend how both libraries read groups: they take what follows a bucket or group for more of its properties.
+def _mend_readers(parser: Any) -> None:
+    """Mend how both libraries read what a switch has.
 
-    Each of the two structures starts with its own length, so it is enough to let the reader see no more.
+    They take what follows a bucket or a group for more of its properties, stumble over the padding of a
+    copied field, and drop the whole reply, unseen, if one rule holds an action that they do not know. Here a
+    bucket and a group are read only as far as they reach, a group that cannot be read keeps its id, and of a
+    rule only what the app compares is read.
     """
-    for shape in (parser.OFPBucket, parser.OFPGroupDescStats):
-        if getattr(shape, "reads_within_bounds", False):
-            continue
-        shape.parser = _bounded(shape.parser)
-        shape.reads_within_bounds = True
+    if getattr(parser.OFPFlowDesc, "mended", False):
+        return
+    parser.OFPFlowDesc.mended = True
+    parser.OFPFlowDesc.parser = _rule_reader(parser)
+    parser.OFPBucket.parser = _bounded(parser.OFPBucket.parser)
+    parser.OFPGroupDescStats.parser = _group_reader(parser)
+
+
+def _rule_reader(parser: Any) -> Callable[[Any, int], Any]:
+    def read_rule(data: Any, offset: int) -> Any:
+        length, table, priority, cookie = struct.unpack_from("!H2xBxH8xQ", data, offset)
+        return parser.OFPFlowDesc(table_id=table, priority=priority, cookie=cookie, length=length)
+    return read_rule
+
+
+def _group_reader(parser: Any) -> Callable[[Any, int], Any]:
+    read = _bounded(parser.OFPGroupDescStats.parser)
+
+    def read_group(data: Any, offset: int) -> Any:
+        try:
+            return read(data, offset)
+        except Exception:  # whatever the library's reader trips over, the group is none of ours
+            length, kind, group_id = struct.unpack_from("!HBxI", data, offset)
+            unread = parser.OFPGroupDescStats(kind, group_id)
+            unread.length = length
+            return unread
+    return read_group
 
 
 def _bounded(read: Callable[[Any, int], Any]) -> Callable[[Any, int], Any]:

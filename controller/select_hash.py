@@ -84,8 +84,7 @@ def prediction_holds(group: EcmpGroup, flow: FlowKey, trace: str) -> bool:
 
 
 def _flow_hash(parameter: int, flow: FlowKey) -> int:
-    # The parameter travels big-endian and is hashed as it arrived, without a swap to this machine's order.
-    basis = _hash_u64(int.from_bytes(parameter.to_bytes(8, "big"), "little"))
+    basis = _hash_u64(parameter)
     for address in (flow.src_ip, flow.dst_ip):
         basis = _hash_bytes(IPv4Address(address).packed, basis)
     if flow.protocol in (TCP, UDP):

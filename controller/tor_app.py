@@ -67,6 +67,7 @@ class TorApp(_App):
         self._status_path = status
         self._status = TorStatus(os.getpid(), f"{LIBRARY.name} {LIBRARY.version}", listen)
         self._programs: Mapping[int, TorProgram] = {}
+        self._connected: dict[int, Any] = {}
         self._conversations: dict[int, Conversation] = {}
         self._hangups = 0
         self.register_handler(ReloadEvent, self._on_reload)
@@ -90,8 +91,9 @@ class TorApp(_App):
 
     def _on_reload(self, _event: Any) -> None:
         if self._load():
-            for dpid, talk in list(self._conversations.items()):
-                self._begin(talk.datapath, dpid)
+            self._tell(replace(self._status, strangers=()))
+            for dpid in self._connected:
+                self._begin(dpid)
 
     def _load(self) -> bool:
         try:
@@ -108,24 +110,28 @@ class TorApp(_App):
     def on_state(self, event: Any) -> None:
         dpid = event.datapath.id
         if event.state == LIBRARY.MAIN_DISPATCHER:
-            self._begin(event.datapath, dpid)
-        elif (talk := self._conversations.get(dpid)) is not None and talk.datapath is event.datapath:
-            del self._conversations[dpid]
-            LOG.info("%s has gone", talk.program.switch)
-            self._tell_switch(talk.program, connected=False)
+            self._connected[dpid] = event.datapath
+            self._conversations.pop(dpid, None)
+            self._begin(dpid)
+        elif self._connected.get(dpid) is event.datapath:
+            del self._connected[dpid]
+            talk = self._conversations.pop(dpid, None)
+            if talk is not None:
+                LOG.info("%s has gone", talk.program.switch)
+                self._tell_switch(talk.program, connected=False)
 
-    def _begin(self, datapath: Any, dpid: int) -> None:
+    def _begin(self, dpid: int) -> None:
+        before = self._conversations.pop(dpid, None)
         program = self._programs.get(dpid)
         if program is None:
             LOG.warning("switch %#x has no program; nothing is sent to it", dpid)
-            self._conversations.pop(dpid, None)
             self._tell(replace(self._status, strangers=tuple(sorted({*self._status.strangers, dpid}))))
             return
-        before = self._conversations.get(dpid)
-        known = self._status.of(program.switch)
-        since = known.connected_since if before is not None and known is not None else time.time()
-        self._conversations[dpid] = talk = Conversation(datapath, program, self._status.loads)
-        self._tell_switch(program, connected=True, connected_since=since, changes=None, errors=())
+        known = self._switch_status(program)
+        since, reconciled = (time.time(), 0) if before is None else (known.connected_since, known.reconciled)
+        self._conversations[dpid] = talk = Conversation(self._connected[dpid], program, self._status.loads)
+        self._tell_switch(program, connected=True, connected_since=since, reconciled=reconciled, changes=None,
+                          errors=())
         self._read(talk)
 
     def _read(self, talk: Conversation) -> None:
