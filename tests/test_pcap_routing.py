@@ -552,3 +552,15 @@ def test_damaged_and_hostile_frames_are_judged_without_a_crash(
     checks_of(judge, room.inventory, predictor_of(room.programs), room.programs, None, spreads)
     assert sum(p.came_in + p.left for p in judge.ports.values()) == sum(map(len, room.frames.values()))
     assert all(s.matcher.waiting() == 0 for s in judge.switches)
+
+
+def test_the_table_has_a_row_for_every_check_and_one_for_every_packet_of_evidence(rack: Room, tmp_path: Path) -> None:
+    out = to_host(rack)
+    rack.remove(out[-1])
+    proof = run([rack.write(tmp_path)])
+    rows = proof.rows()
+    assert [row[0] for row in rows if row[0]] == [c.name for c in proof.checks]
+    place = [row[0] for row in rows].index(DELIVERY)
+    assert rows[place][1] == "FAILS" and "1 lost" in rows[place][2]
+    assert rows[place + 1][3].startswith("tor1-c1.pcap packet ") and rows[place + 1][3].endswith("never left tor1")
+    assert [row[1] for row in rows if row[0] == PASSING] == ["not judged"]
