@@ -46,8 +46,9 @@ def change_messages(datapath: Any, changes: Changes) -> list[Any]:
     Raises ProgramError for a rule that OpenFlow 1.5 cannot say.
     """
     phases = [
-        [_group_mod(datapath, group) for group in (*changes.groups_added, *changes.groups_changed)],
-        [_flow_add(datapath, rule) for rule in changes.rules_added],
+        [_checked(_group_mod(datapath, group), group.name) for group in (*changes.groups_added,
+                                                                         *changes.groups_changed)],
+        [_checked(_flow_add(datapath, rule), rule.name) for rule in changes.rules_added],
         [_flow_delete(datapath, table, cookie) for table, cookie in changes.rules_deleted],
         [_group_delete(datapath, group_id) for group_id in changes.groups_deleted],
     ]
@@ -71,6 +72,16 @@ def installed(rule_descriptions: Iterable[Any], group_descriptions: Iterable[Any
                      tuple((d.group_id, _group_read(d)) for d in group_descriptions))
 
 
+def _checked(message: Any, name: str) -> Any:
+    """Return `message` once it has been seen to fit its fields; the library looks only when it writes."""
+    try:
+        message.serialize()
+    except Exception as error:  # of many kinds: it checks with assertions, struct, netaddr and dictionaries
+        raise ProgramError(f"{name!r} does not go into OpenFlow: {error!r}") from error
+    message.xid = None  # numbered when it is sent
+    return message
+
+
 def _flow_add(datapath: Any, rule: Rule) -> Any:
     of, parser = datapath.ofproto, datapath.ofproto_parser
     instructions = []
@@ -79,12 +90,8 @@ def _flow_add(datapath: Any, rule: Rule) -> Any:
         instructions.append(parser.OFPInstructionActions(of.OFPIT_APPLY_ACTIONS, actions))
     if rule.goto is not None:
         instructions.append(parser.OFPInstructionGotoTable(rule.goto))
-    try:
-        # Left to itself the library sorts by field number, which puts nw_ttl before the eth_type that it needs.
-        match = parser.OFPMatch(_ordered_fields=[of.oxm_normalize_user(name, _oxm_value(value))
-                                                 for name, value in rule.match])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ProgramError(f"rule {rule.name!r}: {error}") from error
+    # Left to itself the library sorts by field number, which puts nw_ttl before the eth_type that it needs.
+    match = parser.OFPMatch(_ordered_fields=[(name, _oxm_value(value)) for name, value in rule.match])
     return parser.OFPFlowMod(datapath, cookie=rule.cookie, table_id=rule.table, command=of.OFPFC_ADD,
                              priority=rule.priority, out_port=of.OFPP_ANY, out_group=of.OFPG_ANY,
                              match=match, instructions=instructions)

@@ -172,9 +172,14 @@ class TorApp(_App):
             self._tell_error(talk, f"still different after {ATTEMPTS} attempts: {changes.counts()}")
             return
         talk.attempt += 1
+        try:
+            messages = openflow.change_messages(talk.datapath, changes)
+        except ControllerError as error:
+            self._tell_error(talk, f"nothing sent: {error}")
+            return
         LOG.info("%s: sending %s", talk.program.switch, changes.counts())
         self._tell_switch(talk.program, sent=status.sent + sum(changes.counts().values()))
-        for message in openflow.change_messages(talk.datapath, changes):
+        for message in messages:
             talk.barrier_xid = self._send(talk, message)  # the last one is a barrier
 
     @LIBRARY.set_ev_cls(LIBRARY.events.EventOFPBarrierReply, LIBRARY.MAIN_DISPATCHER)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network
 
 from controller.select_hash import FlowKey, predict
@@ -11,7 +11,7 @@ from controller.tor_counters import BucketCounter
 from controller.tor_program import EcmpGroup, TorProgram
 from experiments.frame_fields import ports_of
 
-# (switch, flow as in frame_fields.Ipv4Fields) -> interface; None where no group of that switch takes the flow.
+# (switch, flow as in frame_fields.Ipv4Fields) -> interface; None where no live port of a group takes the flow.
 Predictor = Callable[[str, bytes], str | None]
 # switch -> group name -> interface -> packets that the bucket of that interface counted
 BucketCounters = Mapping[str, Mapping[str, Mapping[str, int]]]
@@ -35,8 +35,8 @@ def flow_key(flow: bytes) -> FlowKey:
     return FlowKey(source, destination, flow[8], *ports_of(flow))
 
 
-def predictor_of(programs: Mapping[str, TorProgram]) -> Predictor:
-    """Return a predictor by `programs`, all of whose buckets are taken as alive."""
+def predictor_of(programs: Mapping[str, TorProgram], dead: Collection[str] = ()) -> Predictor:
+    """Return a predictor by `programs`; the buckets of all interfaces but those in `dead` are taken as alive."""
     groups: dict[tuple[str, bytes], EcmpGroup | None] = {}
 
     def predicted(switch: str, flow: bytes) -> str | None:
@@ -49,9 +49,10 @@ def predictor_of(programs: Mapping[str, TorProgram]) -> Predictor:
         group = groups[where]
         if group is None:
             return None
-        bucket_id = predict(group, flow_key(flow))
-        port = next(b.port for b in group.buckets if b.bucket_id == bucket_id)
-        return program.interface(port)
+        interface_of = {b.bucket_id: program.interface(b.port) for b in group.buckets}
+        live = [b for b, interface in interface_of.items() if interface not in dead]
+        bucket_id = predict(group, flow_key(flow), live)
+        return None if bucket_id is None else interface_of[bucket_id]
 
     return predicted
 

@@ -18,7 +18,7 @@ import msgspec
 from controller.errors import ProgramError
 from controller.tor_program import TorProgram, from_json
 from experiments.errors import CaptureError
-from experiments.frame_fields import ipv4_of, kind_of, protocol_name
+from experiments.frame_fields import flow_text, ipv4_of, kind_of, protocol_name
 from experiments.hash_prediction import BucketCounters, Predictor, predictor_of
 from experiments.pcap_reading import frames
 from experiments.routing_judge import WINDOW_NS, RoutingJudge
@@ -39,8 +39,9 @@ def run(paths: Sequence[Path], *, inventory: Inventory | None = None,
     """Read the captures in `paths`, files or directories of them, and judge the routing.
 
     What is not given is read from beside the captures; without an inventory the result only summarises, and proves
-    nothing. `predict` stands in for the prediction by `programs`. A packet that has not left a switch `window_s`
-    (capture time) after it came in is lost: at least the longest time that a queue can hold it. Raises CaptureError.
+    nothing. `predict` stands in for the prediction by `programs` with all ports alive. A packet that has not left
+    a switch `window_s` (capture time) after it came in is lost: at least the longest time that a queue can hold it.
+    Raises CaptureError.
     """
     files = capture_files(paths)
     folder = files[0].parent
@@ -68,6 +69,22 @@ def run(paths: Sequence[Path], *, inventory: Inventory | None = None,
         flows=sum(len(flows) for s in judge.switches for flows in s.flows.values()),
         dropped=dict(judge.dropped), checks=checks, spreads=spreads,
         node_paths=dict(judge.paths.node_paths.most_common()), port_paths=dict(judge.paths.port_paths.most_common()))
+
+
+def flow_ports(paths: Sequence[Path], *, inventory: Inventory | None = None) -> dict[str, dict[str, str]]:
+    """Return the interface by which each flow that had a choice first left: switch -> flow -> interface.
+
+    Two captures, one before and one after a port dies, tell which flows moved. Raises CaptureError.
+    """
+    files = capture_files(paths)
+    inventory = inventory or _read_inventory(files[0].parent)
+    if inventory is None:
+        raise CaptureError(f"{files[0].parent / INVENTORY}: not there; without it no port is known")
+    judge = RoutingJudge(inventory, _interfaces(files, inventory))
+    judge.take_all(frames(files))
+    return {switch.name: {flow_text(flow): judge.interfaces[index]
+                          for flows in switch.flows.values() for flow, index in flows.items()}
+            for switch in judge.switches}
 
 
 def capture_files(paths: Sequence[Path]) -> list[Path]:

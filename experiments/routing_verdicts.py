@@ -94,8 +94,8 @@ def _prediction(judge: RoutingJudge, predict: Predictor | None) -> Check:
                     else:
                         judge.findings.add(rp.PREDICTION, "otherwise", Evidence(
                             capture_name(interface), 0, 0.0, f"{flow_text(flow)}: left by {interface}; the hash gives "
-                                               f"{expected or 'no port of a group'}"))
-    return _check(judge, rp.PREDICTION, "that port is the one that the select-group hash gives, all ports alive",
+                                               f"{expected or 'no live port'}"))
+    return _check(judge, rp.PREDICTION, "that port is the one that the select-group hash gives",
                   as_predicted, {"flows as predicted": as_predicted},
                   "no flow to predict" if predict else "the switches' programs are not given")
 

@@ -52,7 +52,7 @@ def tshark() -> str:
 def dissected(tshark: str, folder: Path, payloads: list[tuple[int, bytes]], *fields: str) -> list[list[str]]:
     """Return what tshark shows of UDP datagrams (port, payload): for each its fields, "" where it has none."""
     write_pcap(folder / "a.pcap", [
-        (i, ip_frame("02:00:00:00:00:01", "02:00:00:00:00:02", "10.1.254.1", "10.1.1.11", udp(4000, port, data)))
+        (i, ip_frame("02:00:00:00:00:01", "02:00:00:00:00:02", "10.1.254.1", "10.1.1.11", udp(47_001, port, data)))
         for i, (port, data) in enumerate(payloads)])
     command = [tshark, "-X", f"lua_script:{SCRIPT}", "-r", str(folder / "a.pcap"), "-T", "fields", "-E", "separator=|"]
     done = subprocess.run(command + [a for f in fields for a in ("-e", f)], check=True, capture_output=True, text=True,

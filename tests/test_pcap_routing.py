@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import heapq
 import struct
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pcap_room import Room, Seen, hop_on, ip_frame, udp, write_pcap
 
+from controller.tor_program import from_json
 from experiments.errors import CaptureError
-from experiments.pcap_routing import run
+from experiments.hash_prediction import predictor_of
+from experiments.pcap_routing import flow_ports, run
+from experiments.routing_judge import RoutingJudge
 from experiments.routing_proof import (
     COUNTERS,
     DELIVERY,
@@ -25,6 +32,7 @@ from experiments.routing_proof import (
     TTL,
     RoutingProof,
 )
+from experiments.routing_verdicts import checks_of, spreads_of
 from nodes.messages import KIND_REPLY, KIND_REQUEST, DataMessage
 from topologies.addressing import CONTROL_PORT, DATA_PORT
 
@@ -154,6 +162,28 @@ def test_without_programs_the_prediction_is_not_judged_but_the_rest_is(rack: Roo
     (tmp_path / "programs.json").unlink()
     proof = run([tmp_path])
     assert proof.holds and PREDICTION in proof.unjudged
+
+
+def test_with_a_dead_port_its_flows_are_predicted_on_the_others_and_no_other_flow_moves(tmp_path: Path) -> None:
+    room = Room("type2x1")
+    before, after = tmp_path / "before", tmp_path / "after"
+    for folder in (before, after):
+        folder.mkdir()
+        for port in range(200):
+            room.send("c1", "s1h", udp(10_000 + port, 9, b""))
+        room.write(folder)
+        room.frames = {i: [] for i in room.frames}
+        group = room.programs["tor1"].groups[0]
+        alive = tuple(b for b in group.buckets if room.programs["tor1"].interface(b.port) != "tor1-s1n2")
+        room.programs = {"tor1": replace(room.programs["tor1"], groups=(replace(group, buckets=alive),))}
+    (after / "programs.json").write_bytes((before / "programs.json").read_bytes())
+    assert run([before]).check(PREDICTION).verdict is True
+    assert run([after]).check(PREDICTION).verdict is False
+    programs = from_json((before / "programs.json").read_bytes())
+    assert run([after], predict=predictor_of(programs, dead={"tor1-s1n2"})).check(PREDICTION).verdict is True
+    was, now = flow_ports([before])["tor1"], flow_ports([after])["tor1"]
+    assert was.keys() == now.keys() and len(was) == 200
+    assert {f for f in was if was[f] != now[f]} == {f for f in was if was[f] == "tor1-s1n2"}
 
 
 def test_a_ttl_that_is_not_decremented_is_found(rack: Room, tmp_path: Path) -> None:
@@ -498,3 +528,39 @@ def test_data_that_is_no_e3_message_is_counted(rack: Room, tmp_path: Path) -> No
     rack.send("c1", "s1n1", udp(1, DATA_PORT, b"\xe3\xa7garbage"))
     proof = run([rack.write(tmp_path)])
     assert proof.kinds["other UDP on the data port"] == proof.kinds["malformed E3 message"] == 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 90), st.integers(0, 255), st.integers(0, 80)),
+                max_size=40))
+def test_damaged_and_hostile_frames_are_judged_without_a_crash(
+        damages: list[tuple[int, int, int, int]]) -> None:
+    room = Room("type2x2")
+    for i in range(20):
+        room.request(i, "c1", "s1n1", "s2h")
+    interfaces = list(room.frames)
+    for port, position, value, size in damages:
+        frames = room.frames[interfaces[port]]
+        whole = bytearray((frames[position % len(frames)][1] if frames else b"") or bytes(60))
+        whole[position % len(whole)] = value
+        frames.append((room.now_ns + position, bytes(whole[:size])))
+    judge = RoutingJudge(room.inventory, interfaces)
+    judge.take_all(heapq.merge(*(
+        [(time_ns, source, number, frame) for number, (time_ns, frame) in enumerate(sorted(room.frames[i]), 1)]
+        for source, i in enumerate(interfaces))))
+    spreads = spreads_of(judge)
+    checks_of(judge, room.inventory, predictor_of(room.programs), room.programs, None, spreads)
+    assert sum(p.came_in + p.left for p in judge.ports.values()) == sum(map(len, room.frames.values()))
+    assert all(s.matcher.waiting() == 0 for s in judge.switches)
+
+
+def test_the_table_has_a_row_for_every_check_and_one_for_every_packet_of_evidence(rack: Room, tmp_path: Path) -> None:
+    out = to_host(rack)
+    rack.remove(out[-1])
+    proof = run([rack.write(tmp_path)])
+    rows = proof.rows()
+    assert [row[0] for row in rows if row[0]] == [c.name for c in proof.checks]
+    place = [row[0] for row in rows].index(DELIVERY)
+    assert rows[place][1] == "FAILS" and "1 lost" in rows[place][2]
+    assert rows[place + 1][3].startswith("tor1-c1.pcap packet ") and rows[place + 1][3].endswith("never left tor1")
+    assert [row[1] for row in rows if row[0] == PASSING] == ["not judged"]
