@@ -22,13 +22,13 @@ class Experiment:
         return outcome
 
 
-EXPERIMENTS = {
-    "ecmp": Experiment("experiments.ecmp", "section 3.2: flows to a host spread over its SmartNICs, and move when one fails"),
-    "two-worlds": Experiment("experiments.two_worlds", "two testbeds at once; one is killed and cleaned, the other goes on"),
-    "controller-restart": Experiment("experiments.controller_restart", "the ToR app is killed and restarted under load"),
-    "racks": Experiment("experiments.racks", "four racks behind a fat tree: ECMP between racks, proved from captures"),
-    "tcp": Experiment("experiments.tcp", "iperf3 between two hosts, through the agents of their SmartNICs"),
-}
+EXPERIMENTS = {name: Experiment(f"experiments.{name.replace('-', '_')}", sentence) for name, sentence in (
+    ("ecmp", "flows to a host spread over its SmartNICs, and move when one fails (section 3.2)"),
+    ("two-worlds", "two testbeds at once; one is killed and cleaned away, the other goes on"),
+    ("controller-restart", "the ToR app is killed and restarted under load; no request is lost"),
+    ("racks", "four racks behind a fat tree: equal-cost paths between racks, proved from captures"),
+    ("tcp", "iperf3 between two hosts, through the agents of their SmartNICs"),
+)}
 
 
 def chosen(names: Sequence[str]) -> list[str]:

@@ -10,7 +10,6 @@ import contextlib
 import logging
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -41,6 +40,7 @@ from nodes.emulated_node import (
     make_links,
 )
 from nodes.nursery import Child, Nursery, Order
+from nodes.programs import python_module
 from nodes.world import World
 from topologies.catalog import cluster_named
 from topologies.cluster import Cluster
@@ -52,6 +52,8 @@ log = logging.getLogger(__name__)
 OPENFLOW_LISTEN = "127.0.0.1:6653"
 PRELOAD = ("nodes.agent", "experiments.client", "experiments.flow_probe")
 READY_TIMEOUT_S = 60.0
+COUNTERS_LATE_S = 1.2
+COUNTERS_TIMEOUT_S = 10.0
 SPEED_MODELS = ("unpaced", "quota")
 # The quota model's ratio of a SmartNIC to a host of 12 cores at 2.5 GHz. Ours: cnMIPS64 does about half the
 # work of a Xeon core per clock; section 5 gives cores and clocks.
@@ -250,8 +252,13 @@ class Testbed:
     def start_tor_app(self) -> None:
         """Start the Ryu app that programs the switches."""
         self.tor_app = self.world.spawn(
-            [sys.executable, "-m", "controller.tor_app", "--programs", str(self.world.run_dir / "programs.json"),
+            [*python_module("controller.tor_app"), "--programs", str(self.world.run_dir / "programs.json"),
              "--listen", OPENFLOW_LISTEN, "--status", str(self.tor_status_path)], "tor-app")
+
+    def kill_tor_app(self) -> None:
+        """Kill the app (SIGKILL), as a crash would."""
+        self.tor_app.kill()
+        self.tor_app.wait(5)
 
     @property
     def tor_status_path(self) -> Path:
@@ -305,9 +312,15 @@ class Testbed:
         return found
 
     def write_bucket_packets(self, directory: Path, before: dict[str, dict[str, dict[str, int]]]) -> None:
-        """Write beside captures what the buckets have counted since `before`."""
+        """Write beside captures what the buckets have counted since `before`; they count up to a second late."""
+        now, quiet_since, deadline = self.bucket_packets(), time.monotonic(), time.monotonic() + COUNTERS_TIMEOUT_S
+        while time.monotonic() - quiet_since < COUNTERS_LATE_S and time.monotonic() < deadline:
+            time.sleep(0.1)
+            last, now = now, self.bucket_packets()
+            if now != last:
+                quiet_since = time.monotonic()
         since = {switch: {group: {name: packets - before[switch][group][name] for name, packets in buckets.items()}
-                          for group, buckets in groups.items()} for switch, groups in self.bucket_packets().items()}
+                          for group, buckets in groups.items()} for switch, groups in now.items()}
         (directory / COUNTERS).write_bytes(msgspec.json.encode(since))
 
     def capture(self, directory: Path, interfaces: Iterable[str] | None = None, only: str = "") -> Capture:

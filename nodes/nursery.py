@@ -25,6 +25,7 @@ import msgspec
 
 from nodes import netns
 from nodes.errors import NodeError
+from nodes.programs import python_module
 
 if TYPE_CHECKING:
     from nodes.world import World
@@ -63,7 +64,7 @@ class Nursery:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = world.spawn(
-                [sys.executable, "-m", "nodes.nursery", str(theirs.fileno()), *preload], "nursery",
+                [*python_module("nodes.nursery"), str(theirs.fileno()), *preload], "nursery",
                 pass_fds=(theirs.fileno(),))
         self._connection = Connection(ours.detach())
         self._exited: dict[int, int] = {}

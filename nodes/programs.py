@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from nodes.errors import WorldError
@@ -40,3 +41,8 @@ def run(argv: list[str], **environment: str) -> str:
         said = done.stderr.strip() or f"exit status {done.returncode}"
         raise WorldError(f"{' '.join([Path(argv[0]).name, *argv[1:]])}: {said}")
     return done.stdout
+
+
+def python_module(module: str) -> list[str]:
+    """Return the command that runs `module` with this Python, isolated from the caller's directory if we are."""
+    return [sys.executable, *(["-I"] if sys.flags.isolated else []), "-m", module]
