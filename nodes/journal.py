@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from nodes.errors import WorldError
+
 RUN_ROOT = Path("/run/e3")
 JOURNAL_NAME = "journal.jsonl"
 WORLD_ID = re.compile(r"w[0-9a-f]{6}")
@@ -76,14 +78,19 @@ def take_over(run_dir: Path) -> tuple[int, list[dict[str, Any]]] | None:
 
 
 def is_alive(run_dir: Path) -> bool:
-    """Say whether the world in `run_dir` has a living owner. Makes nothing."""
+    """Say whether the world in `run_dir` has a living owner. Makes nothing.
+
+    Raises WorldError where the caller may not look.
+    """
     path = run_dir / JOURNAL_NAME
     if _held.get(path) == os.getpid():
         return True
     try:
         descriptor = os.open(path, os.O_RDWR)
-    except OSError:
+    except FileNotFoundError:
         return False
+    except PermissionError as error:
+        raise WorldError(f"cannot look at {path}: it needs root: run it with sudo") from error
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -116,10 +123,14 @@ def room_lock(root: Path = RUN_ROOT) -> Iterator[None]:
     """Hold the machine's one lock over making and removing worlds; blocks while another process has it.
 
     The lock is on the directory itself, so that it leaves no file; whoever leaves last removes an
-    empty one, which is why a locked directory must be looked up again.
+    empty one, which is why a locked directory must be looked up again. Raises WorldError where the
+    directory cannot be made.
     """
     while True:
-        root.mkdir(mode=0o755, parents=True, exist_ok=True)
+        try:
+            root.mkdir(mode=0o755, parents=True, exist_ok=True)
+        except OSError as error:
+            raise WorldError(f"cannot make {root}: {error.strerror}") from error
         try:
             descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
         except FileNotFoundError:

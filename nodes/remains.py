@@ -83,7 +83,7 @@ def remove_run_dir(run_dir: Path) -> int:
         if point.startswith(f"{run_dir}/"):
             subprocess.run(["umount", "--lazy", point], check=False, capture_output=True)
     files = sum(len(names) for _, _, names in os.walk(run_dir))
-    for path in run_dir.iterdir():
+    for path in list(run_dir.iterdir()):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         elif path.name != journal.JOURNAL_NAME:

@@ -13,7 +13,7 @@ import logging
 import os
 import re
 import secrets
-import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -24,30 +24,18 @@ from typing import Any
 
 from nodes import cgroups, journal, netns, processes
 from nodes.errors import WorldError
+from nodes.programs import NEEDED, find_binary, find_schema, run
 from nodes.remains import remove_run_dir
 
 log = logging.getLogger(__name__)
 
 DATAPATHS = ("netdev", "kernel")
 KERNEL_MODULE = Path("/sys/module/openvswitch")
-SCHEMA_NAME = "vswitch.ovsschema"
-SCHEMA_DIRS = ("/usr/share/openvswitch", "/usr/local/share/openvswitch")
-PACKAGE_OF = {"ovsdb-server": "openvswitch-switch", "ovs-vswitchd": "openvswitch-switch",
-              "ovs-vsctl": "openvswitch-switch", "ovsdb-tool": "openvswitch-switch",
-              "ovs-appctl": "openvswitch-switch", "ovs-ofctl": "openvswitch-switch", "ip": "iproute2"}
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 READY_TIMEOUT_S = 30
 TERM_WAIT_S = 2.0
 
 _current: World | None = None
-
-
-def find_binary(name: str) -> str:
-    """Return the path of the program `name`; raises WorldError with the package that has it."""
-    path = shutil.which(name, path=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin:/usr/local/sbin")
-    if path is None:
-        raise WorldError(f"{name} is missing: apt-get install {PACKAGE_OF.get(name, name)}")
-    return path
 
 
 class World:
@@ -62,13 +50,14 @@ class World:
         self.id = ""
         self.label = label
         self.datapath = datapath
-        self.run_dir = Path()
+        self.run_dir = journal.RUN_ROOT
         self.netns_inode = 0
         self.owner_pid = os.getpid()
         self.subtree: cgroups.Subtree | None = None  # None: this machine has no control group that limits CPU time
         self._thread = threading.get_ident()
         self._journal: journal.Journal | None = None
         self._spawned: list[subprocess.Popen[Any]] = []
+        self._adopted: list[tuple[int, int | None]] = []
         self._old_netns: int | None = None
         self._old_cgroups: tuple[Path, ...] = ()
         self._old_environ: dict[str, str | None] = {}
@@ -84,7 +73,7 @@ class World:
         """
         global _current
         _check_machine(datapath)
-        if _current is not None:
+        if _current is not None and _current.owner_pid == os.getpid():
             raise WorldError(f"this process has the world {_current.id} already: stop it, or start another process")
         world = cls(label, datapath)
         _current = world
@@ -112,16 +101,16 @@ class World:
 
     def vsctl(self, *args: str) -> str:
         """Run ovs-vsctl on the private database and return what it prints; raises WorldError with its complaint."""
-        return _run([find_binary("ovs-vsctl"), f"--db=unix:{self.run_dir}/db.sock",
+        return run([find_binary("ovs-vsctl"), f"--db=unix:{self.run_dir}/db.sock",
                      f"--timeout={READY_TIMEOUT_S}", *args])
 
     def appctl(self, *args: str) -> str:
         """Run ovs-appctl on the private ovs-vswitchd and return what it prints; raises WorldError."""
-        return _run([find_binary("ovs-appctl"), "--target=ovs-vswitchd", *args], OVS_RUNDIR=str(self.run_dir))
+        return run([find_binary("ovs-appctl"), "--target=ovs-vswitchd", *args], OVS_RUNDIR=str(self.run_dir))
 
     def ofctl(self, command: str, switch: str, *args: str) -> str:
         """Run `ovs-ofctl COMMAND` in OpenFlow 1.5 on the bridge `switch` and return what it prints."""
-        return _run([find_binary("ovs-ofctl"), "-O", "OpenFlow15", command,
+        return run([find_binary("ovs-ofctl"), "-O", "OpenFlow15", command,
                      f"unix:{self.run_dir}/{switch}.mgmt", *args])
 
     def spawn(self, argv: Sequence[str], name: str, **popen_kwargs: Any) -> subprocess.Popen[Any]:
@@ -147,6 +136,8 @@ class World:
         with open(self.run_dir / f"{name}.log", "ab") as output:
             options = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT,
                        "start_new_session": True, **popen_kwargs}
+            if options.get("env") is not None:
+                options["env"] = {**options["env"], processes.WORLD_VARIABLE: self.id}
             try:
                 child = subprocess.Popen(argv, preexec_fn=in_child, **options)
             except OSError as error:
@@ -157,7 +148,9 @@ class World:
 
     def adopt(self, pid: int, name: str) -> None:
         """Journal a process that others started in this world, by pid and start time."""
-        self._note("process", name=name, pid=pid, started=processes.started_at(pid))
+        started = processes.started_at(pid)
+        self._note("process", name=name, pid=pid, started=started)
+        self._adopted.append((pid, started))
 
     def cgroup(self, name: str, cores: float | None) -> cgroups.Cgroup:
         """Make the control group `name` of this world, limited to `cores` core-equivalents (None: no limit).
@@ -188,7 +181,9 @@ class World:
         _current = None
         atexit.unregister(self.stop)
         with contextlib.ExitStack() as always:  # last first, each one whatever the others do
-            always.callback(self._leave_run_dir)
+            always.callback(signal.pthread_sigmask, signal.SIG_SETMASK,
+                            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM}))
+            always.push(self._leave_run_dir)
             always.callback(self._leave_cgroups)
             always.callback(self._leave_environment)
             always.callback(self._leave_namespace)
@@ -214,7 +209,8 @@ class World:
     def _processes(self) -> set[int]:
         if self.subtree is not None:
             return self.subtree.root.members()
-        return processes.marked_with(self.id) | processes.in_namespaces({self.netns_inode} - {0})
+        return (processes.marked_with(self.id) | processes.in_namespaces({self.netns_inode} - {0})
+                | {pid for pid, started in self._adopted if processes.started_at(pid) == started is not None})
 
     def _leave_namespace(self) -> None:
         if self._old_netns is None:
@@ -239,23 +235,25 @@ class World:
         if self.subtree is not None:
             self.subtree.remove()
 
-    def _leave_run_dir(self) -> None:
-        if self._journal is None:
-            return
+    def _leave_run_dir(self, kind: type[BaseException] | None, error: BaseException | None,
+                       trace: TracebackType | None) -> None:
+        """Remove the run directory; if something before resisted, keep it, so that `clean` can finish the work."""
         with journal.room_lock(journal.RUN_ROOT):
-            remove_run_dir(self.run_dir)
-            self._journal.close()
+            try:
+                if error is None and self.id and self.run_dir.is_dir():
+                    remove_run_dir(self.run_dir)
+            finally:
+                if self._journal is not None:
+                    self._journal.close()
 
     # -- starting, in this order: whatever was taken can be found from what was taken before --------------------
 
     def _take_run_dir(self) -> None:
         with journal.room_lock(journal.RUN_ROOT):
-            while True:
-                self.id = "w" + secrets.token_hex(3)
-                self.run_dir = journal.RUN_ROOT / self.id
-                with contextlib.suppress(FileExistsError):
-                    self.run_dir.mkdir(mode=0o700)
-                    break
+            taken = {path.name for path in journal.run_dirs(journal.RUN_ROOT)}
+            self.id = next(i for i in iter(lambda: "w" + secrets.token_hex(3), "") if i not in taken)
+            self.run_dir = journal.RUN_ROOT / self.id
+            self.run_dir.mkdir(mode=0o700)
             self._journal = journal.Journal.create(self.run_dir / journal.JOURNAL_NAME)
         self._note("world", id=self.id, label=self.label, datapath=self.datapath, pid=self.owner_pid,
                    started=processes.started_at(self.owner_pid))
@@ -294,14 +292,14 @@ class World:
         netns.unshare()
         self.netns_inode = netns.current_inode()
         self._note("namespace", inode=self.netns_inode)
-        _run([find_binary("ip"), "link", "set", "lo", "up"])
+        run([find_binary("ip"), "link", "set", "lo", "up"])
         for scope in ("all", "default"):  # the switch's ports would emit router solicitations of their own
             with contextlib.suppress(FileNotFoundError):
                 Path(f"/proc/sys/net/ipv6/conf/{scope}/disable_ipv6").write_text("1")
 
     def _start_switch(self) -> None:
         database = self.run_dir / "conf.db"
-        _run([find_binary("ovsdb-tool"), "create", str(database), str(find_schema())])
+        run([find_binary("ovsdb-tool"), "create", str(database), str(find_schema())])
         quiet = ["-vsyslog:off", "-vfile:off", "-vconsole:info"]  # the console goes to the log that spawn opens
         database_server = self.spawn([find_binary("ovsdb-server"), str(database), "--pidfile", *quiet,
                                       f"--remote=punix:{self.run_dir}/db.sock"], "ovsdb-server")
@@ -333,21 +331,12 @@ class World:
             raise WorldError(f"world {self.id} belongs to process {self.owner_pid}, not to its fork {os.getpid()}")
 
 
-def find_schema() -> Path:
-    """Return the database schema of the installed Open vSwitch; raises WorldError with the package that has it."""
-    places = [os.environ.get("OVS_PKGDATADIR", ""), *SCHEMA_DIRS]
-    for place in filter(None, places):
-        if (Path(place) / SCHEMA_NAME).exists():
-            return Path(place) / SCHEMA_NAME
-    raise WorldError(f"{SCHEMA_NAME} is in none of {', '.join(SCHEMA_DIRS)}: apt-get install openvswitch-switch")
-
-
 def _check_machine(datapath: str) -> None:
     if datapath not in DATAPATHS:
         raise WorldError(f"no datapath {datapath!r}; there are {', '.join(DATAPATHS)}")
     if os.geteuid() != 0:
         raise WorldError("a world needs root: run it with sudo")
-    for name in PACKAGE_OF:
+    for name in NEEDED:
         find_binary(name)
     if datapath == "kernel" and not KERNEL_MODULE.exists():
         raise WorldError("datapath 'kernel' needs the kernel module openvswitch, which is not loaded: "
@@ -358,11 +347,3 @@ def _checked_name(name: str) -> str:
     if not NAME.fullmatch(name):
         raise WorldError(f"{name!r} cannot be the name of a process or group: use letters, digits, '.', '_' and '-'")
     return name
-
-
-def _run(argv: list[str], **environment: str) -> str:
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, env={**os.environ, **environment})
-    if done.returncode != 0:
-        said = done.stderr.strip() or f"exit status {done.returncode}"
-        raise WorldError(f"{' '.join([Path(argv[0]).name, *argv[1:]])}: {said}")
-    return done.stdout
