@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import os
+import socket
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -50,14 +51,15 @@ class OpenFlowLibrary:
     def serve(self, app_class: Any, host: str, port: int, **settings: Any) -> None:
         """Run `app_class(**settings)`, listening on `host`:`port`, until the process ends.
 
-        The library's parsers were not made for hostile input, so `host` must be a loopback address;
-        raises OpenFlowLibraryError if it is not.
+        The library's parsers were not made for hostile input, so `host` must be a loopback address.
+        Raises OpenFlowLibraryError if it is not, if someone else listens there, or if listening ends.
         """
         if not _is_loopback(host):
             raise OpenFlowLibraryError(f"refusing to listen on {host!r}: only loopback addresses are allowed, "
                                        "for example 127.0.0.1")
         if not 1 <= port <= 65535:
             raise OpenFlowLibraryError(f"refusing to listen on port {port}; it can be 1 to 65535")
+        _check_free(host, port)  # the library would find out in a thread of its own and tell nobody
         manager = _module(self.name, "base.app_manager").AppManager.get_instance()
         controller = _module(self.name, "controller.controller")
         controller.CONF(args=[], project="e3", default_config_files=[], default_config_dirs=[])
@@ -67,6 +69,7 @@ class OpenFlowLibrary:
         manager.applications_cls[app_class.__name__] = app_class
         services = manager.instantiate_apps(**settings)
         _module(self.name, "lib.hub").joinall(services)
+        raise OpenFlowLibraryError(f"{self.name} has stopped listening on {host}:{port}; its log says why")
 
 
 def load(name: str | None = None) -> OpenFlowLibrary:
@@ -160,3 +163,13 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _check_free(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise OpenFlowLibraryError(f"cannot listen on {host}:{port}: {error.strerror}") from error

@@ -29,7 +29,12 @@ from controller.tor_rules import difference
 from controller.tor_status import SwitchStatus, TorStatus
 
 LOG = logging.getLogger(__name__)
-LIBRARY = openflow_library.load()
+try:
+    LIBRARY = openflow_library.load()
+except ControllerError as missing:
+    if __name__ != "__main__":
+        raise
+    sys.exit(f"tor_app: {missing}")
 _App: Any = LIBRARY.App
 _Event: Any = LIBRARY.EventBase
 ATTEMPTS = 3
@@ -97,9 +102,9 @@ class TorApp(_App):
 
     def _load(self) -> bool:
         try:
-            programs = from_json(self._programs_path.read_bytes())
-        except (OSError, ControllerError) as error:
-            LOG.error("%s: %s; the programs in use stay", self._programs_path, error)
+            programs = _programs_in(self._programs_path)
+        except ControllerError as error:
+            LOG.error("%s; the programs in use stay", error)
             self._tell(replace(self._status, program_error=str(error)))
             return False
         self._programs = {p.dpid: p for p in programs.values()}
@@ -222,6 +227,15 @@ class TorApp(_App):
         draft.replace(self._status_path)
 
 
+def _programs_in(path: Path) -> dict[str, TorProgram]:
+    try:
+        return from_json(path.read_bytes())
+    except OSError as error:
+        raise ControllerError(f"{path}: {error.strerror}") from error
+    except ControllerError as error:
+        raise ControllerError(f"{path}: {error}") from error
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m controller.tor_app",
                                      description="Keep switches at their programs.")
@@ -234,6 +248,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if not port.isascii() or not port.isdigit():
             raise ControllerError(f"--listen {options.listen!r} is not ADDRESS:PORT, for example 127.0.0.1:6653")
+        _programs_in(options.programs)  # here and now; later ones that cannot be read leave the programs in use
         LIBRARY.serve(TorApp, host.strip("[]"), int(port),
                       programs=options.programs, listen=options.listen, status=options.status)
     except ControllerError as error:
@@ -243,4 +258,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    logging.shutdown()
+    os._exit(status)  # os-ken's threads would outlive a plain exit

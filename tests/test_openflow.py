@@ -1,5 +1,6 @@
 import importlib.util
 import os
+import socket
 import struct
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 
 from controller import openflow, openflow_library
 from controller.errors import OpenFlowLibraryError, ProgramError
-from controller.tor_program import TorProgram, programs_of
+from controller.tor_program import TorProgram, programs_of, to_json
 from controller.tor_rules import Changes, Installed, Output, Rule, SetField, difference, rules_of
 from topologies.catalog import cluster_named
 from topologies.inventory import inventory_of
@@ -149,11 +150,39 @@ def test_a_port_out_of_range_is_refused(library: openflow_library.OpenFlowLibrar
         library.serve(object, "127.0.0.1", port)
 
 
-@pytest.mark.parametrize("listen", ["0.0.0.0:6653", "6653", "127.0.0.1:http"])
-def test_the_app_says_in_one_line_why_it_will_not_listen(tmp_path: Path, listen: str) -> None:
-    environment = {**os.environ, openflow_library.FORCE_VARIABLE: LIBRARIES[0], "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run([sys.executable, "-m", "controller.tor_app", "--listen", listen, "--programs", "x",
+def app_says(tmp_path: Path, library: str, listen: str, programs: Path) -> str:
+    """Run the app, which must refuse to start, and return the one line that it says."""
+    environment = {**os.environ, openflow_library.FORCE_VARIABLE: library, "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run([sys.executable, "-m", "controller.tor_app", "--listen", listen, "--programs", str(programs),
                            "--status", str(tmp_path / "status")], cwd=ROOT, env=environment, capture_output=True,
                           text=True, check=False, timeout=30)
-    assert done.returncode == 2
-    assert done.stderr.startswith("tor_app: ") and done.stderr.count("\n") == 1
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and not (tmp_path / "status").exists()
+    return done.stderr.strip()
+
+
+@pytest.mark.parametrize(("listen", "why"), [
+    ("0.0.0.0:6653", "tor_app: refusing to listen on '0.0.0.0': only loopback addresses are allowed"),
+    ("6653", "tor_app: refusing to listen on '': only loopback"),
+    ("127.0.0.1:http", "tor_app: --listen '127.0.0.1:http' is not ADDRESS:PORT")])
+def test_the_app_says_in_one_line_why_it_will_not_listen(tmp_path: Path, listen: str, why: str) -> None:
+    programs = tmp_path / "programs.json"
+    programs.write_bytes(to_json({"tor1": tor()}))
+    assert app_says(tmp_path, LIBRARIES[0], listen, programs).startswith(why)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_the_app_does_not_start_where_another_listens(tmp_path: Path, library: str) -> None:
+    programs = tmp_path / "programs.json"
+    programs.write_bytes(to_json({"tor1": tor()}))
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        where = f"127.0.0.1:{other.getsockname()[1]}"
+        assert app_says(tmp_path, library, where, programs).startswith(f"tor_app: cannot listen on {where}: ")
+
+
+@pytest.mark.parametrize(("content", "why"), [(None, "No such file"), (b"{", "not a set of switch programs")])
+def test_the_app_does_not_start_without_programs(tmp_path: Path, content: bytes | None, why: str) -> None:
+    programs = tmp_path / "programs.json"
+    if content is not None:
+        programs.write_bytes(content)
+    said = app_says(tmp_path, LIBRARIES[0], "127.0.0.1:6653", programs)
+    assert said.startswith(f"tor_app: {programs}: ") and why in said

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -246,10 +247,17 @@ def test_while_the_app_is_dead_traffic_goes_on_and_when_it_returns_nothing_is_se
     before = rack.packets_once("route to s1h", already + 19)
     assert before == already + 20
     rack.start_app()
-    status = rack.settled().of("tor1")
+    sent = 0
+    while not rack.is_settled():
+        sent += 1
+        rack.send("c1-net", udp(CLIENT, HOST, sport=sent))
+        time.sleep(0.005)
+    assert sum(map(len, rack.received(sent).values())) == sent > 20
+    status = rack.status().of("tor1")
     assert status is not None and status.changes is not None
     assert set(status.changes.values()) == {0} and status.sent == 0
-    assert rack.packets()["route to s1h"] == before  # a rule that is sent again starts from 0
+    # A rule that is sent again starts from 0.
+    assert rack.packets_once("route to s1h", before + sent - 1) == before + sent
 
 
 def test_after_a_hangup_only_the_difference_is_sent(rack: Room) -> None:
@@ -279,7 +287,7 @@ def test_a_broken_program_file_changes_nothing_and_is_told(rack: Room) -> None:
     before = rack.status()
     try:
         rack.programs_file.write_bytes(b'{"tor1": {"switch": 3}}')
-        rack.app.send_signal(1)
+        rack.app.send_signal(signal.SIGHUP)
         deadline = time.monotonic() + 5
         while not rack.status().program_error and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -289,6 +297,28 @@ def test_a_broken_program_file_changes_nothing_and_is_told(rack: Room) -> None:
         rack.write_programs()
         rack.hang_up()
     assert rack.status().program_error == ""
+
+
+def test_a_switch_that_loses_its_program_keeps_what_it_has_and_is_named(rack: Room) -> None:
+    full, kept = rack.programs, rack.world.ofctl("dump-groups", "tor1")
+    try:
+        rack.programs = {}
+        rack.write_programs()
+        loads = rack.status().loads
+        rack.app.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + 5
+        while rack.status().loads == loads and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.2)
+        assert rack.status().strangers == (full["tor1"].dpid,)
+        assert rack.world.ofctl("dump-groups", "tor1") == kept
+    finally:
+        rack.programs = full
+        rack.write_programs()
+        status = rack.hang_up()
+    again = status.of("tor1")
+    assert status.strangers == () and again is not None and again.changes is not None
+    assert set(again.changes.values()) == {0}
 
 
 def test_rules_and_groups_that_others_put_there_are_taken_away(rack: Room) -> None:

@@ -97,14 +97,18 @@ class Room:
 
     def settled(self, loads: int = 1, within_s: float = 20) -> tor_status.TorStatus:
         deadline = time.monotonic() + within_s
-        while True:
-            with contextlib.suppress(FileNotFoundError):
-                if not tor_status.unsettled(self.status(), self.programs, loads):
-                    return self.status()
+        while not self.is_settled(loads):
             if time.monotonic() > deadline:
-                raise AssertionError(f"not settled within {within_s} s: {self.status_file.read_text()} "
-                                     f"{(self.world.run_dir / f'tor-app-{self._starts}.log').read_text()[-2000:]}")
+                log = self.world.run_dir / f"tor-app-{self._starts}.log"
+                raise AssertionError(f"not settled within {within_s} s: {log.read_text()[-2000:]}")
             time.sleep(0.05)
+        return self.status()
+
+    def is_settled(self, loads: int = 1) -> bool:
+        try:
+            return not tor_status.unsettled(self.status(), self.programs, loads)
+        except FileNotFoundError:
+            return False
 
     # -- the switches --------------------------------------------------------------------------------------------
 
