@@ -54,7 +54,8 @@ class Dir24:
     def _insert(self, address: int, length: int, value: int) -> None:
         if length <= 24:
             count = 1 << (24 - length)
-            self._first[address >> 8:(address >> 8) + count] = memoryview(value.to_bytes(2, sys.byteorder) * count).cast("H")
+            filled = memoryview(value.to_bytes(2, sys.byteorder) * count).cast("H")
+            self._first[address >> 8:(address >> 8) + count] = filled
             return
         entry = self._first[address >> 8]
         if entry & LONG:
