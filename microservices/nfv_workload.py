@@ -115,19 +115,23 @@ class NfvWorkload(Workload):
 
 def inner_packet(source: bytes, destination: bytes, protocol: int, source_port: int, destination_port: int,
                  data: bytes) -> bytes:
-    """Return an IPv4 packet with a TCP, UDP or ICMP echo header and `data`; checksums of IP and ICMP are right.
-
-    TCP's and UDP's are 0: for UDP that means none, and nothing here looks at TCP's.
-    """
+    """Return an IPv4 packet with a TCP, UDP or ICMP echo header and `data`; all its checksums are right."""
+    pseudo = b""
     if protocol == TCP:
         transport = struct.pack(">HHIIBBHHH", source_port, destination_port, 1, 1, 5 << 4, 0x18, 0xFFFF, 0, 0)
+        checksum_at = 16
     elif protocol == UDP:
         transport = struct.pack(">HHHH", source_port, destination_port, 8 + len(data), 0)
+        checksum_at = 6
     else:
-        echo = struct.pack(">BBHHH", 8, 0, 0, source_port, 1)
-        padded = echo + data + bytes(len(data) % 2)
-        total = sum(struct.unpack(f">{len(padded) // 2}H", padded)) % 0xFFFF
-        transport = echo[:2] + struct.pack(">H", 0xFFFF - total if total else 0) + echo[4:]
+        transport = struct.pack(">BBHHH", 8, 0, 0, source_port, 1)
+        checksum_at = 2
+    if protocol != ICMP:
+        pseudo = source + destination + struct.pack(">HH", protocol, len(transport) + len(data))
+    summed = b"".join((pseudo, transport, data, bytes(len(data) % 2)))
+    total = sum(struct.unpack(f">{len(summed) // 2}H", summed)) % 0xFFFF
+    checksum = 0xFFFF - total if total or protocol == UDP else 0  # UDP sends 0xFFFF for 0: 0 means none there
+    transport = transport[:checksum_at] + checksum.to_bytes(2, "big") + transport[checksum_at + 2:]
     header = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 20 + len(transport) + len(data), 0, 0x4000, 64, protocol, 0,
                          source, destination)
     return header[:10] + header_checksum(header).to_bytes(2, "big") + header[12:] + transport + data

@@ -7,7 +7,7 @@ last taken, and how to be cut into shards and put together again. `state.py` tur
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
 from typing import Any, Generic, TypeVar, get_args, get_origin
 
@@ -65,6 +65,10 @@ class Hashtable(Generic[K, V]):
 
     def items(self) -> list[tuple[K, V]]:
         return [(key, self._items[key]) for key in self]
+
+    def unsorted(self) -> Iterable[tuple[K, V]]:
+        """Yield the entries in no order that a handler may let its outputs depend on."""
+        return self._items.items()
 
     def __setitem__(self, key: K, value: V) -> None:
         """Set an entry; raises StateError if key or value is not of the declared type."""

@@ -86,9 +86,22 @@ class Microservice(ABC):
 
 # Where the microservices of this package stand; imported on first use, so that a node loads only what it runs.
 BUILT_IN: dict[str, str] = {
+    "api_gateway": "microservices.api_gateway:ApiGateway",
+    "bayes": "microservices.bayes:Bayes",
+    "bm25": "microservices.bm25:Bm25",
+    "count": "microservices.count:Count",
+    "ddos": "microservices.ddos:Ddos",
+    "ema": "microservices.ema:Ema",
     "flow_monitor": "microservices.flow_monitor:FlowMonitor",
     "ipsec": "microservices.ipsec:Ipsec",
+    "knn": "microservices.knn:Knn",
+    "kvs": "microservices.kvs:Kvs",
+    "natv4": "microservices.natv4:Natv4",
     "nids": "microservices.nids:Nids",
+    "recommend": "microservices.recommend:Recommend",
+    "spike": "microservices.spike:Spike",
+    "sql": "microservices.sql:Sql",
+    "top_ranker": "microservices.top_ranker:TopRanker",
 }
 
 

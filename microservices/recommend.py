@@ -1,0 +1,77 @@
+"""Recommend: user-based collaborative filtering over the ratings that users have given (paper Table 2).
+
+A user's taste is the vector of their ratings, 0 where they have given none. For an item that the user has not rated,
+the prediction is the mean of the ratings of the `neighbours` most similar users who have, weighted by cosine
+similarity.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+
+from microservices.errors import ServiceError
+from microservices.records import Record, RecordService
+from microservices.reliable import Hashtable
+from microservices.service import Accelerator
+from microservices.state import State
+
+MAX_ITEMS = 4096
+MAX_RATING = 5.0
+
+
+class Recommend(RecordService):
+    """Stores the rating that a record brings, then adds the best `top` items for its user.
+
+    The record's key is the user; its values, if any, begin with (item number, rating above 0 and at most 5). The
+    result is a list of (item, predicted rating), highest first and equal ones by number, without the items that the
+    user has rated.
+    """
+
+    name = "recommend"
+    memory_mb = 256
+    stateful = True
+    accelerators = frozenset({Accelerator.DFA})
+
+    def __init__(self, items: int = 64, top: int = 3, neighbours: int = 20) -> None:
+        if not 1 <= items <= MAX_ITEMS or top < 1 or neighbours < 1:
+            raise ServiceError(f"{items} items, top {top}, {neighbours} neighbours; the limits are 1 to {MAX_ITEMS} "
+                               "items and at least 1 of the others")
+        self.items, self.top, self.neighbours = items, top, neighbours
+
+    def new_state(self) -> State:
+        """Each user's ratings, a little-endian float for each item, 0 for none."""
+        return State(hashtables={"ratings": Hashtable(str, bytes)})
+
+    def answer(self, record: Record, state: State, now_s: float) -> list[tuple[int, float]]:
+        table = state.hashtables["ratings"]
+        mine = bytearray(table.get(record.key, bytes(4 * self.items)))
+        if record.values:
+            if len(record.values) < 2:
+                raise ServiceError(f"record of {record.key!r} has 1 value; a rating has 2, item and rating")
+            item, rating = record.values[:2]
+            if not (item.is_integer() and 0 <= item < self.items and 0.0 < rating <= MAX_RATING):
+                raise ServiceError(f"rating {rating:g} for item {item:g}; items are 0 to {self.items - 1}, ratings "
+                                   f"above 0 and at most {MAX_RATING:g}")
+            struct.pack_into("<f", mine, 4 * int(item), rating)
+            table[record.key] = bytes(mine)
+        users = [user for user in table if user != record.key]
+        if not users:
+            return []
+        others = np.frombuffer(b"".join([table[user] for user in users]), "<f4").reshape(len(users), self.items)
+        return self._best(np.frombuffer(mine, "<f4").astype(np.float64), others.astype(np.float64))
+
+    def _best(self, mine: np.ndarray, others: np.ndarray) -> list[tuple[int, float]]:
+        norms = np.sqrt(np.einsum("ij,ij->i", others, others) * (mine @ mine))
+        similarity = np.divide(others @ mine, norms, out=np.zeros(len(others)), where=norms > 0.0)
+        # The nearest come first, equally near ones in the order of their names (the sort is stable).
+        nearest = np.argsort(-similarity, kind="stable")
+        weights, ratings = similarity[nearest], others[nearest]
+        useful = (ratings > 0.0) & (weights > 0.0)[:, None]
+        useful &= np.cumsum(useful, axis=0) <= self.neighbours
+        weight = useful.T @ weights
+        predicted = np.divide((ratings * useful).T @ weights, weight, out=np.zeros(self.items), where=weight > 0.0)
+        predicted[mine > 0.0] = 0.0
+        best = np.argsort(-predicted, kind="stable")[:self.top]
+        return [(int(item), float(predicted[item])) for item in best if predicted[item] > 0.0]
