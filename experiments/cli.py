@@ -60,10 +60,10 @@ def say(line: str) -> None:
 
 @app.command()
 def demo(cluster: ClusterArgument = "type1x3",
-         requests: Annotated[int, typer.Option(min=1, max=10_000_000)] = 12_000,
-         clients: Annotated[int, typer.Option(min=1, max=64)] = 1,
+         requests: Annotated[int, typer.Option(help="Requests in all, 1 to 10,000,000.")] = 12_000,
+         clients: Annotated[int, typer.Option(help="Client nodes, 1 to 64.")] = 1,
          where: Annotated[str, typer.Option(help="Where instances run: smartnic, host, or mixed.")] = "mixed",
-         size: Annotated[int, typer.Option(min=64, max=8192, help="Bytes per request.")] = 512,
+         size: Annotated[int, typer.Option(help="Bytes per request, 64 to 8,000.")] = 512,
          seed: int = 1, keep_captures: bool = False, speed: Speed = "unpaced", datapath: Datapath = "netdev",
          json: Json = False) -> None:
     """Bring a rack up, run NFV-FIN on it, and prove from captured packets how they were routed."""
@@ -92,7 +92,7 @@ def demo(cluster: ClusterArgument = "type1x3",
 
 
 @app.command("cli")
-def cli_command(cluster: ClusterArgument = "type1x3", clients: Annotated[int, typer.Option(min=1, max=64)] = 1,
+def cli_command(cluster: ClusterArgument = "type1x3", clients: Annotated[int, typer.Option(help="Client nodes, 1 to 64.")] = 1,
                 speed: Speed = "unpaced", datapath: Datapath = "netdev") -> None:
     """Bring a rack up with NFV-FIN on it, and type at Mininet's CLI with E3's verbs."""
     from experiments.interactive import run_interactive
@@ -217,11 +217,18 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupted)  # so that a testbed is stopped as on Ctrl-C
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
+    except typer.TyperException as error:
+        said = error.format_message() if hasattr(error, "format_message") else str(error)
+        if said.startswith("Usage:"):
+            print(said)  # no command was given: this is the help
+        else:
+            say(said)
+        sys.exit(2)
     except EXPECTED_ERRORS as error:
         say(str(error))
         sys.exit(2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         say("interrupted; everything it started is stopped")
         sys.exit(130)
 

@@ -16,6 +16,7 @@ import msgspec
 
 from controller.tor_counters import drops
 from experiments.client import ClientConfig, ClientResult
+from experiments.errors import ExperimentError
 from experiments.first_placement import place_in_turn
 from experiments.pcap_routing import run as prove
 from experiments.results import Run
@@ -25,6 +26,11 @@ from microservices.applications import nfv_fin
 from nodes.deployment import deploy
 from topologies.catalog import cluster_named
 from topologies.inventory import inventory_of
+
+
+# The largest request still fits one message after IPsec has put it in a tunnel.
+LIMITS = {"requests": (1, 10_000_000), "clients": (1, 64), "payload_bytes": (64, 8000), "flows": (1, 1000),
+          "window": (1, 64)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,12 @@ class DemoOptions:
     keep_captures: bool = False
     speed: str = "unpaced"
     datapath: str = "netdev"
+
+    def __post_init__(self) -> None:
+        for name, (least, most) in LIMITS.items():
+            value = getattr(self, name)
+            if not least <= value <= most:
+                raise ExperimentError(f"{name} is {value}; the limits are {least} and {most}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +94,11 @@ def run_demo(options: DemoOptions, say: Callable[[str], None] = lambda _: None) 
     application = nfv_fin(shards=max(1, len(inventory.of_role("smartnic")) or len(inventory.of_role("host"))))
     nodes = place_in_turn(application, inventory, options.where)
     deployment = deploy(application, nodes, inventory)
+    bed_options = TestbedOptions(options.cluster, clients=options.clients, label="demo", datapath=options.datapath,
+                                 speed=options.speed, deployments=(deployment,))
     run = Run("demo")
     say(f"building {options.cluster}: {len(inventory.of_role('host'))} hosts, {len(inventory.of_role('smartnic'))} "
         f"SmartNICs, {len(inventory.switches)} switch(es), {options.clients} client(s)")
-    bed_options = TestbedOptions(options.cluster, clients=options.clients, label="demo", datapath=options.datapath,
-                                 speed=options.speed, deployments=(deployment,))
     with Testbed.start(bed_options) as bed:
         say(f"up in {bed.started_s['total']:.1f} s; sending {options.requests} requests of {options.payload_bytes} "
             "bytes and capturing at every switch port")

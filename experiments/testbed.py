@@ -41,7 +41,7 @@ from nodes.emulated_node import (
 )
 from nodes.nursery import Child, Nursery, Order
 from nodes.programs import python_module
-from nodes.world import World
+from nodes.world import DATAPATHS, World
 from topologies.catalog import cluster_named
 from topologies.cluster import Cluster
 from topologies.inventory import Inventory, NodeEntry, inventory_of
@@ -77,6 +77,12 @@ class TestbedOptions:
     wait_ready: bool = True
 
     __test__ = False  # a noun, not a test, whatever its name starts with
+
+    def __post_init__(self) -> None:
+        if self.speed not in SPEED_MODELS:
+            raise ExperimentError(f"no speed model {self.speed!r}; there are {', '.join(SPEED_MODELS)}")
+        if self.datapath not in DATAPATHS:
+            raise ExperimentError(f"no datapath {self.datapath!r}; there are {', '.join(DATAPATHS)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +151,6 @@ class Testbed:
     def start(cls, options: TestbedOptions | None = None) -> Testbed:
         """Build and start everything; raises WorldError, NodeError or ExperimentError, leaving nothing behind."""
         options = options or TestbedOptions()
-        if options.speed not in SPEED_MODELS:
-            raise ExperimentError(f"no speed model {options.speed!r}; there are {', '.join(SPEED_MODELS)}")
         if isinstance(options.cluster, str):
             cluster_named(options.cluster, clients=options.clients)  # refuse a bad name before anything is made
         world = World.start(options.label, options.datapath)

@@ -1,0 +1,26 @@
+"""Every experiment at its quick size, on real packets, must hold."""
+
+import pytest
+
+from experiments.demo import DemoOptions, run_demo
+from experiments.registry import EXPERIMENTS
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_experiment_holds(name: str) -> None:
+    said: list[str] = []
+    outcome = EXPERIMENTS[name].run(True, said.append)
+    assert outcome["holds"], (outcome["rows"], said)
+
+
+@pytest.mark.parametrize(("cluster", "where"), [
+    ("type1x3", "mixed"), ("type2x2", "host"), ("beefyx2+type1x1", "mixed")])
+def test_the_demo_answers_every_request_and_proves_the_routing(cluster: str, where: str) -> None:
+    result = run_demo(DemoOptions(cluster, requests=1500, clients=2, where=where))
+    assert result.holds, result.content()
+    assert result.proof.packets >= 1500 * 4
+
+
+def test_a_node_limited_by_quota_still_answers() -> None:
+    result = run_demo(DemoOptions("type1x2", requests=300, speed="quota"))
+    assert result.holds, result.content()
