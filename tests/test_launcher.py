@@ -13,10 +13,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 # What the launcher takes from the machine and may find there; everything else has to be a stand-in.
-REAL_COMMANDS = (
-    "bash sh cat cp cut dirname env find flock getent grep ls mkdir mv readlink rm sed sha256sum sleep sort tail "
-    "touch chmod true"
-).split()
+REAL_COMMANDS = ("bash", "sh", "cat", "chmod", "cp", "cut", "dirname", "env", "find", "flock", "getent", "grep", "ls",
+                 "mkdir", "mv", "readlink", "rm", "sed", "sha256sum", "sleep", "sort", "tail", "touch", "true")
 
 APT_GET = """#!/bin/sh
 echo "apt-get $*" >>"$MACHINE/calls"
