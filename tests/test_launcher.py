@@ -13,7 +13,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 # What the launcher takes from the machine and may find there; everything else has to be a stand-in.
-REAL_COMMANDS = ["bash", "sh", "cat", "cp", "cut", "dirname", "env", "find", "flock", "getent", "grep", "ls", "mkdir", "mv", "readlink", "rm", "sed", "sha256sum", "sleep", "sort", "tail", "touch", "chmod", "true"]
+REAL_COMMANDS = ("bash", "sh", "cat", "chmod", "cp", "cut", "dirname", "env", "find", "flock", "getent", "grep", "ls",
+                 "mkdir", "mv", "readlink", "rm", "sed", "setsid", "sha256sum", "sleep", "sort", "tail", "touch",
+                 "true")
 
 APT_GET = """#!/bin/sh
 echo "apt-get $*" >>"$MACHINE/calls"
@@ -43,7 +45,9 @@ case "$*" in
 esac
 echo "python $*" >>"$MACHINE/calls"
 case "$*" in
-    *"-m venv"*) mkdir -p "$last/bin"; cp "$MACHINE/python3" "$last/bin/python" ;;
+    *"-m venv"*)
+        [ ! -e "$MACHINE/stuck" ] || { sleep 60 9>&- & echo $! >"$MACHINE/grandchild"; wait; }
+        mkdir -p "$last/bin"; cp "$MACHINE/python3" "$last/bin/python" ;;
     *"-m pip"*) [ ! -e "$MACHINE/offline" ] || { echo "No matching distribution"; exit 1; } ;;
     *experiments.cli*) echo "ran: $last"; exit "${CLI_STATUS:-0}" ;;
 esac
@@ -266,6 +270,23 @@ def test_told_to_stop_while_apt_unpacks_it_lets_apt_finish(bare: Machine) -> Non
     assert process.returncode == 143 and "dpkg" in errors
     assert "apt-get has finished" in bare.calls()
     assert not bare.policy.exists()
+
+
+def test_told_to_stop_while_a_venv_is_made_it_ends_what_that_had_started_too(bare: Machine) -> None:
+    bare.run("setup")
+    (bare.venv / "complete").unlink()
+    bare.given("stuck")
+    process = bare.start("setup")
+    bare.wait_for("grandchild")
+    time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=10)
+    assert process.returncode == 143
+    state = Path(f"/proc/{(bare.directory / 'grandchild').read_text().strip()}/stat")
+    deadline = time.monotonic() + 5
+    while state.exists() and " Z " not in state.read_text():
+        assert time.monotonic() < deadline, "the grandchild lives on"
+        time.sleep(0.01)
 
 
 def test_two_starts_at_once_set_up_once(bare: Machine) -> None:
