@@ -1,0 +1,29 @@
+"""The workload of each application, and of each microservice alone, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from microservices.natv4 import benchmark_mappings
+from microservices.nfv_workload import NfvWorkload
+from microservices.record_workload import RecordWorkload
+from microservices.workload import Workload
+
+_NFV: Mapping[str, Callable[[], dict[str, Any]]] = {
+    "nfv-fin": dict,
+    "nfv-din": lambda: {"encrypted": False, "mappings": benchmark_mappings()},
+    "nfv-ifid": lambda: {"inspected": False, "mappings": benchmark_mappings()},
+    "ddos": lambda: {"encrypted": False, "inspected": False},
+    "flow_monitor": lambda: {"encrypted": False, "inspected": False},
+    "ipsec": lambda: {"inspected": False},
+    "natv4": lambda: {"encrypted": False, "inspected": False, "mappings": benchmark_mappings()},
+    "nids": lambda: {"encrypted": False},
+}
+
+
+def workload_named(application: str, seed: int = 1, size_bytes: int = 512) -> Workload:
+    """Return the workload of an application that `application_named` knows; raises ServiceError."""
+    if application in _NFV:
+        return NfvWorkload(seed, size_bytes, **_NFV[application]())
+    return RecordWorkload(application, seed, size_bytes)
