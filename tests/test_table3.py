@@ -185,3 +185,13 @@ def test_an_unknown_application_is_named_with_those_that_are_known() -> None:
         application_named("nfv")
     with pytest.raises(ServiceError, match="no records for 'nfv'"):
         workload_named("nfv")
+
+
+def test_a_workload_takes_options_of_its_own_and_refuses_others() -> None:
+    assert not any(workload_named("nfv-fin").expected_alerts(r)
+                   for r in islice(workload_named("nfv-fin", malicious_share=0.0).requests(), 100))
+    keys = {decode_record(r).key for r in islice(workload_named("iot-ts", keys=3).requests(), 100)}
+    assert keys == {"iot-ts-0", "iot-ts-1", "iot-ts-2"}
+    for name in ("nfv-fin", "iot-ts"):
+        with pytest.raises(ServiceError, match="options"):
+            workload_named(name, colour="red")
