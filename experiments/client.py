@@ -20,8 +20,8 @@ import msgspec
 
 from experiments.errors import ExperimentError
 from experiments.latencies import Latencies, summary_of
-from experiments.workloads import new_workload
 from microservices.routing import Router
+from microservices.workloads import workload_named
 from nodes import messages
 from nodes.agent import SO_RCVBUFFORCE, SOCKET_BUFFER_BYTES
 from nodes.deployment import Deployment
@@ -118,7 +118,7 @@ class _Client:
             raise ExperimentError(f"{told.requests} requests over {told.flows} flows with {told.window} outstanding: "
                                   f"the least are 0, 1 and 1, and {MAX_FLOWS} flows the most")
         self.told = told
-        self.workload = new_workload(told.workload, told.seed, told.payload_bytes, told.options)
+        self.workload = workload_named(told.workload, told.seed, told.payload_bytes, **told.options)
         self._payloads = self.workload.requests()
         self._router = Router(told.deployment.application())
         self._nodes = {place.number: Address(IPv4Address(place.ip).packed, DATA_PORT)
