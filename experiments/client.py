@@ -20,6 +20,7 @@ import msgspec
 
 from experiments.errors import ExperimentError
 from experiments.latencies import Latencies, summary_of
+from experiments.oracle import Oracle
 from microservices.routing import Router
 from microservices.workloads import workload_named
 from nodes import messages
@@ -42,6 +43,8 @@ class ClientConfig(msgspec.Struct, frozen=True):
     """What a client does: `requests` in all (0: until SIGTERM), over `flows` ports, each with `window` outstanding.
 
     A request without a reply after `timeout_s` is lost. `client_number` keeps request ids apart between clients.
+    `exact` holds every reply against the oracle as well, byte for byte: with one flow, one request outstanding, and
+    no other client of this application.
     """
 
     ip: str
@@ -55,6 +58,7 @@ class ClientConfig(msgspec.Struct, frozen=True):
     seed: int = 1
     timeout_s: float = 10.0
     options: dict[str, Any] = {}
+    exact: bool = False
 
 
 class ClientResult(msgspec.Struct, frozen=True):
@@ -118,6 +122,10 @@ class _Client:
             raise ExperimentError(f"{told.requests} requests over {told.flows} flows with {told.window} outstanding: "
                                   f"the least are 0, 1 and 1, and {MAX_FLOWS} flows the most")
         self.told = told
+        if told.exact and told.flows * told.window != 1:
+            raise ExperimentError(f"{told.flows} flows with {told.window} outstanding; exact replies are known only for "
+                                  "one request at a time")
+        self._oracle = Oracle(told.deployment.application()) if told.exact else None
         self.workload = workload_named(told.workload, told.seed, told.payload_bytes, **told.options)
         self._payloads = self.workload.requests()
         self._router = Router(told.deployment.application())
@@ -234,6 +242,8 @@ class _Client:
         self._latencies.append(now - sent_at)
         if sender is not flow:
             self._count("wrong", message.request_id, "the reply came to another port than the request left from")
+        elif (complaint := self._differs(payload, message, sent_at)) is not None:
+            self._count("wrong", message.request_id, complaint)
         elif message.kind != KIND_REPLY:
             self._count("errors", message.request_id, message.payload.decode(errors="replace"))
         elif (complaint := self.workload.check_reply(payload, message.payload)) is not None:
@@ -241,6 +251,19 @@ class _Client:
         else:
             self._counts["answered"] += 1
         self._request(sender)
+
+    def _differs(self, payload: bytes, message: DataMessage, sent_at: float) -> str | None:
+        """Return how a reply differs from what the oracle says; None if it does not, or nobody asked."""
+        if self._oracle is None:
+            return None
+        expected = self._oracle.ask(payload, sent_at)
+        if message.kind == KIND_REPLY:
+            got = "" if not expected.error and expected.payload == message.payload else "another reply"
+        else:
+            got = "" if expected.error and expected.error == message.payload.decode(errors="replace") else "an error"
+        if not got:
+            return None
+        return f"{got} ({message.payload[:60]!r}...) where {expected.error or expected.payload[:60]!r} was due"
 
     def _remember(self, request_id: int) -> None:
         self._done.add(request_id)
