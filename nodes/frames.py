@@ -78,17 +78,11 @@ def parse_arp(frame: bytes) -> Arp:
     return Arp(operation, sender_mac, sender_ip, target_mac, target_ip)
 
 
-class Packet(NamedTuple):
-    """An IPv4 packet in the frame that brought it: its body is `frame[start:end]`."""
+def parse_ipv4(frame: bytes) -> tuple[bytes, int, int, int]:
+    """Read and check the IPv4 packet in `frame`; raises WireError for anything a stack must not accept.
 
-    source: bytes
-    protocol: int
-    start: int
-    end: int
-
-
-def parse_ipv4(frame: bytes) -> Packet:
-    """Read and check the IPv4 packet in `frame`; raises WireError for anything a stack must not accept."""
+    Returns source, protocol, and where its body starts and ends in `frame`.
+    """
     got = len(frame)
     if got < MIN_IPV4_FRAME:
         raise WireError(f"IPv4 frame: got {got} bytes, {MIN_IPV4_FRAME} needed at least")
@@ -103,7 +97,7 @@ def parse_ipv4(frame: bytes) -> Packet:
         raise WireError("IPv4 frame: a fragment; fragments are not reassembled here")
     if int.from_bytes(frame[ETHERNET_BYTES:start], "big") % 0xFFFF:
         raise WireError("IPv4 frame: wrong header checksum")
-    return Packet(source, protocol, start, end)
+    return source, protocol, start, end
 
 
 def ipv4_frame(ethernet: bytes, source: bytes, destination: bytes, protocol: int, ident: int, body: bytes) -> bytes:
@@ -144,7 +138,9 @@ def parse_udp(frame: bytes, start: int, end: int) -> tuple[int, int, bytes]:
     stop = start + size
     if check:
         # The addresses, which the checksum covers too, stand just before the datagram unless there are options.
-        covered = frame[ADDRESSES:stop] if start == MIN_IPV4_FRAME else frame[ADDRESSES:MIN_IPV4_FRAME] + frame[start:stop]
+        covered = frame[ADDRESSES:stop]
+        if start != MIN_IPV4_FRAME:
+            covered = frame[ADDRESSES:MIN_IPV4_FRAME] + frame[start:stop]
         if (PROTOCOL_UDP + size + ones_complement_sum(covered)) % 0xFFFF:
             raise WireError("UDP: wrong checksum")
     return source_port, destination_port, frame[start + UDP_BYTES:stop]

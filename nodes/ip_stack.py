@@ -71,9 +71,9 @@ class IpStack:
                     self.send_udp(source, UDP_ECHO_PORT, source_port, payload, out)
             elif protocol == frames.PROTOCOL_ICMP:
                 body = frames.icmp_echo_reply(frame[start:end])
-                ethernet = self._ethernet(source)
-                self._send(ethernet, frames.ipv4_frame(ethernet, self.ip, source, protocol, self._next_ident(), body),
-                           out)
+                ethernet = self._to_host if source == self.host_ip else self._to_gateway
+                self._ident = ident = (self._ident + 1) & 0xFFFF
+                self._send(ethernet, frames.ipv4_frame(ethernet, self.ip, source, protocol, ident, body), out)
             else:
                 self.refused += 1
         except WireError:
@@ -83,9 +83,10 @@ class IpStack:
     def send_udp(self, destination: bytes, source_port: int, destination_port: int, payload: bytes,
                  out: list[tuple[int, bytes]]) -> None:
         """Append to `out` the frame that carries `payload` from us to `destination`."""
-        ethernet = self._ethernet(destination)
-        self._send(ethernet, frames.udp_frame(ethernet, self.ip, destination, source_port, destination_port,
-                                              self._next_ident(), payload), out)
+        ethernet = self._to_host if destination == self.host_ip else self._to_gateway
+        self._ident = ident = (self._ident + 1) & 0xFFFF
+        self._send(ethernet, frames.udp_frame(ethernet, self.ip, destination, source_port, destination_port, ident,
+                                              payload), out)
 
     def tick(self, now: float, out: list[tuple[int, bytes]]) -> None:
         """Ask for the gateway's MAC when it is unknown or old; call it every now and then."""
@@ -100,15 +101,8 @@ class IpStack:
         """Whether the gateway's MAC is known."""
         return bool(self._to_gateway)
 
-    def _ethernet(self, destination: bytes) -> bytes:
-        """Return the Ethernet header towards `destination`; empty while the gateway's MAC is not known."""
-        return self._to_host if destination == self.host_ip else self._to_gateway
-
-    def _next_ident(self) -> int:
-        self._ident = ident = (self._ident + 1) & 0xFFFF
-        return ident
-
     def _send(self, ethernet: bytes, frame: bytes, out: list[tuple[int, bytes]]) -> None:
+        """Append `frame`; or, where `ethernet` is empty, keep it till the gateway's MAC is known."""
         if ethernet:
             out.append((HOST if ethernet is self._to_host else NETWORK, frame))
         else:

@@ -32,10 +32,10 @@ def udp_frame(payload: bytes, source_port: int = 5000, destination_port: int = 0
 
 
 def read_udp(frame: bytes) -> tuple[int, int, bytes]:
-    packet = frames.parse_ipv4(frame)
-    if packet.protocol != frames.PROTOCOL_UDP:
-        raise WireError(f"protocol {packet.protocol}")
-    return frames.parse_udp(frame, packet.start, packet.end)
+    _, protocol, start, end = frames.parse_ipv4(frame)
+    if protocol != frames.PROTOCOL_UDP:
+        raise WireError(f"protocol {protocol}")
+    return frames.parse_udp(frame, start, end)
 
 
 @given(st.binary(max_size=200))
@@ -120,6 +120,6 @@ def test_scapy_builds_the_same_arp_request() -> None:
 
 def test_an_echo_reply_is_what_scapy_expects() -> None:
     request = bytes(Ether() / IP(src="10.1.254.1", dst="10.1.1.11") / ICMP(id=3, seq=9) / Raw(b"ping of odd size!"))
-    packet = frames.parse_ipv4(request)
-    body = frames.icmp_echo_reply(request[packet.start:packet.end])
+    _, _, start, end = frames.parse_ipv4(request)
+    body = frames.icmp_echo_reply(request[start:end])
     assert body == bytes(ICMP(type=0, id=3, seq=9) / Raw(b"ping of odd size!"))

@@ -32,8 +32,8 @@ def udp(source: str, destination: str, port: int, payload: bytes, source_port: i
 
 
 def read_udp(frame: bytes) -> tuple[int, int, bytes]:
-    packet = frames.parse_ipv4(frame)
-    return frames.parse_udp(frame, packet.start, packet.end)
+    _, _, start, end = frames.parse_ipv4(frame)
+    return frames.parse_udp(frame, start, end)
 
 
 def passed(nic: SmartNicRuntime, ingress: Port, frame: bytes) -> list[tuple[int, bytes]]:

@@ -87,7 +87,16 @@ def _connected(ip: str, target: tuple[str, int]) -> socket.socket:
     udp.connect(target)
     # The kernel's timeout: Python's own would cost a call of poll before each recv.
     udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(REPLY_TIMEOUT_S, 0))
-    return udp
+    deadline = time.monotonic() + REPLY_TIMEOUT_S
+    while True:
+        try:
+            udp.send(b"are you there?")
+            udp.recv(1 << 16)
+            return udp
+        except (ConnectionRefusedError, BlockingIOError) as error:  # it may be starting still
+            if time.monotonic() > deadline:
+                raise ExperimentError(f"{target}: no echo for {REPLY_TIMEOUT_S} s: {error.strerror}") from None
+            time.sleep(0.01)
 
 
 def _windowed(udp: socket.socket, payload: bytes, requests: int, window: int) -> float:
