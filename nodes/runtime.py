@@ -94,6 +94,8 @@ class SmartNicRuntime:
     def __init__(self, ip: str, mac: str, gateway: str, host_ip: str, services: ServiceRuntime,
                  queue_frames: int = DEFAULT_CAPACITY_FRAMES, loses: Callable[[], bool] | None = None) -> None:
         self.traffic = TrafficManager(queue_frames)
+        # Queues a frame that came in from Port.NETWORK or Port.HOST; returns False if it was dropped.
+        self.receive: Callable[[int, bytes], bool] = self.traffic.offer
         self.stack = IpStack(packed_ip(ip), packed_mac(mac), packed_ip(gateway), packed_ip(host_ip))
         self._forwarding = Forwarding(self.stack.ip, self.stack.host_ip)
         self.services = services
@@ -107,15 +109,12 @@ class SmartNicRuntime:
         self.unsent = 0  # frames that the driver could not send
         self._switch_said = b""  # its last LACPDU for the host
 
-    def receive(self, ingress: int, frame: bytes) -> bool:
-        """Queue a frame that came in from `ingress` (Port.NETWORK or Port.HOST); return False if it was dropped."""
-        return self.traffic.offer(ingress, frame)
-
     def run(self, budget: int, now: float, out: Frames) -> int:
         """Work off up to `budget` queued frames at `now`, append what must be sent to `out`; return how many."""
         traffic = self.traffic
         done = min(budget, len(traffic))
-        egress, own, take, forwarded = self._forwarding.egress, Port.LOCAL, traffic.take, self._forwarded
+        egress, own, drop, take = self._forwarding.egress, Port.LOCAL, Port.DROP, traffic.take
+        forwarded, local = self._forwarded, self._local
         for _ in range(done):
             ingress, frame = take()
             if self._loses is not None and frame[12:14] == frames.ETHERTYPE_IPV4 and self._loses():
@@ -125,8 +124,8 @@ class SmartNicRuntime:
                 to = egress(ingress, frame[30:34])
                 if to is own:
                     forwarded[2] += 1
-                    self._local(frame, now, out)
-                elif to is Port.DROP:
+                    local(frame, now, out)
+                elif to is drop:
                     self._misrouted += 1
                 else:
                     forwarded[to] += 1
