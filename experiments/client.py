@@ -123,8 +123,8 @@ class _Client:
                                   f"the least are 0, 1 and 1, and {MAX_FLOWS} flows the most")
         self.told = told
         if told.exact and told.flows * told.window != 1:
-            raise ExperimentError(f"{told.flows} flows with {told.window} outstanding; exact replies are known only for "
-                                  "one request at a time")
+            raise ExperimentError(f"{told.flows} flows with {told.window} outstanding; exact replies are known "
+                                  "only for one request at a time")
         self._oracle = Oracle(told.deployment.application()) if told.exact else None
         self.workload = workload_named(told.workload, told.seed, told.payload_bytes, **told.options)
         self._payloads = self.workload.requests()
