@@ -28,7 +28,7 @@ QUICK_REQUESTS = 150
 LOSSY_REQUESTS = 2000
 LOSSY_QUICK_REQUESTS = 300
 FRAME_LOSS = 0.02
-SHARDS = 3  # the rack has three servers; Table 3's twelve would share them four by four
+
 TIMEOUT_S = 600.0
 BAD = ("errors", "wrong", "lost", "late", "duplicated", "foreign")
 
@@ -75,7 +75,7 @@ def run(quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
 
 
 def _deployed(name: str, inventory: Inventory) -> Deployment:
-    application = application_named(name, shards=SHARDS, backups=0)
+    application = application_named(name)
     return deploy(application, place_in_turn(application, inventory), inventory)
 
 
