@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import logging
 import os
 import select
 import shutil
 import signal
 import sys
 import termios
+import traceback
 from cmd import Cmd
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from mininet.cli import CLI
 from mininet.log import lg, setLogLevel
@@ -41,13 +41,12 @@ from topologies.catalog import cluster_named
 from topologies.errors import TopologyError
 from topologies.inventory import inventory_of
 
-log = logging.getLogger(__name__)
-
 EXPECTED_ERRORS = (ControllerError, ExperimentError, ServiceError, NodeError, TopologyError, OSError)
 HISTORY = Path("~/.e3_history")
 HISTORY_LINES = 1000
 SOURCE_DEPTH = 8
 NEEDS_IP = ("ping", "iperf", "iperf3", "curl", "wget", "nc", "ssh", "traceroute", "telnet", "arping")
+SHELL_ENDED = "the shell of {} has ended; only a new session has it back"
 ENDS_SHELL = ("exit", "logout", "exec")
 
 
@@ -116,8 +115,9 @@ class E3Shell(MininetVerbs, CLI):
     def _banner(self) -> str:
         inventory = self.bed.inventory
         hosts, nics, clients = (len(inventory.of_role(role)) for role in ("host", "smartnic", "client"))
-        return (f"{inventory.cluster} is up after {self.bed.started_s['total']:.1f} s: hosts {hosts}, SmartNICs {nics}, "
-                f"switches {len(inventory.switches)}, clients {clients}; world {self.bed.world.id}\n`help` lists the verbs, `exit` stops everything.")
+        return (f"{inventory.cluster} is up after {self.bed.started_s['total']:.1f} s in world {self.bed.world.id}: "
+                f"hosts {hosts}, SmartNICs {nics}, switches {len(inventory.switches)}, clients {clients}\n"
+                "`help` lists the verbs, `exit` stops everything")
 
     @contextlib.contextmanager
     def _line_editing(self) -> Iterator[None]:
@@ -138,6 +138,12 @@ class E3Shell(MininetVerbs, CLI):
             with contextlib.suppress(OSError):
                 readline.write_history_file(path)
 
+    def complete(self, text: str, state: int) -> str | None:
+        """Offer the next completion; the only one comes with a space, ready for the next word."""
+        match: Any = Cmd.complete(self, text, state)  # one match, whatever its stub says
+        only = match is not None and len(self.completion_matches) == 1 and not match.endswith("/")
+        return f"{match} " if only else match
+
     def precmd(self, line: str) -> str:
         if not self.interactive and line != "EOF":
             self.say(line.rstrip("\n"))  # so that a transcript reads like a session
@@ -157,8 +163,7 @@ class E3Shell(MininetVerbs, CLI):
                 raise
             self.say("\ninterrupted")
         except Exception as error:  # a bug of ours, or of what `py` ran, must not take the rack down
-            log.exception("%s", line)
-            self.say(f"*** {type(error).__name__}: {error}")
+            self.say(f"{traceback.format_exc()}*** {type(error).__name__}: {error}")
         return False
 
     def do_source(self, line: str) -> bool:
@@ -169,14 +174,16 @@ class E3Shell(MininetVerbs, CLI):
             raise ExperimentError("usage: source FILE")
         if self._depth == SOURCE_DEPTH:
             raise ExperimentError(f"source {words[0]}: files that source files, {SOURCE_DEPTH} deep, are the limit")
+        try:
+            commands = Path(words[0]).read_text().splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ExperimentError(f"cannot read {words[0]}: {error}") from error
         self._depth += 1
         try:
-            for command in Path(words[0]).read_text().splitlines():
+            for command in commands:
                 self.say(f"{self.prompt}{command}")
                 if self.onecmd(str(CLI.precmd(self, command))):
                     return True
-        except (OSError, UnicodeDecodeError) as error:
-            raise ExperimentError(f"cannot read {words[0]}: {error}") from error
         finally:
             self._depth -= 1
         return False
@@ -200,6 +207,8 @@ class E3Shell(MininetVerbs, CLI):
             raise ExperimentError(f"{name} holds no IP of its own kernel: its agent does, and answers. "
                                   f"Try it from elsewhere: c1 ping {name}, or `send`")
         node = self.mn[name]
+        if node.shell is None or node.shell.poll() is not None:
+            raise ExperimentError(SHELL_ENDED.format(name))
         node.sendCmd(" ".join(self._address(word) for word in command.split(" ")))
         self.waitForNode(node, echo)
 
@@ -233,7 +242,7 @@ class E3Shell(MininetVerbs, CLI):
                         sys.stdout.write(node.monitor())
                         sys.stdout.flush()
                     elif node.shell.poll() is not None:
-                        raise ExperimentError(f"the shell of {node.name} has ended; only a new session has it back")
+                        raise ExperimentError(SHELL_ENDED.format(node.name))
                 except KeyboardInterrupt as interrupt:
                     interrupts += 1
                     node.sendInt("\x03" if interrupts < 3 else "\x1c")  # Ctrl-\ for what does not hear Ctrl-C

@@ -17,11 +17,12 @@ from experiments.shell_verbs import no_words, process_state, starting, words_of
 from experiments.shell_views import ALIVE, chosen
 
 MAX_REQUESTS = 1_000_000
-FLOWS = 16
-WINDOW = 2
+FLOWS = 8
+WINDOW = 1
 PAYLOAD_BYTES = 512
 SWITCH_SEES_WITHIN_S = 15.0  # LACP with fast timers needs up to 3 s to notice, and about as long to come back
 IPERF_PORT = 5201
+MAX_STREAMS = 128  # iperf3's own
 KINDS = {"link": "node with a link of its own", "node": "SmartNIC", "agent": "agent"}  # and what can fail so
 
 
@@ -38,7 +39,7 @@ class ActingVerbs(CapturingVerbs):
         """Send requests through the application and say what came of them.
         Usage: send [N] [CLIENT]
 
-        100 requests from c1 unless told otherwise; 16 flows with 2 requests outstanding each. Every reply is checked.
+        100 requests from c1 unless told otherwise; 8 flows with one request outstanding each. Every reply is checked.
         Ctrl-C stops sending and shows what came until then."""
         count, client = self._send_words(words_of(line))
         if not self.bed.deployments:
@@ -70,7 +71,7 @@ class ActingVerbs(CapturingVerbs):
         count, client = 100, clients[0]
         for word in words:
             if word.isascii() and word.isdigit():
-                count = int(word[:12])
+                count = int(word[:9])
             elif word[:1] in "+-.0123456789":
                 raise ExperimentError(f"{word!r} is not a number of requests: send [N] [CLIENT]")
             else:
@@ -139,6 +140,8 @@ class ActingVerbs(CapturingVerbs):
         ports = [p.interface for p in self.bed.inventory.ports_of_node(name)]
         if not ports or (kind == "agent" and self.bed.inventory.node(name).role == "host"):
             self.say("no port of a switch depends on it: groups stay as they are")
+            if alive:
+                self._await_answers(name, time.monotonic())
             return
         start = time.monotonic()
         while time.monotonic() - start < SWITCH_SEES_WITHIN_S:
@@ -226,14 +229,15 @@ class ActingVerbs(CapturingVerbs):
 
     def do_iperf(self, line: str) -> None:
         """Measure TCP throughput between two nodes with iperf3.
-        Usage: iperf FROM TO [SECONDS]
+        Usage: iperf FROM TO [SECONDS [STREAMS]]
 
+        3 seconds and 1 stream unless told otherwise; with many streams to a host, `groups` shows how they spread.
         Not to or from SmartNICs: their namespaces hold no IP; use `send` for them."""
         words = words_of(line)
         ends = self.names("host", "client", "controller")
-        seconds = words[2] if len(words) == 3 else "3"
-        if len(words) not in (2, 3) or not seconds.isdigit() or not 1 <= int(seconds[:5]) <= 3600:
-            raise ExperimentError("usage: iperf FROM TO [SECONDS], 1 to 3600 seconds")
+        seconds, streams = (*words[2:], *("3", "1")[len(words) - 2:])[:2] if len(words) in (2, 3, 4) else ("", "")
+        if not (_is_within(seconds, 3600) and _is_within(streams, MAX_STREAMS)):
+            raise ExperimentError(f"usage: iperf FROM TO [SECONDS [STREAMS]], at most 3600 and {MAX_STREAMS}")
         client, server = (chosen(word, ends, "node with an IP stack of its own") for word in words[:2])
         if client == server:
             raise ExperimentError(f"iperf needs two nodes, not {client} twice")
@@ -246,7 +250,7 @@ class ActingVerbs(CapturingVerbs):
         try:
             _wait(lambda: "listening" in log.read_text() or listener.poll() is not None, 5.0)
             done = subprocess.run([*spaces[client], "iperf3", "--client", address, "--port", str(IPERF_PORT), "--json",
-                                   "--time", seconds, "--connect-timeout", "3000"],
+                                   "--time", seconds, "--parallel", streams, "--connect-timeout", "3000"],
                                   stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         finally:
             listener.terminate()
@@ -259,6 +263,10 @@ class ActingVerbs(CapturingVerbs):
 
     def complete_iperf(self, text: str, *_: object) -> list[str]:
         return starting(text, self.names("host", "client", "controller"))
+
+
+def _is_within(word: str, most: int) -> bool:
+    return word.isascii() and word.isdigit() and 1 <= int(word[:9]) <= most
 
 
 def _wait(true: Callable[[], bool], limit_s: float) -> None:

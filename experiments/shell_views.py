@@ -49,7 +49,8 @@ def rendered(view: View, width: int) -> str:
     for row in view.rows:
         table.add_row(*(str(cell) for cell in row))
     text = io.StringIO()
-    Console(file=text, width=width if view.sentences else UNBROKEN, markup=False, emoji=False, highlight=False, color_system=None).print(table)
+    columns = width if view.sentences else UNBROKEN
+    Console(file=text, width=columns, markup=False, emoji=False, highlight=False, color_system=None).print(table)
     return "".join(line.rstrip() + "\n" for line in text.getvalue().splitlines() if line.strip())
 
 
