@@ -239,7 +239,7 @@ class E3Shell(MininetVerbs, CLI):
                         else:
                             poll.unregister(keys)
                     if node.stdout.fileno() in ready:
-                        sys.stdout.write(node.monitor())
+                        sys.stdout.write(node.monitor().replace("\r\n", "\n"))  # the shell stands at a terminal
                         sys.stdout.flush()
                     elif node.shell.poll() is not None:
                         raise ExperimentError(SHELL_ENDED.format(node.name))
@@ -286,7 +286,7 @@ def _key_by_key(terminal: int, echo: bool) -> Iterator[None]:
     """Let every key through at once, not line by line; Ctrl-C still interrupts."""
     before = termios.tcgetattr(terminal)
     now = termios.tcgetattr(terminal)
-    now[3] &= ~termios.ICANON & (~0 if echo else ~termios.ECHO)
+    now[3] &= ~(termios.ICANON | termios.ECHOCTL) & (~0 if echo else ~termios.ECHO)
     termios.tcsetattr(terminal, termios.TCSADRAIN, now)
     try:
         yield
