@@ -15,6 +15,8 @@ from experiments.errors import ExperimentError
 from experiments.shell_captures import CapturingVerbs
 from experiments.shell_verbs import no_words, process_state, starting, words_of
 from experiments.shell_views import ALIVE, chosen
+from nodes.emulated_node import run_in
+from topologies.inventory import switch_links
 
 MAX_REQUESTS = 1_000_000
 FLOWS = 8
@@ -23,7 +25,7 @@ PAYLOAD_BYTES = 512
 SWITCH_SEES_WITHIN_S = 15.0  # LACP with fast timers needs up to 3 s to notice, and about as long to come back
 IPERF_PORT = 5201
 MAX_STREAMS = 128  # iperf3's own
-KINDS = {"link": "node with a link of its own", "node": "SmartNIC", "agent": "agent"}  # and what can fail so
+KINDS = {"link": "node or switch interface whose link can fail", "node": "SmartNIC", "agent": "agent"}
 
 
 class ActingVerbs(CapturingVerbs):
@@ -89,12 +91,12 @@ class ActingVerbs(CapturingVerbs):
         """Break something, and see how the switch notices.
         Usage: fail link NODE | fail node SMARTNIC | fail agent NODE
 
-        link   the cable between NODE and the ToR is pulled
+        link   the cable between NODE and the ToR is pulled; between switches, the link of that interface (tor1-agg1)
         node   the SmartNIC loses its power: its agent ends, both its links lose carrier
         agent  the agent hangs (SIGSTOP) with its links up, which only LACP can notice, within 3 s"""
         kind, name = self._failure(line, "fail")
         if kind == "link":
-            self.bed.fail_link(name)
+            self._set_link(name, up=False)
         elif process_state(self.bed.agent_pid(name)) == "ended":
             raise ExperimentError(f"{name} has failed already: `heal node {name}`")
         elif kind == "node":
@@ -112,7 +114,7 @@ class ActingVerbs(CapturingVerbs):
         A node comes back with an empty state: its instances start anew."""
         kind, name = self._failure(line, "heal")
         if kind == "link":
-            self.bed.heal_link(name)
+            self._set_link(name, up=True)
         elif kind == "node":
             self.bed.heal_node(name)
         else:
@@ -132,12 +134,23 @@ class ActingVerbs(CapturingVerbs):
 
     def _can_fail(self, kind: str) -> list[str]:
         if kind == "link":
-            return [name for name in self.names() if self.bed.inventory.ports_of_node(name)]
+            nodes = [name for name in self.names() if self.bed.inventory.ports_of_node(name)]
+            return nodes + [end.interface for ends in switch_links(self.bed.inventory) for end in ends]
         return self.names("smartnic") if kind == "node" else self.names("host", "smartnic")
+
+    def _set_link(self, name: str, up: bool) -> None:
+        if name not in self.names():  # an interface between switches; either end may have been taken down
+            ends = [p.interface for p in self.bed.inventory.ports if name in (p.interface, p.peer_interface)]
+            for interface in ends:
+                run_in(None, ["ip", "link", "set", interface, "up" if up else "down"])
+        elif up:
+            self.bed.heal_link(name)
+        else:
+            self.bed.fail_link(name)
 
     def _watch(self, kind: str, name: str, alive: bool) -> None:
         """Wait till the switch sees what happened, and say how long that took."""
-        ports = [p.interface for p in self.bed.inventory.ports_of_node(name)]
+        ports = [p.interface for p in self.bed.inventory.ports if name in (p.peer, p.interface, p.peer_interface)]
         if not ports or (kind == "agent" and self.bed.inventory.node(name).role == "host"):
             self.say("no port of a switch depends on it: groups stay as they are")
             if alive:
@@ -159,9 +172,9 @@ class ActingVerbs(CapturingVerbs):
 
     def _await_answers(self, name: str, start: float) -> None:
         """Wait till the agents whose way leads over `name` answer again, and say how long that took."""
-        entry = self.bed.inventory.node(name)
-        if not entry.server:
+        if name not in self.names("host", "smartnic"):
             return
+        entry = self.bed.inventory.node(name)
         silent = {name, self.bed.inventory.host_of(entry).name}
         while silent and time.monotonic() - start < SWITCH_SEES_WITHIN_S:
             answered = self.bed.counters(*silent).keys()

@@ -42,17 +42,18 @@ class MininetVerbs(ActingVerbs):
             raise ExperimentError(f"{verb} is not for this rack: {INSTEAD[verb]}")
 
     def do_link(self, line: str) -> None:
-        """Take the link between a node and its switch down or up, as `fail link` and `heal link` do.
-        Usage: link NODE SWITCH up|down"""
+        """Take the link between a switch and a node, or another switch, down or up, as `fail link` and `heal link` do.
+        Usage: link NODE SWITCH up|down | link SWITCH SWITCH up|down"""
         words = words_of(line)
-        nodes = [w for w in words[:2] if w in self.names()]
-        if len(words) != 3 or words[2] not in ("up", "down") or len(nodes) != 1:
-            raise ExperimentError("usage: link NODE SWITCH up|down; "
+        if len(words) != 3 or words[2] not in ("up", "down"):
+            raise ExperimentError("usage: link NODE SWITCH up|down; `links` shows all")
+        ends = {frozenset((p.switch, p.peer)): p for p in self.bed.inventory.ports}
+        port = ends.get(frozenset(words[:2]))
+        if port is None:
+            raise ExperimentError(f"no link between {words[0]} and {words[1]} that fails alone; `links` shows all, and "
                                   "a PCIe link fails with its SmartNIC: fail node SMARTNIC")
-        port = self.bed.inventory.ports_of_node(nodes[0])
-        if not {p.switch for p in port} & set(words[:2]):
-            raise ExperimentError(f"no link between {words[0]} and {words[1]}; `links` shows all")
-        (self.do_heal if words[2] == "up" else self.do_fail)(f"link {nodes[0]}")
+        name = port.peer if port.peer in self.names() else port.interface
+        (self.do_heal if words[2] == "up" else self.do_fail)(f"link {name}")
 
     def do_dpctl(self, line: str) -> None:
         """Run an ovs-ofctl command (OpenFlow 1.5) on every switch.

@@ -58,6 +58,8 @@ def chosen(word: str, names: Collection[str], what: str) -> str:
     """Return `word` if it is one of `names`; raises ExperimentError with the nearest and all there are."""
     if word in names:
         return word
+    if not names:
+        raise ExperimentError(f"no {what} {word!r}: there is none here")
     near = difflib.get_close_matches(word, names, 1)
     more = f", ... ({len(names)} in all)" if len(names) > SHOWN_CHOICES else ""
     listed = ", ".join(list(names)[:SHOWN_CHOICES]) + more
@@ -90,7 +92,10 @@ def agent_state(process: str | None, answered: bool) -> str:
 
 
 def server_of(node: NodeEntry) -> str:
-    return f"{node.model} {node.server}" if node.role == "host" else f"in {node.server}" if node.server else "-"
+    """Return RACK.SERVER, after a host with the system that it is; what belongs to no server has none."""
+    if not node.server:
+        return "-"
+    return f"{node.rack}.{node.server}" + (f" {node.model}" if node.role == "host" else "")
 
 
 def drops_of(counters: Mapping[str, int]) -> dict[str, int]:

@@ -278,7 +278,7 @@ def test_nodes_tells_a_hung_agent_an_ended_one_and_one_that_is_only_cut_off(
     assert "SILENT (stopped)" in lines["s1n1"]
     assert "SILENT (ended)" in lines["s1n2"]
     assert "SILENT (running)" in lines["s1n3"]
-    assert lines["s1n4"].split()[6:] == ["answers", "7", "-", "-", "-", "3", "3"]
+    assert lines["s1n4"].split()[5:] == ["answers", "7", "-", "-", "-", "3", "3"]
     assert dropped == "s1n4 dropped: 2 queue_dropped, 1 dropped_foreign"
 
 
@@ -334,6 +334,12 @@ def test_failing_waits_till_the_switch_sees_it_and_healing_till_nodes_answer(
     healed = typed(bed, "link tor1 s1n2 up", capsys)
     assert "tor1-s1n2 alive" in healed and "s1n2 answers" in healed and "s1h answers" in healed
     assert "tor1-s1n3 DEAD: LACP is down" in typed(bed, "fail agent s1n3", capsys)
+
+
+def test_links_between_switches_fail_by_either_of_their_names(capsys: pytest.CaptureFixture[str]) -> None:
+    made = shell(Bed("type1x1/2"))
+    assert {"tor1-agg1", "agg1-tor1", "r1s1n1"} <= set(made._can_fail("link"))
+    assert "r1s1h" not in made._can_fail("link")
 
 
 def test_a_node_that_has_failed_cannot_fail_again(bed: Bed, capsys: pytest.CaptureFixture[str]) -> None:
