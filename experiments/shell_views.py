@@ -190,17 +190,16 @@ def request_lines(result: ClientResult, client: str, application: str) -> list[s
 
 def app_lines(status: TorStatus | None, running: bool) -> list[str]:
     """Return what the ToR app says of itself and of each switch, as sentences."""
-    lines = [] if running else ["the ToR app is not running; the switches forward as they were last told"]
+    if not running:
+        return ["the ToR app is not running; the switches forward as they were last told"]
     if status is None:
-        return [*lines, "it has written no status yet"] if running else lines
-    if running:
-        lines.append(f"the ToR app runs as process {status.pid} on {status.library}, listening on {status.listen}")
+        return ["the ToR app has written no status yet"]
+    lines = [f"the ToR app runs as process {status.pid} on {status.library}, listening on {status.listen}"]
     for seen in (status.switches or {}).values():
-        changes = {name.replace("_", " "): count for name, count in (seen.changes or {}).items() if count}
-        changed = ", ".join(f"{count} {name}" for name, count in changes.items())
-        state = f"found {changed}" if changed else "found everything as it should be and changed nothing"
-        lines.append(f"{seen.switch}: {'connected' if seen.connected else 'not connected'}, "
-                     f"{'reconciled' if seen.reconciled else 'not reconciled'}; it {state}")
+        changes = [f"{name.replace('_', ' ')} {count}" for name, count in (seen.changes or {}).items() if count]
+        mended = f"it mended: {', '.join(changes)}" if changes else "it changed nothing"
+        lines.append(f"{seen.switch}: {'connected' if seen.connected else 'NOT connected'}, "
+                     f"{'as it should be' if seen.reconciled else 'NOT yet as it should be'}; {mended}")
         lines += [f"  {error}" for error in seen.errors]
     return lines
 

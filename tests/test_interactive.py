@@ -361,7 +361,7 @@ def test_a_node_or_a_switch_stands_for_all_its_interfaces_in_capture(bed: Bed) -
 def test_the_app_tells_what_it_mended_and_when_it_is_dead() -> None:
     changes = {"rules_added": 53, "groups_added": 0}
     status = TorStatus(7, "lib 1", "127.0.0.1:1", 1, "", {"tor1": SwitchStatus("tor1", 1, True, 1.0, 1, 1.0, changes)})
-    assert views.app_lines(status, True)[1] == "tor1: connected, reconciled; it found 53 rules added"
+    assert views.app_lines(status, True)[1] == "tor1: connected, as it should be; it mended: rules added 53"
     assert "not running" in views.app_lines(status, False)[0]
     assert "no status" in views.app_lines(None, True)[0]
 
