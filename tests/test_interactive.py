@@ -24,7 +24,7 @@ from experiments.errors import ExperimentError
 from experiments.first_placement import place_in_turn
 from experiments.interactive import E3Shell
 from experiments.latencies import summary_of
-from experiments.shell_mininet_verbs import INSTEAD
+from experiments.shell_mininet_verbs import E3_VERBS, INSTEAD
 from microservices.applications import nfv_fin
 from nodes.deployment import deploy
 from topologies.catalog import cluster_named
@@ -234,6 +234,12 @@ def test_help_names_every_verb_that_works_and_each_has_help_of_its_own(
         assert verb in listed
         assert len(typed(bed, f"help {verb}", capsys)) > 4
     assert "pingpair" not in listed
+
+
+def test_every_verb_of_ours_is_in_the_documentation() -> None:
+    text = (Path(__file__).parents[1] / "docs/cli.md").read_text()
+    assert not [verb for verb in (*E3_VERBS, *INSTEAD) if verb not in text]
+    assert [verb for verb in E3_VERBS if f"e3> {verb}" in text] == list(E3_VERBS)
 
 
 @pytest.mark.parametrize(("line", "text", "offered"), [
