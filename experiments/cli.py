@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -151,6 +152,23 @@ def list_command(json: Json = False) -> None:
         table("Clusters of the paper", ("name", "where"), PAPER_CLUSTERS.items())
 
     emit(content, json, show)
+
+
+@app.command()
+def draw(cluster: ClusterArgument = "type1x3",
+         output: Annotated[Path | None, typer.Option("--output", "-o", help="A .svg, .png or .pdf file.")] = None,
+         clients: Annotated[int, typer.Option(help="Client nodes per rack.")] = 1, json: Json = False) -> None:
+    """Draw a cluster: servers, SmartNICs, switches, links, addresses. Without -o: CLUSTER.svg in this directory."""
+    from experiments.cluster_picture import picture_of
+    from experiments.plot import save_picture
+    from topologies.catalog import cluster_named
+    from topologies.inventory import inventory_of
+
+    picture = picture_of(inventory_of(cluster_named(cluster, clients=clients)))
+    path = output or Path(re.sub(r"[^a-z0-9+]", "-", cluster.lower()) + ".svg")
+    save_picture(picture, path)
+    content = {"file": str(path), "title": picture.title, "abridged": list(picture.abridged)}
+    emit(content, json, lambda: print("\n".join([f"{picture.title}, in {path}", *picture.abridged])))
 
 
 @app.command()
