@@ -65,8 +65,9 @@ def demo(cluster: ClusterArgument = "type1x3",
          clients: Annotated[int, typer.Option(help="Client nodes, 1 to 64.")] = 1,
          where: Annotated[str, typer.Option(help="Where instances run: smartnic, host, or mixed.")] = "mixed",
          size: Annotated[int, typer.Option(help="Bytes per request, 64 to 8,000.")] = 512,
-         seed: int = 1, keep_captures: bool = False, speed: Speed = "unpaced", datapath: Datapath = "netdev",
-         json: Json = False) -> None:
+         seed: Annotated[int, typer.Option(help="What the requests' contents are drawn from.")] = 1,
+         keep_captures: Annotated[bool, typer.Option(help="Keep them even if all is well.")] = False,
+         speed: Speed = "unpaced", datapath: Datapath = "netdev", json: Json = False) -> None:
     """Bring a rack up, run NFV-FIN on it, and prove from captured packets how they were routed."""
     from experiments.demo import DemoOptions, run_demo
 
