@@ -1,7 +1,8 @@
 """A load-generating client: a closed loop of requests from one client node, every reply checked.
 
-Runs as a process of the client's node. Each of `flows` UDP ports keeps `window` requests outstanding, so the
-load follows the service's speed and nothing overflows.
+Runs as a process of the client's node. Each of `flows` UDP ports is an endpoint of its own with `window` requests
+outstanding. Requests and replies travel on the same lossless channels as between nodes, so a lost datagram is
+sent again; a request is only lost if there is no reply at all within `timeout_s`.
 """
 
 from __future__ import annotations
@@ -19,24 +20,31 @@ import msgspec
 
 from experiments.errors import ExperimentError
 from experiments.latencies import Latencies, summary_of
-from experiments.workloads import new_workload
+from experiments.oracle import Oracle
 from microservices.routing import Router
+from microservices.workloads import workload_named
 from nodes import messages
 from nodes.agent import SO_RCVBUFFORCE, SOCKET_BUFFER_BYTES
 from nodes.deployment import Deployment
 from nodes.errors import WireError
-from nodes.messages import KIND_REPLY, KIND_REQUEST, DataMessage
+from nodes.messages import CLIENT_BIT, KIND_REPLY, KIND_REQUEST, TO_CLIENT_KINDS, AckMessage, DataMessage
+from nodes.transport import Address, Sends, Transport
 from topologies.addressing import DATA_PORT
 
 MAX_COMPLAINTS = 5
 REMEMBERED_REPLIES = 1 << 20
-SWEEP_S = 0.1
+FLOW_BITS = 12  # of an endpoint: which of a client's flows
+MAX_FLOWS = 1 << FLOW_BITS
+TURN_S = 0.01
+LINGER_S = 1.0
 
 
 class ClientConfig(msgspec.Struct, frozen=True):
     """What a client does: `requests` in all (0: until SIGTERM), over `flows` ports, each with `window` outstanding.
 
     A request without a reply after `timeout_s` is lost. `client_number` keeps request ids apart between clients.
+    `exact` holds every reply against the oracle as well, byte for byte: with one flow, one request outstanding, and
+    no other client of this application.
     """
 
     ip: str
@@ -48,15 +56,16 @@ class ClientConfig(msgspec.Struct, frozen=True):
     window: int = 4
     payload_bytes: int = 512
     seed: int = 1
-    timeout_s: float = 2.0
+    timeout_s: float = 10.0
     options: dict[str, Any] = {}
+    exact: bool = False
 
 
 class ClientResult(msgspec.Struct, frozen=True):
     """What came of it. Every request sent is in exactly one of `answered`, `errors`, `wrong` and `lost`.
 
     `late` and `duplicated` count replies beyond the first or after the timeout; `longest_gap_s` is the longest
-    time without any reply. Latencies in seconds.
+    time without any reply, `resent` the datagrams that the client's channels repeated. Latencies in seconds.
     """
 
     sent: int
@@ -69,6 +78,7 @@ class ClientResult(msgspec.Struct, frozen=True):
     foreign: int
     seconds: float
     longest_gap_s: float
+    resent: int
     latencies: Latencies
     complaints: list[str]
 
@@ -86,19 +96,47 @@ def run(config: bytes) -> bytes:
     return msgspec.msgpack.encode(_Client(msgspec.msgpack.decode(config, type=ClientConfig)).run())
 
 
+class _Flow:
+    """One UDP port of the client: an endpoint with channels of its own."""
+
+    def __init__(self, ip: str, endpoint: int, boot: int) -> None:
+        self.endpoint = endpoint
+        self.transport = Transport(boot)
+        self.sent = 0
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, SOCKET_BUFFER_BYTES)
+        self.socket.bind((ip, 0))
+        self.socket.setblocking(False)
+        self.port: int = self.socket.getsockname()[1]
+
+    def send(self, sends: Sends) -> None:
+        for ip, port, data in sends:
+            with contextlib.suppress(OSError):  # lost like any other datagram: the channel sends it again
+                self.socket.sendto(data, (str(IPv4Address(ip)), port))
+        sends.clear()
+
+
 class _Client:
     def __init__(self, told: ClientConfig) -> None:
-        if told.requests < 0 or told.flows < 1 or told.window < 1:
+        if told.requests < 0 or not 1 <= told.flows <= MAX_FLOWS or told.window < 1:
             raise ExperimentError(f"{told.requests} requests over {told.flows} flows with {told.window} outstanding: "
-                                  "the least are 0, 1 and 1")
+                                  f"the least are 0, 1 and 1, and {MAX_FLOWS} flows the most")
         self.told = told
-        self.workload = new_workload(told.workload, told.seed, told.payload_bytes, told.options)
+        if told.exact and told.flows * told.window != 1:
+            raise ExperimentError(f"{told.flows} flows with {told.window} outstanding; exact replies are known "
+                                  "only for one request at a time")
+        self._oracle = Oracle(told.deployment.application()) if told.exact else None
+        self.workload = workload_named(told.workload, told.seed, told.payload_bytes, **told.options)
         self._payloads = self.workload.requests()
         self._router = Router(told.deployment.application())
-        self._ips = {place.number: place.ip for place in told.deployment.places}
+        self._nodes = {place.number: Address(IPv4Address(place.ip).packed, DATA_PORT)
+                       for place in told.deployment.places}
         self._client_ip = IPv4Address(told.ip).packed
-        self._sequence = 0
-        self._waiting: dict[int, tuple[float, bytes, socket.socket]] = {}
+        boot = int(time.monotonic() * 10)
+        flows = [_Flow(told.ip, CLIENT_BIT | told.client_number << FLOW_BITS | i, boot) for i in range(told.flows)]
+        self._flows = {flow.socket.fileno(): flow for flow in flows}
+        self._sent = 0
+        self._waiting: dict[int, tuple[float, bytes, _Flow]] = {}
         self._done: set[int] = set()
         self._timed_out: set[int] = set()
         self._order: deque[int] = deque()
@@ -106,70 +144,93 @@ class _Client:
         self._complaints: list[str] = []
         self._latencies: list[float] = []
         self._longest_gap = 0.0
+        self._sends: Sends = []
 
     def run(self) -> ClientResult:
         poll = select.epoll()
-        sockets: dict[int, socket.socket] = {}
-        for _ in range(self.told.flows):
-            udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            udp.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, SOCKET_BUFFER_BYTES)
-            udp.bind((self.told.ip, 0))
-            udp.setblocking(False)
-            sockets[udp.fileno()] = udp
-            poll.register(udp, select.EPOLLIN)
-        started = last_reply = time.monotonic()
+        for descriptor in self._flows:
+            poll.register(descriptor, select.EPOLLIN)
+        started = self._last_reply = time.monotonic()
+        stopping = False
         signal.signal(signal.SIGTERM, _raise_stop)
         try:
-            for udp in sockets.values():
+            for flow in self._flows.values():
                 for _ in range(self.told.window):
-                    self._send(udp)
-            sweep_at = started + SWEEP_S
+                    self._request(flow)
             while self._waiting:
-                events = poll.poll(SWEEP_S)
-                for descriptor, _ in events:
-                    udp = sockets[descriptor]
-                    for _ in range(self.told.window):
-                        try:
-                            data = udp.recv(1 << 16)
-                        except BlockingIOError:
-                            break
-                        except OSError:
-                            continue  # an ICMP error about an earlier request: it will time out
-                        now = time.monotonic()
-                        self._longest_gap = max(self._longest_gap, now - last_reply)
-                        last_reply = now
-                        self._receive(data, now, udp)
-                if time.monotonic() >= sweep_at:
-                    sweep_at = time.monotonic() + SWEEP_S
-                    self._sweep()
+                self._turn(poll)
         except _Stop:
-            self._sweep(timeout_s=self.told.timeout_s)
-        return ClientResult(self._sequence - len(self._waiting), **self._counts, seconds=time.monotonic() - started,
-                            longest_gap_s=self._longest_gap, latencies=summary_of(self._latencies),
-                            complaints=self._complaints)
+            stopping = True
+        took_s = time.monotonic() - started
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        self._drain(poll, stopping)
+        return ClientResult(self._sent, **self._counts, seconds=took_s, longest_gap_s=self._longest_gap,
+                            resent=sum(f.transport.counters()["channel_resent"] for f in self._flows.values()),
+                            latencies=summary_of(self._latencies), complaints=self._complaints)
 
-    def _send(self, udp: socket.socket) -> None:
-        if self.told.requests and self._sequence >= self.told.requests:
+    def _turn(self, poll: select.epoll) -> None:
+        """Hear what has come, for a moment at most, and do what is due."""
+        for descriptor, _ in poll.poll(TURN_S):
+            flow = self._flows[descriptor]
+            for _ in range(2 * self.told.window):
+                try:
+                    data, source = flow.socket.recvfrom(1 << 16)
+                except BlockingIOError:
+                    break
+                except OSError:
+                    continue  # an ICMP error about an earlier datagram: the channel sends it again
+                self._receive(flow, data, Address(IPv4Address(source[0]).packed, source[1]))
+        now = time.monotonic()
+        for flow in self._flows.values():
+            flow.transport.tick(now, self._sends)
+            flow.send(self._sends)
+        self._sweep(now)
+
+    def _drain(self, poll: select.epoll, stopping: bool) -> None:
+        """Send no more requests; wait for replies under way, and acknowledge the last ones."""
+        self._stopped = True
+        until = time.monotonic() + (self.told.timeout_s if stopping else LINGER_S)
+        while time.monotonic() < until and (self._waiting or not all(f.transport.idle for f in self._flows.values())):
+            self._turn(poll)
+        self._sweep(float("inf"))
+
+    _stopped = False
+
+    def _request(self, flow: _Flow) -> None:
+        if self._stopped or (self.told.requests and self._sent >= self.told.requests):
             return
         payload = next(self._payloads)
         number = self._router.entry(payload)
-        self._sequence += 1
-        request_id = self.told.client_number << 32 | self._sequence
-        data = DataMessage(KIND_REQUEST, self.told.deployment.number, number, request_id, self._client_ip,
-                           udp.getsockname()[1], 0, payload).encode()
-        self._waiting[request_id] = (time.monotonic(), payload, udp)
-        with contextlib.suppress(OSError):  # lost like any other packet: the sweep counts it
-            udp.sendto(data, (self._ips[number], DATA_PORT))
+        self._sent += 1
+        flow.sent += 1
+        request_id = flow.endpoint << 32 | flow.sent
+        message = DataMessage(KIND_REQUEST, self.told.deployment.number, number, request_id, self._client_ip,
+                              flow.port, 0, payload, flow.endpoint)
+        now = time.monotonic()
+        self._waiting[request_id] = (now, payload, flow)
+        flow.transport.offer(message, self._nodes[number], now, self._sends)
+        flow.send(self._sends)
 
-    def _receive(self, data: bytes, now: float, udp: socket.socket) -> None:
+    def _receive(self, flow: _Flow, data: bytes, source: Address) -> None:
+        now = time.monotonic()
         try:
             message = messages.decode(data)
         except WireError:
             self._counts["foreign"] += 1
             return
-        if not isinstance(message, DataMessage):
+        if isinstance(message, AckMessage):
+            flow.transport.acknowledge(message, now, self._sends)
+        elif isinstance(message, DataMessage) and message.kind in TO_CLIENT_KINDS:
+            for reply in flow.transport.receive(source, message, now, self._sends):
+                flow.transport.consumed(reply.channel, now)
+                self._reply(flow, reply, now)
+        else:
             self._counts["foreign"] += 1
-            return
+        flow.send(self._sends)
+
+    def _reply(self, flow: _Flow, message: DataMessage, now: float) -> None:
+        self._longest_gap = max(self._longest_gap, now - self._last_reply)
+        self._last_reply = now
         waiting = self._waiting.pop(message.request_id, None)
         if waiting is None:
             kind = "duplicated" if message.request_id in self._done else \
@@ -179,20 +240,30 @@ class _Client:
         sent_at, payload, sender = waiting
         self._remember(message.request_id)
         self._latencies.append(now - sent_at)
-        complaint = None
-        if sender is not udp:
-            complaint = "the reply came to another port than the request left from"
-        elif message.kind == KIND_REPLY:
-            complaint = self.workload.check_reply(payload, message.payload)
-        if complaint is not None:
-            self._counts["wrong"] += 1
-            self._complain(message.request_id, complaint)
+        if sender is not flow:
+            self._count("wrong", message.request_id, "the reply came to another port than the request left from")
+        elif (complaint := self._differs(payload, message, sent_at)) is not None:
+            self._count("wrong", message.request_id, complaint)
         elif message.kind != KIND_REPLY:
-            self._counts["errors"] += 1
-            self._complain(message.request_id, message.payload.decode(errors="replace"))
+            self._count("errors", message.request_id, message.payload.decode(errors="replace"))
+        elif (complaint := self.workload.check_reply(payload, message.payload)) is not None:
+            self._count("wrong", message.request_id, complaint)
         else:
             self._counts["answered"] += 1
-        self._send(sender)
+        self._request(sender)
+
+    def _differs(self, payload: bytes, message: DataMessage, sent_at: float) -> str | None:
+        """Return how a reply differs from what the oracle says; None if it does not, or nobody asked."""
+        if self._oracle is None:
+            return None
+        expected = self._oracle.ask(payload, sent_at)
+        if message.kind == KIND_REPLY:
+            got = "" if not expected.error and expected.payload == message.payload else "another reply"
+        else:
+            got = "" if expected.error and expected.error == message.payload.decode(errors="replace") else "an error"
+        if not got:
+            return None
+        return f"{got} ({message.payload[:60]!r}...) where {expected.error or expected.payload[:60]!r} was due"
 
     def _remember(self, request_id: int) -> None:
         self._done.add(request_id)
@@ -200,16 +271,15 @@ class _Client:
         if len(self._order) > REMEMBERED_REPLIES:
             self._done.discard(self._order.popleft())
 
-    def _sweep(self, timeout_s: float | None = None) -> None:
+    def _sweep(self, now: float) -> None:
         """Give up on requests older than the timeout, and send others in their place."""
-        oldest = time.monotonic() - (self.told.timeout_s if timeout_s is None else timeout_s)
-        for request_id in [i for i, (sent_at, _, _) in self._waiting.items() if sent_at < oldest]:
-            _, _, udp = self._waiting.pop(request_id)
+        for request_id in [i for i, (sent_at, _, _) in self._waiting.items() if sent_at < now - self.told.timeout_s]:
+            flow = self._waiting.pop(request_id)[2]
             self._timed_out.add(request_id)
-            self._counts["lost"] += 1
-            self._complain(request_id, f"no reply within {self.told.timeout_s:g} s")
-            self._send(udp)
+            self._count("lost", request_id, f"no reply within {self.told.timeout_s:g} s")
+            self._request(flow)
 
-    def _complain(self, request_id: int, what: str) -> None:
+    def _count(self, what: str, request_id: int, complaint: str) -> None:
+        self._counts[what] += 1
         if len(self._complaints) < MAX_COMPLAINTS:
-            self._complaints.append(f"request {request_id:#x}: {what}")
+            self._complaints.append(f"request {request_id:#x}: {complaint}")

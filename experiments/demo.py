@@ -27,7 +27,6 @@ from nodes.deployment import deploy
 from topologies.catalog import cluster_named
 from topologies.inventory import inventory_of
 
-
 # The largest request still fits one message after IPsec has put it in a tunnel.
 LIMITS = {"requests": (1, 10_000_000), "clients": (1, 64), "payload_bytes": (64, 8000), "flows": (1, 1000),
           "window": (1, 64)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from experiments.errors import ExperimentError
 from microservices.application import Application
+from microservices.service import service_class
 from topologies.inventory import Inventory
 
 WHERE = ("smartnic", "host", "mixed")
@@ -31,6 +32,7 @@ def place_in_turn(application: Application, inventory: Inventory, where: str = "
         depth = stages.index(instance.stage)
         host = hosts[(instance.shard + depth) % len(hosts)]
         on_host = where == "host" or (where == "mixed" and depth == len(stages) - 1) or not nics[host.name]
+        on_host = on_host or service_class(instance.service).host_only
         own = nics[host.name]
         placed[instance.number] = host.name if on_host else own[instance.shard // len(hosts) % len(own)].name
     return placed

@@ -33,16 +33,16 @@ def team_order(entry: NodeEntry, pid: int, run_dir: Path, mode: str) -> Order:
 
 
 def agent_order(entry: NodeEntry, pid: int, run_dir: Path, inventory: Inventory,
-                deployments: tuple[Deployment, ...]) -> Order:
-    """Return the order for the agent of a host or SmartNIC."""
+                deployments: tuple[Deployment, ...], frame_loss: float) -> Order:
+    """Return the order for the agent of a host or SmartNIC; a SmartNIC drops the share `frame_loss` of IPv4 frames."""
     config: HostConfig | SmartNicConfig
     if entry.role == "host":
-        config, function = HostConfig(entry.name, entry.ip, deployments), "run_host"
+        config, function = HostConfig(entry.name, entry.ip, entry.cores, deployments), "run_host"
     else:
         pcie = inventory.pcie_of_smartnic(entry.name)
         network = inventory.ports_of_node(entry.name)[0].peer_interface
         config = SmartNicConfig(entry.name, entry.ip, entry.mac, entry.gateway, inventory.node(pcie.host).ip,
-                                network, pcie.smartnic_interface, deployments)
+                                network, pcie.smartnic_interface, entry.cores, deployments, frame_loss)
         function = "run_smartnic"
     return Order(entry.name, f"nodes.agent:{function}", msgspec.msgpack.encode(config), pid,
                  str(run_dir / f"agent-{entry.name}.log"))

@@ -23,6 +23,7 @@ class Experiment:
 
 
 EXPERIMENTS = {name: Experiment(f"experiments.{name.replace('-', '_')}", sentence) for name, sentence in (
+    ("rack-applications", "Table 3's eight applications on one rack, alone, in pairs, and with 2 % of frames lost"),
     ("ecmp", "flows to a host spread over its SmartNICs, and move when one fails (section 3.2)"),
     ("two-worlds", "two testbeds at once; one is killed and cleaned away, the other goes on"),
     ("controller-restart", "the ToR app is killed and restarted under load; no request is lost"),

@@ -74,6 +74,7 @@ class TestbedOptions:
     datapath: str = "netdev"
     speed: str = "unpaced"
     deployments: tuple[Deployment, ...] = ()
+    frame_loss: float = 0.0
     wait_ready: bool = True
 
     __test__ = False  # a noun, not a test, whatever its name starts with
@@ -81,6 +82,8 @@ class TestbedOptions:
     def __post_init__(self) -> None:
         if self.speed not in SPEED_MODELS:
             raise ExperimentError(f"no speed model {self.speed!r}; there are {', '.join(SPEED_MODELS)}")
+        if not 0.0 <= self.frame_loss < 1.0:
+            raise ExperimentError(f"a frame loss of {self.frame_loss}; the limits are 0 and 1")
         if self.datapath not in DATAPATHS:
             raise ExperimentError(f"no datapath {self.datapath!r}; there are {', '.join(DATAPATHS)}")
 
@@ -239,7 +242,8 @@ class Testbed:
     def start_agent(self, name: str) -> None:
         """Start the agent of host or SmartNIC `name`, with its instances."""
         entry = self.inventory.node(name)
-        order = agent_order(entry, self.net[name].pid, self.world.run_dir, self.inventory, self.deployments)
+        order = agent_order(entry, self.net[name].pid, self.world.run_dir, self.inventory, self.deployments,
+                            self.options.frame_loss)
         self._agents[name] = self.fork(order, name)
 
     def start_team(self, host: str) -> None:

@@ -56,7 +56,7 @@ class FlowMonitor(Microservice):
         layers(payload)
         key = flow_key(payload)
         add = state.arrays["sketch"].add
-        for cell in _cells(key):
+        for cell in cells_of(key):
             add(cell, 1)
         state.arrays["packets"].add(slot_of(key), 1)
         return (Output(payload),)
@@ -65,11 +65,11 @@ class FlowMonitor(Microservice):
 def estimate(state: State, key: bytes) -> tuple[int, int]:
     """Return (estimated packets of the flow, packets N of its slot); see the module's docstring for the bound."""
     sketch = state.arrays["sketch"]
-    return min(sketch[cell] for cell in _cells(key)), state.arrays["packets"][slot_of(key)]
+    return min(sketch[cell] for cell in cells_of(key)), state.arrays["packets"][slot_of(key)]
 
 
-def _cells(key: bytes) -> tuple[int, int, int, int]:
-    """Return the key's cell in each row.
+def cells_of(key: bytes) -> tuple[int, int, int, int]:
+    """Return the flow's cell of the sketch in each row.
 
     CRCs with different seeds would not do: they are linear, so the rows would collide together. BLAKE2 gives four
     independent hashes at once.

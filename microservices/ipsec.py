@@ -68,8 +68,8 @@ class Ipsec(Microservice):
     accelerators = frozenset({Accelerator.CRYPTO})
 
     def __init__(self, secret: bytes = DEFAULT_SECRET) -> None:
-        if not 1 <= len(secret) <= 64:
-            raise ServiceError(f"secret of {len(secret)} bytes; the limits are 1 and 64")
+        if not isinstance(secret, bytes) or not 1 <= len(secret) <= 64:
+            raise ServiceError(f"secret of {len(secret)}; it is 1 to 64 bytes")
         self._secret = secret
         self._tunnels: dict[int, Tunnel] = {}
 

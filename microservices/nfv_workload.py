@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from microservices.errors import ServiceError
 from microservices.ipsec import DEFAULT_SECRET, FIRST_SPI, security_association
+from microservices.natv4 import Mapping
 from microservices.nids import decode_alert
 from microservices.nids_rules import BUILT_IN_RULES, Rule, parse_rules
 from microservices.packet import ICMP, TCP, UDP, flow_key, header_checksum
@@ -32,12 +33,14 @@ _HEADER_BYTES = {TCP: 40, UDP: 28, ICMP: 28}
 class NfvWorkload(Workload):
     """`flows` flows with Zipf exponent `zipf`; a share of the packets is made to match one of `rules` (text).
 
-    Every packet is `size_bytes` long in all. Raises ServiceError if that is too little for the headers, or for the
-    contents of every rule while `malicious_share` is above 0.
+    The check of replies expects a chain that translates by `mappings` if there are any, then inspects if `inspected`,
+    and then encrypts if `encrypted`. Every packet is `size_bytes` long in all. Raises ServiceError if that is too
+    little for the headers, or for the contents of every rule while `malicious_share` is above 0.
     """
 
     def __init__(self, seed: int = 1, size_bytes: int = DEFAULT_SIZE_BYTES, flows: int = 1000, zipf: float = 1.0,
-                 malicious_share: float = 0.02, rules: str = BUILT_IN_RULES, secret: bytes = DEFAULT_SECRET) -> None:
+                 malicious_share: float = 0.02, rules: str = BUILT_IN_RULES, secret: bytes = DEFAULT_SECRET,
+                 inspected: bool = True, encrypted: bool = True, mappings: Sequence[Mapping] = ()) -> None:
         if not max(_HEADER_BYTES.values()) <= size_bytes <= 0xFFFF:
             raise ServiceError(f"packets of {size_bytes} bytes; the limits are {max(_HEADER_BYTES.values())} and 65535")
         if flows < 1:
@@ -50,6 +53,11 @@ class NfvWorkload(Workload):
         if malicious_share and not self._fitting:
             raise ServiceError(f"no rule's contents fit in packets of {size_bytes} bytes")
         self._secret = secret
+        self._inspected, self._encrypted = inspected, encrypted
+        # By prefix length, longest first: {network bits: the bits inside}.
+        self._mappings = [(length, {int(m.outside.network_address): int(m.inside.network_address)
+                                    for m in mappings if m.outside.prefixlen == length}) for length in range(32, -1,
+                                    -1)]
         draw = Random(f"flows {seed}")
         self._flows = [_flow(draw) for _ in range(flows)]
         self._weights = list(accumulate(1.0 / rank**zipf for rank in range(1, flows + 1)))
@@ -69,15 +77,29 @@ class NfvWorkload(Workload):
             yield inner_packet(source, destination, protocol, source_port, destination_port, data)
 
     def check_reply(self, request: bytes, reply: bytes) -> str | None:
-        """Hold a reply of NFV-FIN against its request: the right alert record, or ESP that opens to the request."""
-        expected = self.expected_alerts(request)
+        """Hold a reply against its request: the right alert record, the right packet, or ESP that opens to it."""
+        packet = self._translated(request)
+        expected = self.expected_alerts(packet) if self._inspected else []
         if expected:
             try:
                 got = decode_alert(reply)
             except ServiceError as error:
                 return f"expected alerts {expected}: {error}"
             return None if got == expected else f"expected alerts {expected}, got {got}"
-        return self._check_esp(request, reply)
+        if self._encrypted:
+            return self._check_esp(packet, reply)
+        return None if reply == packet else f"expected the packet {packet[:20].hex()}..., got {reply[:20].hex()}..."
+
+    def _translated(self, packet: bytes) -> bytes:
+        destination = int.from_bytes(packet[16:20], "big")
+        for length, inside in self._mappings:
+            host_mask = (1 << (32 - length)) - 1
+            base = inside.get(destination & ~host_mask)
+            if base is not None:
+                source_port, destination_port = struct.unpack_from(">HH", packet, 24 if packet[9] == ICMP else 20)
+                return inner_packet(packet[12:16], (base | destination & host_mask).to_bytes(4, "big"), packet[9],
+                                    source_port, destination_port, packet[_HEADER_BYTES[packet[9]]:])
+        return packet
 
     def expected_alerts(self, request: bytes) -> list[tuple[int, str]]:
         """Return (sid, action) of the rules that a packet of this workload matches, found by plain search."""

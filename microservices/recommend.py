@@ -24,9 +24,9 @@ MAX_RATING = 5.0
 class Recommend(RecordService):
     """Stores the rating that a record brings, then adds the best `top` items for its user.
 
-    The record's key is the user; its values, if any, begin with (item number, rating above 0 and at most 5). The
-    result is a list of (item, predicted rating), highest first and equal ones by number, without the items that the
-    user has rated.
+    The record's key is the user. Its values, if there are any from index `first_value` on, hold an item number there
+    and then a rating, above 0 and at most 5. The result is a list of (item, predicted rating), highest first and equal
+    ones by number, without the items that the user has rated.
     """
 
     name = "recommend"
@@ -34,11 +34,13 @@ class Recommend(RecordService):
     stateful = True
     accelerators = frozenset({Accelerator.DFA})
 
-    def __init__(self, items: int = 64, top: int = 3, neighbours: int = 20) -> None:
+    def __init__(self, items: int = 64, top: int = 3, neighbours: int = 20, first_value: int = 0) -> None:
         if not 1 <= items <= MAX_ITEMS or top < 1 or neighbours < 1:
             raise ServiceError(f"{items} items, top {top}, {neighbours} neighbours; the limits are 1 to {MAX_ITEMS} "
                                "items and at least 1 of the others")
-        self.items, self.top, self.neighbours = items, top, neighbours
+        if first_value < 0:
+            raise ServiceError(f"first value {first_value}; the least is 0")
+        self.items, self.top, self.neighbours, self._first_value = items, top, neighbours, first_value
 
     def new_state(self) -> State:
         """Each user's ratings, a little-endian float for each item, 0 for none."""
@@ -47,10 +49,11 @@ class Recommend(RecordService):
     def answer(self, record: Record, state: State, now_s: float) -> list[tuple[int, float]]:
         table = state.hashtables["ratings"]
         mine = bytearray(table.get(record.key, bytes(4 * self.items)))
-        if record.values:
-            if len(record.values) < 2:
-                raise ServiceError(f"record of {record.key!r} has 1 value; a rating has 2, item and rating")
-            item, rating = record.values[:2]
+        rated = record.values[self._first_value:self._first_value + 2]
+        if rated:
+            if len(rated) < 2:
+                raise ServiceError(f"record of {record.key!r} has {len(record.values)} values; the last is no rating")
+            item, rating = rated
             if not (item.is_integer() and 0 <= item < self.items and 0.0 < rating <= MAX_RATING):
                 raise ServiceError(f"rating {rating:g} for item {item:g}; items are 0 to {self.items - 1}, ratings "
                                    f"above 0 and at most {MAX_RATING:g}")

@@ -6,6 +6,8 @@ in place around the median of three and descends only into parts that reach into
 
 from __future__ import annotations
 
+from math import isfinite
+
 from microservices.errors import ServiceError
 from microservices.records import Record, RecordService, value_of
 from microservices.reliable import Hashtable
@@ -35,7 +37,10 @@ class TopRanker(RecordService):
     def answer(self, record: Record, state: State, now_s: float) -> list[tuple[str, float]]:
         scores = state.hashtables["score"]
         counted = record.results.get("count")
-        scores[record.key] = float(counted) if isinstance(counted, int | float) else value_of(record)
+        score = float(counted) if isinstance(counted, int | float) else value_of(record)
+        if not isfinite(score):  # not-a-number has no place in an order
+            raise ServiceError(f"count of {record.key!r} is {score}; it must be finite")
+        scores[record.key] = score
         ranked = [(-score, item) for item, score in scores.unsorted()]
         sort_first(ranked, self.k)
         return [(item, -score) for score, item in ranked[:self.k]]

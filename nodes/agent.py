@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
 import select
 import signal
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -19,8 +21,9 @@ from nodes.host_network import run, setup_commands, team_config
 from nodes.interfaces import disable_ipv6, set_up
 from nodes.ip_stack import UDP_ECHO_PORT
 from nodes.link_watch import LinkWatch
-from nodes.runtime import Datagrams, Frames, HostRuntime, SmartNicRuntime
+from nodes.runtime import Datagrams, Frames, HostRuntime, ServiceRuntime, SmartNicRuntime
 from nodes.team import run_team
+from nodes.transport import Transport
 from topologies.addressing import CONTROL_PORT, DATA_PORT
 from topologies.inventory import Inventory
 
@@ -46,7 +49,9 @@ class SmartNicConfig(msgspec.Struct, frozen=True):
     host_ip: str
     network_interface: str
     host_interface: str
+    cores: int = 1
     deployments: tuple[Deployment, ...] = ()
+    frame_loss: float = 0.0  # share of IPv4 frames to drop, to try the channels
 
 
 class HostConfig(msgspec.Struct, frozen=True):
@@ -54,6 +59,7 @@ class HostConfig(msgspec.Struct, frozen=True):
 
     name: str
     ip: str
+    cores: int = 1
     deployments: tuple[Deployment, ...] = ()
 
 
@@ -74,10 +80,21 @@ def _raise_stop(*_: object) -> None:
     raise _Stop
 
 
+def _services(name: str, cores: int, deployments: tuple[Deployment, ...]) -> ServiceRuntime:
+    # The boot number grows from one run of an agent to the next: tenths of a second since the machine's start.
+    return ServiceRuntime(Execution(name, deployments, cores, stopwatch=time.perf_counter),
+                          Transport(int(time.monotonic() * 10)))
+
+
 def run_smartnic(config: bytes) -> None:
     """Be the agent of a SmartNIC until SIGTERM. `config` is a msgpack SmartNicConfig."""
     told = msgspec.msgpack.decode(config, type=SmartNicConfig)
-    runtime = SmartNicRuntime(told.ip, told.mac, told.gateway, told.host_ip, Execution(told.name, told.deployments))
+    loses = None
+    if told.frame_loss:
+        draw = random.Random(f"{told.name} loses frames")
+        loses = lambda: draw.random() < told.frame_loss  # noqa: E731
+    runtime = SmartNicRuntime(told.ip, told.mac, told.gateway, told.host_ip,
+                              _services(told.name, told.cores, told.deployments), loses=loses)
     disable_ipv6()
     for interface in (told.network_interface, told.host_interface):
         set_up(interface)
@@ -102,7 +119,7 @@ def _smartnic_loop(runtime: SmartNicRuntime, wires: tuple[socket.socket, socket.
     out: Frames = []
     due = 0.0
     while True:
-        for descriptor, _ in wait(TICK_S):
+        for descriptor, _ in wait(_patience(runtime.due(), clock)):
             if descriptor not in ports:
                 if (network, False) in links.read():
                     runtime.lost_network(out)
@@ -126,6 +143,11 @@ def _smartnic_loop(runtime: SmartNicRuntime, wires: tuple[socket.socket, socket.
             except OSError:
                 runtime.unsent += 1
         out.clear()
+
+
+def _patience(due: float | None, clock: Callable[[], float]) -> float:
+    """Return how long to wait for packets: till what is due, and never longer than a tick."""
+    return TICK_S if due is None else min(TICK_S, max(0.0, due - clock()))
 
 
 def _raw_socket(interface: str) -> socket.socket:
@@ -155,7 +177,7 @@ def run_host_team(config: bytes) -> None:
 def run_host(config: bytes) -> None:
     """Be the agent of a host until SIGTERM. `config` is a msgpack HostConfig."""
     told = msgspec.msgpack.decode(config, type=HostConfig)
-    runtime = HostRuntime(Execution(told.name, told.deployments))
+    runtime = HostRuntime(_services(told.name, told.cores, told.deployments))
     signal.signal(signal.SIGTERM, _raise_stop)
     try:
         _host_loop(runtime, told.ip)
@@ -179,7 +201,7 @@ def _host_loop(runtime: HostRuntime, ip: str) -> None:
         by_port[port] = udp.sendto
     out: Datagrams = []
     while True:
-        for descriptor, _ in poll.poll():
+        for descriptor, _ in poll.poll(_patience(runtime.due(), time.monotonic)):
             port, recvfrom = sockets[descriptor]
             try:
                 for _ in range(BATCH):
@@ -187,9 +209,10 @@ def _host_loop(runtime: HostRuntime, ip: str) -> None:
                     runtime.receive(source, port, payload, time.monotonic(), out)
             except BlockingIOError:
                 pass
-            for destination, our_port, data in out:
-                try:
-                    by_port[our_port](data, destination)
-                except OSError:
-                    runtime.unsent += 1
-            out.clear()
+        runtime.work(time.monotonic(), out)
+        for destination, our_port, data in out:
+            try:
+                by_port[our_port](data, destination)
+            except OSError:
+                runtime.unsent += 1
+        out.clear()

@@ -1,126 +1,274 @@
-"""The execution engine of one compute node: a message in, its microservice run to completion, messages out.
+"""The execution engine of one compute node: requests in, microservices run to completion on cores, messages out.
 
-Instances on the same node hand each other work through an in-memory queue; what is for another node leaves
-as a message. A handler that raises becomes an error reply to the client, never a silent drop.
+    inbox of each instance --round robin over cores--> handler --at its finish--> successors' inboxes, or channels
+
+Section 3: the engine is work-conserving, runs requests to completion, and steers them to cores round robin.
+Instances on one node hand each other work through bounded in-memory queues with many producers and one
+consumer (section 4). An instance whose output has nowhere to go does not take its next request, so pressure
+travels upstream, to the client at last. Cores are virtual: what a request costs is the driver's to say.
 """
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import logging
 from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
 from ipaddress import IPv4Address
-from typing import NamedTuple
+from typing import Protocol
 
 from microservices.errors import ServiceError
 from microservices.routing import CLIENT, Router
 from microservices.service import Microservice, Request
 from microservices.state import State
-from nodes import messages
 from nodes.deployment import Deployment
-from nodes.errors import WireError
-from nodes.messages import KIND_ERROR, KIND_REPLY, KIND_REQUEST, DataMessage
+from nodes.messages import KIND_ERROR, KIND_REPLY, KIND_REQUEST, ChannelId, DataMessage
+from nodes.transport import Address
 from topologies.addressing import DATA_PORT
 
 MAX_ERROR_BYTES = 200
+INBOX_LIMIT = 64  # requests that instances of the same node may leave in an instance's queue
+CostModel = Callable[[str, int], float]  # (microservice, payload bytes) -> seconds on one core
 log = logging.getLogger(__name__)
 
 
-class Send(NamedTuple):
-    """A message that leaves this node: to `ip` (4 bytes), UDP `port`."""
+class Outlet(Protocol):
+    """Where an engine's messages go that are for elsewhere."""
 
-    ip: bytes
-    port: int
-    data: bytes
+    def has_room(self, channel: ChannelId) -> bool: ...
 
 
-class _Running:
-    """An instance at work."""
+@dataclass(frozen=True, slots=True)
+class InstanceStatistics:
+    """What an instance has done. `busy_s` is core time by the cost model or, where there is none, as measured.
 
-    __slots__ = ("answering", "errors", "handled", "name", "router", "service", "state")
+    `waiting` requests are in its inbox, `deepest` was the most; `blocked` counts the times that it had to wait
+    for room downstream.
+    """
 
-    def __init__(self, name: str, service: Microservice, router: Router, answering: bool) -> None:
+    name: str
+    handled: int
+    errors: int
+    busy_s: float
+    waiting: int
+    deepest: int
+    blocked: int
+
+
+class _Instance:
+    __slots__ = ("answering", "blocked", "busy_s", "channels", "deepest", "errors", "handled", "inbox", "key", "local",
+                 "name", "parked", "queued", "router", "service", "state")
+
+    def __init__(self, key: tuple[int, int], name: str, service: Microservice, router: Router, answering: bool) -> None:
+        self.key = key
         self.name = name
         self.service = service
         self.router = router
         self.answering = answering  # on the way to the reply, not on a side branch
         self.state: State = service.new_state()
-        self.handled = self.errors = 0
+        self.inbox: deque[tuple[DataMessage, ChannelId | None, float]] = deque()
+        self.local: list[_Instance] = []  # successors on this node
+        self.channels: list[ChannelId] = []  # to successors elsewhere
+        self.queued = self.parked = False
+        self.handled = self.errors = self.deepest = self.blocked = 0
+        self.busy_s = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """A message for another node or a client."""
+
+    message: DataMessage
+    to: Address
 
 
 class Execution:
-    """All instances that run on `node`, of every deployment. Raises ServiceError for a service there is not."""
+    """All instances on `node`, of every deployment, on `cores` cores.
 
-    def __init__(self, node: str, deployments: tuple[Deployment, ...] = ()) -> None:
-        self._running: dict[tuple[int, int], _Running] = {}
-        self._addresses: dict[tuple[int, int], bytes] = {}
+    `cost` says how long a request keeps a core; None means that nothing is paced: a request finishes when its
+    handler returns, and `stopwatch`, if given, measures how long that was. Raises ServiceError for a service
+    that there is not.
+    """
+
+    def __init__(self, node: str, deployments: tuple[Deployment, ...] = (), cores: int = 1,
+                 cost: CostModel | None = None, stopwatch: Callable[[], float] | None = None) -> None:
+        self._instances: dict[tuple[int, int], _Instance] = {}
+        self._addresses: dict[tuple[int, int], Address] = {}
+        self._runnable: deque[_Instance] = deque()
+        self._parked: list[_Instance] = []
+        self._core_free_at = [0.0] * cores
+        self._next_core = 0
+        self._finishing: list[tuple[float, int, _Instance, DataMessage, list[tuple[bytes, int]]]] = []
+        self._order = itertools.count()
+        self._cost = cost
+        self._stopwatch = stopwatch
         self._unknown = 0
         for deployment in deployments:
-            application = deployment.application()
-            router = Router(application)
-            instances = {i.number: i for i in application.instances}
-            for place in deployment.places:
-                key = (deployment.number, place.number)
-                self._addresses[key] = IPv4Address(place.ip).packed
-                if place.node == node:
-                    instance = instances[place.number]
-                    self._running[key] = _Running(f"{application.name}/{instance.name}",
-                                                  router.services[instance.stage], router,
-                                                  instance.stage in application.answering)
+            self._deploy(node, deployment)
 
-    def handle(self, payload: bytes, now: float) -> list[Send]:
-        """Take the message in a datagram and return what must be sent; raises WireError if it is no request.
+    def _deploy(self, node: str, deployment: Deployment) -> None:
+        application = deployment.application()
+        router = Router(application)
+        names = {i.number: i for i in application.instances}
+        for place in deployment.places:
+            key = (deployment.number, place.number)
+            self._addresses[key] = Address(IPv4Address(place.ip).packed, DATA_PORT)
+            if place.node == node:
+                instance = names[place.number]
+                self._instances[key] = _Instance(key, f"{application.name}/{instance.name}",
+                                                 router.services[instance.stage], router,
+                                                 instance.stage in application.answering)
+        for sender, receiver in application.edges:
+            instance_here = self._instances.get((deployment.number, sender))
+            if instance_here is not None:
+                other = self._instances.get((deployment.number, receiver))
+                if other is not None:
+                    instance_here.local.append(other)
+                else:
+                    instance_here.channels.append(ChannelId(deployment.number, sender, receiver))
 
-        `now` is emulated time in seconds, which handlers see.
+    def submit(self, message: DataMessage, channel: ChannelId | None, now: float, out: list[Leaving]) -> None:
+        """Queue a request that came by `channel` (None: from this node). One for no instance here is answered so."""
+        instance = self._instances.get((message.application, message.instance))
+        if instance is None:
+            self._unknown += 1
+            out.append(_to_client(message, KIND_ERROR, b"no such instance on this node"))
+            return
+        instance.inbox.append((message, channel, now))
+        if len(instance.inbox) > instance.deepest:
+            instance.deepest = len(instance.inbox)
+        if not instance.queued and not instance.parked:
+            instance.queued = True
+            self._runnable.append(instance)
+
+    def run(self, now: float, outlet: Outlet, out: list[Leaving], taken: list[ChannelId]) -> None:
+        """Do all that can be done by `now`: finish what is due and start what there is a free core for.
+
+        Messages for elsewhere are appended to `out`, and to `taken` the channel of each request that was started.
         """
-        message = messages.decode(payload)
-        if not isinstance(message, DataMessage) or message.kind != KIND_REQUEST:
-            raise WireError("not a request")
-        sends: list[Send] = []
-        work = deque((message,))
-        while work:
-            self._step(work.popleft(), now, work, sends)
-        return sends
+        self._unpark(outlet)
+        while True:
+            while self._finishing and self._finishing[0][0] <= now:
+                finish, _, instance, message, hops = heapq.heappop(self._finishing)
+                self._pass_on(instance, message, hops, finish, out)
+                self._unpark(outlet)
+            if not self._runnable:
+                return
+            core = self._idle_core(now)
+            if core is None:
+                return
+            self._start(self._runnable.popleft(), core, now, outlet, out, taken)
+
+    def due(self) -> float | None:
+        """Return when `run` has something to do next; None while nothing is being executed."""
+        return self._finishing[0][0] if self._finishing else None
+
+    def statistics(self) -> list[InstanceStatistics]:
+        return [InstanceStatistics(i.name, i.handled, i.errors, i.busy_s, len(i.inbox), i.deepest, i.blocked)
+                for i in self._instances.values()]
+
+    def state(self, application: int, instance: int) -> State:
+        """Return the state of an instance on this node; raises KeyError for another."""
+        return self._instances[application, instance].state
 
     def counters(self) -> dict[str, int]:
         """Return requests handled and failed per instance, by "handled APPLICATION/INSTANCE"."""
         found = {"dropped_unknown_instance": self._unknown}
-        for running in self._running.values():
-            found[f"handled {running.name}"] = running.handled
-            found[f"errors {running.name}"] = running.errors
+        for statistics in self.statistics():
+            found[f"handled {statistics.name}"] = statistics.handled
+            found[f"errors {statistics.name}"] = statistics.errors
         return found
 
-    def _step(self, message: DataMessage, now: float, work: deque[DataMessage], sends: list[Send]) -> None:
-        running = self._running.get((message.application, message.instance))
-        if running is None:
-            self._unknown += 1
-            sends.append(_to_client(message, KIND_ERROR, b"no such instance on this node"))
+    def _idle_core(self, now: float) -> int | None:
+        """Return the next core in turn that is idle at `now`: round robin, but never waiting beside an idle one."""
+        cores = self._core_free_at
+        if self._cost is None:
+            self._next_core = (self._next_core + 1) % len(cores)
+            return self._next_core
+        for step in range(len(cores)):
+            core = (self._next_core + step) % len(cores)
+            if cores[core] <= now:
+                self._next_core = (core + 1) % len(cores)
+                return core
+        return None
+
+    def _start(self, instance: _Instance, core: int, now: float, outlet: Outlet, out: list[Leaving],
+               taken: list[ChannelId]) -> None:
+        instance.queued = False
+        if not _has_room(instance, outlet):
+            instance.parked = True
+            instance.blocked += 1
+            self._parked.append(instance)
             return
-        running.handled += 1
+        message, channel, arrived = instance.inbox.popleft()
+        if channel is not None:
+            taken.append(channel)
+        # A driver that wakes late must not make the core late: work starts when it came and the core was free.
+        start = max(arrived, self._core_free_at[core]) if self._cost is not None else now
+        began = self._stopwatch() if self._stopwatch is not None else 0.0
+        hops = self._handle(instance, message, start)
+        if self._cost is not None:
+            busy = self._cost(instance.service.name, len(message.payload))
+            self._core_free_at[core] = finish = start + busy
+            heapq.heappush(self._finishing, (finish, next(self._order), instance, message, hops))
+        else:
+            busy = self._stopwatch() - began if self._stopwatch is not None else 0.0
+            self._pass_on(instance, message, hops, now, out)
+        instance.busy_s += busy
+        if instance.inbox and not instance.queued:
+            instance.queued = True
+            self._runnable.append(instance)
+
+    def _handle(self, instance: _Instance, message: DataMessage, start: float) -> list[tuple[bytes, int]]:
+        """Run the handler; an error becomes the reply, marked by a hop to no instance."""
+        instance.handled += 1
         try:
-            outputs = running.service.handle(Request(message.payload, now), running.state)
-            hops = running.router.next(message.instance, outputs)
+            outputs = instance.service.handle(Request(message.payload, start), instance.state)
+            return list(instance.router.next(message.instance, outputs))
         except Exception as error:  # whatever a user's handler raises must not end the node
-            running.errors += 1
+            instance.errors += 1
             if not isinstance(error, ServiceError):
-                log.exception("%s failed on a request", running.name)
-            if running.answering:
-                why = str(error) or type(error).__name__
-                sends.append(_to_client(message, KIND_ERROR, why.encode()[:MAX_ERROR_BYTES]))
-            return
-        for data, number in hops:
-            if number == CLIENT:
-                sends.append(_to_client(message, KIND_REPLY, data))
-                continue
-            onward = DataMessage(KIND_REQUEST, message.application, number, message.request_id, message.client_ip,
-                                 message.client_port, message.hops + 1, data)
-            key = (message.application, number)
-            if key in self._running:
-                work.append(onward)
+                log.exception("%s failed on a request", instance.name)
+            return [((str(error) or type(error).__name__).encode()[:MAX_ERROR_BYTES], _ERROR)]
+
+    def _pass_on(self, instance: _Instance, message: DataMessage, hops: list[tuple[bytes, int]], now: float,
+                 out: list[Leaving]) -> None:
+        for payload, number in hops:
+            if number == _ERROR:
+                if instance.answering:
+                    out.append(_to_client(message, KIND_ERROR, payload))
+            elif number == CLIENT:
+                out.append(_to_client(message, KIND_REPLY, payload))
             else:
-                sends.append(Send(self._addresses[key], DATA_PORT, onward.encode()))
+                onward = DataMessage(KIND_REQUEST, message.application, number, message.request_id, message.client_ip,
+                                     message.client_port, message.hops + 1 & 0xFF, payload, message.instance)
+                if (message.application, number) in self._instances:
+                    self.submit(onward, None, now, out)
+                else:
+                    out.append(Leaving(onward, self._addresses[message.application, number]))
+
+    def _unpark(self, outlet: Outlet) -> None:
+        if self._parked:
+            waiting, self._parked = self._parked, []
+            for instance in waiting:
+                if _has_room(instance, outlet):
+                    instance.parked, instance.queued = False, True
+                    self._runnable.append(instance)
+                else:
+                    self._parked.append(instance)
 
 
-def _to_client(message: DataMessage, kind: int, payload: bytes) -> Send:
+_ERROR = -2  # beside CLIENT: where an error goes
+
+
+def _has_room(instance: _Instance, outlet: Outlet) -> bool:
+    return (all(len(other.inbox) < INBOX_LIMIT for other in instance.local)
+            and all(outlet.has_room(channel) for channel in instance.channels))
+
+
+def _to_client(message: DataMessage, kind: int, payload: bytes) -> Leaving:
     reply = DataMessage(kind, message.application, message.instance, message.request_id, message.client_ip,
-                        message.client_port, message.hops + 1, payload)
-    return Send(message.client_ip, message.client_port, reply.encode())
+                        message.client_port, message.hops + 1 & 0xFF, payload, message.instance)
+    return Leaving(reply, Address(message.client_ip, message.client_port))

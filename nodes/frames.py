@@ -25,6 +25,7 @@ ETHERNET_BYTES = 14
 IPV4_BYTES = 20
 UDP_BYTES = 8
 MIN_IPV4_FRAME = ETHERNET_BYTES + IPV4_BYTES
+ADDRESSES = ETHERNET_BYTES + 12  # where the source's stands, and after it the destination's
 
 ARP_REQUEST = 1
 ARP_REPLY = 2
@@ -33,9 +34,12 @@ _ARP_FIXED = (1, 0x0800, 6, 4)
 ARP_FRAME_BYTES = ETHERNET_BYTES + _ARP.size
 
 _IPV4 = struct.Struct(">BBHHHBBH4s4s")
+_IPV4_READ = struct.Struct(">BxHxxHxBxx4s")
 _UDP = struct.Struct(">HHHH")
+_IPV4_UDP = struct.Struct(">BBHHHBBH4s4sHHHH")
 _U16 = struct.Struct(">H")
 _DONT_FRAGMENT = 0x4000
+_IPV4_CONSTANT = 0x4500 + _DONT_FRAGMENT + (DEFAULT_TTL << 8)  # the words of every header that we send, added up
 
 
 def ones_complement_sum(data: bytes) -> int:
@@ -74,73 +78,76 @@ def parse_arp(frame: bytes) -> Arp:
     return Arp(operation, sender_mac, sender_ip, target_mac, target_ip)
 
 
-class Packet(NamedTuple):
-    """An IPv4 packet addressed to this node: `body` is what follows the IP header."""
+def parse_ipv4(frame: bytes) -> tuple[bytes, int, int, int]:
+    """Read and check the IPv4 packet in `frame`; raises WireError for anything a stack must not accept.
 
-    source: bytes
-    destination: bytes
-    protocol: int
-    ttl: int
-    body: bytes
-
-
-def parse_ipv4(frame: bytes) -> Packet:
-    """Read and check the IPv4 packet in `frame`; raises WireError for anything a stack must not accept."""
+    Returns source, protocol, and where its body starts and ends in `frame`.
+    """
     got = len(frame)
     if got < MIN_IPV4_FRAME:
         raise WireError(f"IPv4 frame: got {got} bytes, {MIN_IPV4_FRAME} needed at least")
-    version_ihl, _, total, _, fragment, ttl, protocol, _, source, destination = _IPV4.unpack_from(
-        frame, ETHERNET_BYTES)
+    version_ihl, total, fragment, protocol, source = _IPV4_READ.unpack_from(frame, ETHERNET_BYTES)
     header = (version_ihl & 0xF) * 4
     if version_ihl >> 4 != 4 or header < IPV4_BYTES:
         raise WireError(f"IPv4 frame: version {version_ihl >> 4}, header of {header} bytes")
-    if total < header or ETHERNET_BYTES + total > got:
+    start, end = ETHERNET_BYTES + header, ETHERNET_BYTES + total
+    if end < start or end > got:
         raise WireError(f"IPv4 frame: total length {total}, header of {header}, {got - ETHERNET_BYTES} bytes there")
     if fragment & 0x3FFF:
         raise WireError("IPv4 frame: a fragment; fragments are not reassembled here")
-    if ones_complement_sum(frame[ETHERNET_BYTES:ETHERNET_BYTES + header]):
+    if int.from_bytes(frame[ETHERNET_BYTES:start], "big") % 0xFFFF:
         raise WireError("IPv4 frame: wrong header checksum")
-    return Packet(source, destination, protocol, ttl, frame[ETHERNET_BYTES + header:ETHERNET_BYTES + total])
+    return source, protocol, start, end
 
 
 def ipv4_frame(ethernet: bytes, source: bytes, destination: bytes, protocol: int, ident: int, body: bytes) -> bytes:
     """Return a frame: `ethernet` (the 14 header bytes), an IPv4 header without options, and `body`."""
     total = IPV4_BYTES + len(body)
-    # The constant words of the header (version, don't-fragment, TTL and protocol) add up to the first term.
-    check = (0x4500 + _DONT_FRAGMENT + (DEFAULT_TTL << 8) + protocol + total + ident
-             + int.from_bytes(source + destination, "big")) % 0xFFFF
+    check = (_IPV4_CONSTANT + protocol + total + ident + int.from_bytes(source + destination, "big")) % 0xFFFF
     return ethernet + _IPV4.pack(0x45, 0, total, ident, _DONT_FRAGMENT, DEFAULT_TTL, protocol, 0xFFFF - check,
                                  source, destination) + body
 
 
-def udp_body(source: bytes, destination: bytes, source_port: int, destination_port: int, payload: bytes) -> bytes:
-    """Return a UDP header with its checksum, and `payload`."""
+def udp_frame(ethernet: bytes, source: bytes, destination: bytes, source_port: int, destination_port: int,
+              ident: int, payload: bytes) -> bytes:
+    """Return a frame: `ethernet` (the 14 header bytes), IPv4 and UDP headers with their checksums, `payload`.
+
+    Both headers are packed at once: this is the last step of every answer of every microservice.
+    """
     size = UDP_BYTES + len(payload)
-    check = (int.from_bytes(source + destination, "big") + PROTOCOL_UDP + size + source_port + destination_port
-             + size + ones_complement_sum(payload)) % 0xFFFF
-    return _UDP.pack(source_port, destination_port, size, 0xFFFF - check) + payload
+    addresses = int.from_bytes(source + destination, "big")
+    total = IPV4_BYTES + size
+    check = (_IPV4_CONSTANT + PROTOCOL_UDP + total + ident + addresses) % 0xFFFF
+    udp_check = (addresses + PROTOCOL_UDP + size + size + source_port + destination_port
+                 + ones_complement_sum(payload)) % 0xFFFF
+    return ethernet + _IPV4_UDP.pack(0x45, 0, total, ident, _DONT_FRAGMENT, DEFAULT_TTL, PROTOCOL_UDP, 0xFFFF - check,
+                                     source, destination, source_port, destination_port, size,
+                                     0xFFFF - udp_check) + payload
 
 
-def parse_udp(packet: Packet) -> tuple[int, int, bytes]:
-    """Return source port, destination port and payload; raises WireError. A checksum of 0 means none was sent."""
-    body = packet.body
-    if len(body) < UDP_BYTES:
-        raise WireError(f"UDP: got {len(body)} bytes, {UDP_BYTES} needed at least")
-    source_port, destination_port, size, check = _UDP.unpack_from(body)
-    if size < UDP_BYTES or size > len(body):
-        raise WireError(f"UDP: length field says {size}, {len(body)} bytes are there")
-    if size != len(body):
-        body = body[:size]
+def parse_udp(frame: bytes, start: int, end: int) -> tuple[int, int, bytes]:
+    """Return source port, destination port and payload of the datagram in `frame[start:end]`, an IPv4 packet's body.
+
+    Raises WireError. A checksum of 0 means none was sent.
+    """
+    if end - start < UDP_BYTES:
+        raise WireError(f"UDP: got {end - start} bytes, {UDP_BYTES} needed at least")
+    source_port, destination_port, size, check = _UDP.unpack_from(frame, start)
+    if size < UDP_BYTES or size > end - start:
+        raise WireError(f"UDP: length field says {size}, {end - start} bytes are there")
+    stop = start + size
     if check:
-        pseudo = int.from_bytes(packet.source + packet.destination, "big") + PROTOCOL_UDP + size
-        if (pseudo + ones_complement_sum(body)) % 0xFFFF:
+        # The addresses, which the checksum covers too, stand just before the datagram unless there are options.
+        covered = frame[ADDRESSES:stop]
+        if start != MIN_IPV4_FRAME:
+            covered = frame[ADDRESSES:MIN_IPV4_FRAME] + frame[start:stop]
+        if (PROTOCOL_UDP + size + ones_complement_sum(covered)) % 0xFFFF:
             raise WireError("UDP: wrong checksum")
-    return source_port, destination_port, body[UDP_BYTES:]
+    return source_port, destination_port, frame[start + UDP_BYTES:stop]
 
 
-def icmp_echo_reply(packet: Packet) -> bytes:
-    """Return the ICMP body that answers the echo request in `packet`; raises WireError if it is none."""
-    body = packet.body
+def icmp_echo_reply(body: bytes) -> bytes:
+    """Return the ICMP body that answers the echo request `body`; raises WireError if it is none."""
     if len(body) < 8 or body[0] != 8 or body[1] != 0:
         raise WireError(f"ICMP: type {body[0] if body else None} is no echo request")
     if ones_complement_sum(body):

@@ -18,6 +18,9 @@ ARP_REFRESH_S = 30.0
 MAX_WAITING_FRAMES = 256
 UDP_ECHO_PORT = 7  # RFC 862: what a ping is to ICMP, with ports
 
+# Plain ints: looking a member of an enumeration up costs more than all else in sending.
+NETWORK, HOST = int(Port.NETWORK), int(Port.HOST)
+
 
 class Datagram(NamedTuple):
     """A UDP datagram addressed to this node."""
@@ -42,9 +45,9 @@ class IpStack:
         self.refused = 0  # packets for us that the stack would not accept
         self._ident = 0
         self._to_host = mac + mac + frames.ETHERTYPE_IPV4  # host and SmartNIC share the MAC (section 2.4)
-        self._to_gateway: bytes | None = None
+        self._to_gateway = b""  # not known yet
         self._asked_at = float("-inf")
-        self._waiting: deque[tuple[bytes, int, bytes]] = deque(maxlen=MAX_WAITING_FRAMES)
+        self._waiting: deque[bytes] = deque(maxlen=MAX_WAITING_FRAMES)  # without Ethernet header
 
     def receive_arp(self, ingress: int, arp: frames.Arp, out: list[tuple[int, bytes]]) -> None:
         """Answer a request for our address; learn the gateway's MAC from its reply."""
@@ -54,21 +57,23 @@ class IpStack:
         elif arp.operation == frames.ARP_REPLY and arp.sender_ip == self.gateway and ingress == Port.NETWORK:
             self._to_gateway = arp.sender_mac + self.mac + frames.ETHERTYPE_IPV4
             while self._waiting:
-                destination, protocol, body = self._waiting.popleft()
-                self._send(destination, protocol, body, out)
+                out.append((NETWORK, self._to_gateway + self._waiting.popleft()))
 
     def receive(self, frame: bytes, out: list[tuple[int, bytes]]) -> Datagram | None:
         """Take an IPv4 frame for our address: return its datagram, answer an echo, or count a refusal."""
         try:
-            packet = frames.parse_ipv4(frame)
-            if packet.protocol == frames.PROTOCOL_UDP:
-                source_port, port, payload = frames.parse_udp(packet)
+            source, protocol, start, end = frames.parse_ipv4(frame)
+            if protocol == frames.PROTOCOL_UDP:
+                source_port, port, payload = frames.parse_udp(frame, start, end)
                 if port != UDP_ECHO_PORT:
-                    return Datagram(packet.source, source_port, port, payload)
+                    return Datagram(source, source_port, port, payload)
                 if source_port != UDP_ECHO_PORT:  # two echo ports would talk for ever
-                    self.send_udp(packet.source, UDP_ECHO_PORT, source_port, payload, out)
-            elif packet.protocol == frames.PROTOCOL_ICMP:
-                self._send(packet.source, frames.PROTOCOL_ICMP, frames.icmp_echo_reply(packet), out)
+                    self.send_udp(source, UDP_ECHO_PORT, source_port, payload, out)
+            elif protocol == frames.PROTOCOL_ICMP:
+                body = frames.icmp_echo_reply(frame[start:end])
+                ethernet = self._to_host if source == self.host_ip else self._to_gateway
+                self._ident = ident = (self._ident + 1) & 0xFFFF
+                self._send(ethernet, frames.ipv4_frame(ethernet, self.ip, source, protocol, ident, body), out)
             else:
                 self.refused += 1
         except WireError:
@@ -78,8 +83,10 @@ class IpStack:
     def send_udp(self, destination: bytes, source_port: int, destination_port: int, payload: bytes,
                  out: list[tuple[int, bytes]]) -> None:
         """Append to `out` the frame that carries `payload` from us to `destination`."""
-        self._send(destination, frames.PROTOCOL_UDP,
-                   frames.udp_body(self.ip, destination, source_port, destination_port, payload), out)
+        ethernet = self._to_host if destination == self.host_ip else self._to_gateway
+        self._ident = ident = (self._ident + 1) & 0xFFFF
+        self._send(ethernet, frames.udp_frame(ethernet, self.ip, destination, source_port, destination_port, ident,
+                                              payload), out)
 
     def tick(self, now: float, out: list[tuple[int, bytes]]) -> None:
         """Ask for the gateway's MAC when it is unknown or old; call it every now and then."""
@@ -92,15 +99,11 @@ class IpStack:
     @property
     def ready(self) -> bool:
         """Whether the gateway's MAC is known."""
-        return self._to_gateway is not None
+        return bool(self._to_gateway)
 
-    def _send(self, destination: bytes, protocol: int, body: bytes, out: list[tuple[int, bytes]]) -> None:
-        if destination == self.host_ip:
-            port, ethernet = Port.HOST, self._to_host
-        elif self._to_gateway is not None:
-            port, ethernet = Port.NETWORK, self._to_gateway
+    def _send(self, ethernet: bytes, frame: bytes, out: list[tuple[int, bytes]]) -> None:
+        """Append `frame`; or, where `ethernet` is empty, keep it till the gateway's MAC is known."""
+        if ethernet:
+            out.append((HOST if ethernet is self._to_host else NETWORK, frame))
         else:
-            self._waiting.append((destination, protocol, body))
-            return
-        self._ident = ident = (self._ident + 1) & 0xFFFF
-        out.append((port, frames.ipv4_frame(ethernet, self.ip, destination, protocol, ident, body)))
+            self._waiting.append(frame)

@@ -21,6 +21,9 @@ MAX_PAYLOAD = 8192
 KIND_REQUEST = 1
 KIND_REPLY = 2
 KIND_ERROR = 3
+KIND_PROBE = 4
+KIND_REPLY_PROBE = 5
+KIND_ACK = 8
 KIND_STATS_QUERY = 16
 KIND_STATS_REPORT = 17
 
@@ -49,12 +52,28 @@ HEADER = (
 _DATA_FIELDS = (
     Field("application", "H", "application number, unique in a testbed"),
     Field("instance", "H", "DAG node that the message is for; in a reply or error, that it comes from"),
-    Field("request_id", "Q", "client number in the upper 32 bits, that client's sequence number in the lower"),
+    Field("request_id", "Q", "the client's endpoint in the upper 32 bits, that client's count in the lower"),
     Field("client_ip", "ip", "where the reply goes"),
     Field("client_port", "H", "UDP port where the reply goes"),
     Field("hops", "B", "microservices that have handled the request so far"),
     Field("flags", "B", "reserved, 0"),
+    Field("sender", "I", "endpoint at the sending end of the channel: a DAG node, or a client (upper bit set)"),
+    Field("session", "I", "the channel's run: grows when the sender starts counting anew"),
+    Field("sequence", "I", "number of this message on its channel, from 0; in a probe, of the next one"),
     Field("length", "H", "payload bytes that follow"),
+)
+_ACK_FIELDS = (
+    Field("boot", "I", "the acknowledging node's run: changes when it has lost its state"),
+    Field("length", "H", "payload bytes that follow: entries of 30 bytes, one per channel"),
+)
+ACK_ENTRY = (
+    Field("application", "H", "application number"),
+    Field("sender", "I", "sending end of the channel"),
+    Field("receiver", "I", "receiving end of the channel"),
+    Field("session", "I", "session that is acknowledged"),
+    Field("expected", "I", "every sequence below this one has arrived"),
+    Field("bitmap", "Q", "bit i: sequence expected + 1 + i has arrived, too"),
+    Field("edge", "I", "credit: sequences below this one may be sent"),
 )
 _STATS_FIELDS = (
     Field("query_id", "Q", "chosen by who asks, echoed in the report"),
@@ -66,6 +85,9 @@ LAYOUTS: dict[int, Layout] = {
         Layout(KIND_REQUEST, "request", _DATA_FIELDS),
         Layout(KIND_REPLY, "reply", _DATA_FIELDS),
         Layout(KIND_ERROR, "error", _DATA_FIELDS),
+        Layout(KIND_PROBE, "probe", _DATA_FIELDS),
+        Layout(KIND_REPLY_PROBE, "reply_probe", _DATA_FIELDS),
+        Layout(KIND_ACK, "ack", _ACK_FIELDS),
         Layout(KIND_STATS_QUERY, "stats_query", _STATS_FIELDS),
         Layout(KIND_STATS_REPORT, "stats_report", _STATS_FIELDS),
     )
@@ -79,14 +101,29 @@ def struct_of(fields: tuple[Field, ...]) -> struct.Struct:
 
 _HEADER = struct_of(HEADER)
 _DATA = struct_of(HEADER + _DATA_FIELDS)
+_ACK = struct_of(HEADER + _ACK_FIELDS)
+_ACK_ENTRY = struct_of(ACK_ENTRY)
 _STATS = struct_of(HEADER + _STATS_FIELDS)
 DATA_HEADER_BYTES = _DATA.size
-DATA_KINDS = (KIND_REQUEST, KIND_REPLY, KIND_ERROR)
+MAX_ACK_ENTRIES = MAX_PAYLOAD // _ACK_ENTRY.size
+DATA_KINDS = (KIND_REQUEST, KIND_REPLY, KIND_ERROR, KIND_PROBE, KIND_REPLY_PROBE)
+TO_CLIENT_KINDS = (KIND_REPLY, KIND_ERROR, KIND_REPLY_PROBE)
+PROBE_KINDS = (KIND_PROBE, KIND_REPLY_PROBE)
+_SHAPES = {**dict.fromkeys(DATA_KINDS, _DATA), KIND_ACK: _ACK, KIND_STATS_QUERY: _STATS, KIND_STATS_REPORT: _STATS}
+CLIENT_BIT = 1 << 31  # of an endpoint: a client's, not a DAG node's
+
+
+class ChannelId(NamedTuple):
+    """A channel of an application: from one endpoint to another."""
+
+    application: int
+    sender: int
+    receiver: int
 
 
 @dataclass(frozen=True, slots=True)
 class DataMessage:
-    """A request on its way through the DAG, a reply, or an error in place of a reply (by `kind`).
+    """A request on its way through the DAG, a reply, an error in place of a reply, or a probe (by `kind`).
 
     `client_ip` is four packed bytes: it is copied from hop to hop and rarely looked at.
     """
@@ -99,6 +136,9 @@ class DataMessage:
     client_port: int
     hops: int
     payload: bytes
+    sender: int = 0
+    session: int = 0
+    sequence: int = 0
 
     def encode(self) -> bytes:
         """Return the datagram's payload; raises WireError if a value does not fit its field."""
@@ -107,13 +147,46 @@ class DataMessage:
             raise WireError(f"payload of {size} bytes; a message carries at most {MAX_PAYLOAD}")
         try:
             return _DATA.pack(MAGIC, VERSION, self.kind, self.application, self.instance, self.request_id,
-                              self.client_ip, self.client_port, self.hops, 0, size) + self.payload
+                              self.client_ip, self.client_port, self.hops, 0, self.sender, self.session,
+                              self.sequence, size) + self.payload
         except struct.error as error:
             raise WireError(f"{self}: {error}") from error
 
     @property
+    def channel(self) -> ChannelId:
+        """The channel that the message travels on; replies go back to the client's endpoint."""
+        if self.kind in TO_CLIENT_KINDS:
+            return ChannelId(self.application, self.sender, self.request_id >> 32)
+        return ChannelId(self.application, self.sender, self.instance)
+
+    @property
     def client(self) -> tuple[str, int]:
         return str(IPv4Address(self.client_ip)), self.client_port
+
+
+class AckEntry(NamedTuple):
+    """What a receiver says of one channel; see ACK_ENTRY for each field."""
+
+    channel: ChannelId
+    session: int
+    expected: int
+    bitmap: int
+    edge: int
+
+
+@dataclass(frozen=True, slots=True)
+class AckMessage:
+    """Acknowledgements of any number of channels between two nodes, up to MAX_ACK_ENTRIES."""
+
+    boot: int
+    entries: tuple[AckEntry, ...]
+    kind: int = KIND_ACK
+
+    def encode(self) -> bytes:
+        if len(self.entries) > MAX_ACK_ENTRIES:
+            raise WireError(f"{len(self.entries)} acknowledgements; a message carries at most {MAX_ACK_ENTRIES}")
+        body = b"".join(_ACK_ENTRY.pack(*e.channel, e.session, e.expected, e.bitmap, e.edge) for e in self.entries)
+        return _ACK.pack(MAGIC, VERSION, KIND_ACK, self.boot, len(body)) + body
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +204,10 @@ class StatsMessage:
         return _STATS.pack(MAGIC, VERSION, self.kind, self.query_id, size) + self.payload
 
 
-def decode(data: bytes | memoryview) -> DataMessage | StatsMessage:
+Message = DataMessage | AckMessage | StatsMessage
+
+
+def decode(data: bytes | memoryview) -> Message:
     """Read one message; raises WireError, saying what was got and what was needed."""
     got = len(data)
     if got < _HEADER.size:
@@ -142,7 +218,7 @@ def decode(data: bytes | memoryview) -> DataMessage | StatsMessage:
     layout = LAYOUTS.get(kind)
     if layout is None:
         raise WireError(f"kind {kind}; known: {', '.join(map(str, LAYOUTS))}")
-    shape = _DATA if kind in DATA_KINDS else _STATS
+    shape = _SHAPES[kind]
     if got < shape.size:
         raise WireError(f"{layout.name}: got {got} bytes, {shape.size} needed at least")
     values = shape.unpack_from(data)
@@ -153,7 +229,18 @@ def decode(data: bytes | memoryview) -> DataMessage | StatsMessage:
     payload = bytes(data[shape.size:])
     if shape is _STATS:
         return StatsMessage(kind, values[3], payload)
-    _, _, _, application, instance, request_id, client_ip, client_port, hops, flags, _ = values
+    if shape is _ACK:
+        return _acknowledgements(values[3], payload)
+    (application, instance, request_id, client_ip, client_port, hops, flags, sender, session, sequence,
+     _) = values[3:]
     if flags:
         raise WireError(f"{layout.name}: flags 0x{flags:02X}; none is defined")
-    return DataMessage(kind, application, instance, request_id, client_ip, client_port, hops, payload)
+    return DataMessage(kind, application, instance, request_id, client_ip, client_port, hops, payload, sender, session,
+                       sequence)
+
+
+def _acknowledgements(boot: int, payload: bytes) -> AckMessage:
+    if len(payload) % _ACK_ENTRY.size:
+        raise WireError(f"ack: {len(payload)} payload bytes; entries have {_ACK_ENTRY.size} bytes each")
+    return AckMessage(boot, tuple(AckEntry(ChannelId(*entry[:3]), *entry[3:])
+                                  for entry in _ACK_ENTRY.iter_unpack(payload)))

@@ -1,8 +1,9 @@
 """One compute node's runtime: frames or datagrams in, frames or datagrams out, no sockets and no clock.
 
-`SmartNicRuntime` owns both wires of a SmartNIC: a frame is queued by the traffic manager, forwarded by
-destination IP, and, if it is for this SmartNIC, goes through the node's own stack to its microservices.
-`HostRuntime` starts where the host's Linux stack ends: at UDP datagrams.
+`ServiceRuntime` is what both kinds of node share: channels and the execution engine. `SmartNicRuntime` owns
+both wires of a SmartNIC: a frame is queued by the traffic manager, forwarded by destination IP, and, if it is
+for this SmartNIC, goes through the node's own stack to its microservices. `HostRuntime` starts where the
+host's Linux stack ends: at UDP datagrams.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ import msgspec
 
 from nodes import frames, messages
 from nodes.errors import WireError
-from nodes.execution import Execution
+from nodes.execution import Execution, Leaving
 from nodes.forwarding import Forwarding, Port
 from nodes.ip_stack import UDP_ECHO_PORT, IpStack
 from nodes.lacpdu import out_of_sync
+from nodes.messages import KIND_PROBE, KIND_REQUEST, AckMessage, ChannelId, DataMessage
 from nodes.traffic_manager import DEFAULT_CAPACITY_FRAMES, TrafficManager
+from nodes.transport import Address, Sends, Transport
 from topologies.addressing import CONTROL_PORT, DATA_PORT
 
 Frames = list[tuple[int, bytes]]
@@ -36,50 +39,110 @@ def packed_ip(text: str) -> bytes:
     return IPv4Address(text).packed
 
 
+class ServiceRuntime:
+    """What runs on a compute node of either kind: channels and the execution engine, at the level of datagrams."""
+
+    def __init__(self, execution: Execution, transport: Transport) -> None:
+        self.execution = execution
+        self.transport = transport
+        self._undecodable = 0
+
+    def receive(self, source: Address, payload: bytes, now: float, out: Sends) -> None:
+        """Take a datagram from the data port. Call `work` when all that has come is in."""
+        try:
+            message = messages.decode(payload)
+        except WireError:
+            self._undecodable += 1
+            return
+        if isinstance(message, AckMessage):
+            self.transport.acknowledge(message, now, out)
+        elif isinstance(message, DataMessage) and message.kind in (KIND_REQUEST, KIND_PROBE):
+            leaving: list[Leaving] = []
+            channel = message.channel
+            for request in self.transport.receive(source, message, now, out):
+                self.execution.submit(request, channel, now, leaving)
+            self._leave(leaving, now, out)
+        else:
+            self._undecodable += 1
+
+    def work(self, now: float, out: Sends) -> None:
+        """Execute what can be executed, and do what is due on the channels."""
+        leaving: list[Leaving] = []
+        taken: list[ChannelId] = []
+        self.execution.run(now, self.transport, leaving, taken)
+        for channel in taken:
+            self.transport.consumed(channel, now)
+        self._leave(leaving, now, out)
+        self.transport.tick(now, out)
+
+    def due(self) -> float | None:
+        """Return when `work` has something to do although nothing comes in."""
+        times = [t for t in (self.execution.due(), self.transport.due()) if t is not None]
+        return min(times) if times else None
+
+    def counters(self) -> Counters:
+        return {"dropped_undecodable": self._undecodable, **self.transport.counters(), **self.execution.counters()}
+
+    def _leave(self, leaving: list[Leaving], now: float, out: Sends) -> None:
+        for one in leaving:
+            self.transport.offer(one.message, one.to, now, out)
+
+
 class SmartNicRuntime:
     """The agent of one SmartNIC. Feed it with `receive`, let it work with `run`, call `tick` now and then."""
 
-    def __init__(self, ip: str, mac: str, gateway: str, host_ip: str, execution: Execution,
-                 queue_frames: int = DEFAULT_CAPACITY_FRAMES) -> None:
+    def __init__(self, ip: str, mac: str, gateway: str, host_ip: str, services: ServiceRuntime,
+                 queue_frames: int = DEFAULT_CAPACITY_FRAMES, loses: Callable[[], bool] | None = None) -> None:
         self.traffic = TrafficManager(queue_frames)
+        # Queues a frame that came in from Port.NETWORK or Port.HOST; returns False if it was dropped.
+        self.receive: Callable[[int, bytes], bool] = self.traffic.offer
         self.stack = IpStack(packed_ip(ip), packed_mac(mac), packed_ip(gateway), packed_ip(host_ip))
         self._forwarding = Forwarding(self.stack.ip, self.stack.host_ip)
-        self._execution = execution
+        self.services = services
+        self._loses = loses
         self._forwarded = [0, 0, 0]  # to the network, to the host, to ourselves
         self._misrouted = 0  # IPv4 that no table entry lets through
         self._truncated = 0
         self._foreign = 0  # neither IPv4, ARP nor a slow protocol
-        self._undecodable = 0  # datagrams for us that are no message
+        self._refused = 0  # control datagrams that are no question
+        self._lost = 0  # frames dropped on purpose, to try the channels
         self.unsent = 0  # frames that the driver could not send
         self._switch_said = b""  # its last LACPDU for the host
-
-    def receive(self, ingress: int, frame: bytes) -> bool:
-        """Queue a frame that came in from `ingress` (Port.NETWORK or Port.HOST); return False if it was dropped."""
-        return self.traffic.offer(ingress, frame)
 
     def run(self, budget: int, now: float, out: Frames) -> int:
         """Work off up to `budget` queued frames at `now`, append what must be sent to `out`; return how many."""
         traffic = self.traffic
         done = min(budget, len(traffic))
-        egress, own, take, forwarded = self._forwarding.egress, Port.LOCAL, traffic.take, self._forwarded
+        egress, own, drop, take = self._forwarding.egress, Port.LOCAL, Port.DROP, traffic.take
+        forwarded, local = self._forwarded, self._local
         for _ in range(done):
             ingress, frame = take()
+            if self._loses is not None and frame[12:14] == frames.ETHERTYPE_IPV4 and self._loses():
+                self._lost += 1
+                continue
             if frame[12:14] == frames.ETHERTYPE_IPV4 and len(frame) >= frames.MIN_IPV4_FRAME:
                 to = egress(ingress, frame[30:34])
                 if to is own:
                     forwarded[2] += 1
-                    self._local(frame, now, out)
-                elif to is Port.DROP:
+                    local(frame, now, out)
+                elif to is drop:
                     self._misrouted += 1
                 else:
                     forwarded[to] += 1
                     out.append((to, frame))
             else:
                 self._not_ipv4(ingress, frame, out)
+        sends: Sends = []
+        self.services.work(now, sends)
+        self._to_wire(sends, out)
         return done
 
+    def due(self) -> float | None:
+        """Return when `run` has something to do although no frame comes in."""
+        return self.services.due()
+
     def tick(self, now: float, out: Frames) -> None:
-        """Do what is due at `now` (seconds): keep the gateway's address fresh."""
+        """Do what is due now and then: keep the gateway's address fresh."""
         self.stack.tick(now, out)
 
     def lost_network(self, out: Frames) -> None:
@@ -101,9 +164,10 @@ class SmartNicRuntime:
             "dropped_truncated": self._truncated,
             "dropped_foreign": self._foreign,
             "dropped_by_stack": self.stack.refused,
-            "dropped_undecodable": self._undecodable,
+            "dropped_refused": self._refused,
+            "dropped_on_purpose": self._lost,
             "dropped_unsent": self.unsent,
-            **self._execution.counters(),
+            **self.services.counters(),
         }
 
     def _local(self, frame: bytes, now: float, out: Frames) -> None:
@@ -111,21 +175,21 @@ class SmartNicRuntime:
         if datagram is None:
             return
         if datagram.port == DATA_PORT:
-            try:
-                sends = self._execution.handle(datagram.payload, now)
-            except WireError:
-                self._undecodable += 1
-                return
-            for ip, port, data in sends:
-                self.stack.send_udp(ip, DATA_PORT, port, data, out)
+            sends: Sends = []
+            self.services.receive(Address(datagram.source, datagram.source_port), datagram.payload, now, sends)
+            self._to_wire(sends, out)
         elif datagram.port == CONTROL_PORT:
             answer = _control_answer(datagram.payload, self.counters)
             if answer is None:
-                self._undecodable += 1
+                self._refused += 1
             else:
                 self.stack.send_udp(datagram.source, CONTROL_PORT, datagram.source_port, answer, out)
         else:
             self.stack.refused += 1
+
+    def _to_wire(self, sends: Sends, out: Frames) -> None:
+        for ip, port, data in sends:
+            self.stack.send_udp(ip, DATA_PORT, port, data, out)
 
     def _not_ipv4(self, ingress: int, frame: bytes, out: Frames) -> None:
         kind = frame[12:14]
@@ -151,36 +215,43 @@ class SmartNicRuntime:
 
 
 class HostRuntime:
-    """The runtime of a host: its microservices behind the Linux stack's UDP sockets."""
+    """The runtime of a host: its services behind the Linux stack's UDP sockets."""
 
-    def __init__(self, execution: Execution) -> None:
-        self._execution = execution
-        self._undecodable = 0
+    def __init__(self, services: ServiceRuntime) -> None:
+        self.services = services
+        self._refused = 0
         self.unsent = 0  # datagrams that the driver could not send
 
     def receive(self, source: tuple[str, int], port: int, payload: bytes, now: float, out: Datagrams) -> None:
         """Take the datagram that `source` sent at `now` to our UDP `port`; append what must be sent to `out`."""
         if port == DATA_PORT:
-            try:
-                sends = self._execution.handle(payload, now)
-            except WireError:
-                self._undecodable += 1
-                return
-            for ip, to_port, data in sends:
-                out.append(((str(IPv4Address(ip)), to_port), DATA_PORT, data))
-            return
-        if port == UDP_ECHO_PORT:
+            sends: Sends = []
+            self.services.receive(Address(packed_ip(source[0]), source[1]), payload, now, sends)
+            self._to_sockets(sends, out)
+        elif port == UDP_ECHO_PORT:
             if source[1] != UDP_ECHO_PORT:  # two echo ports would talk for ever
                 out.append((source, port, payload))
-            return
-        answer = _control_answer(payload, self.counters)
-        if answer is None:
-            self._undecodable += 1
         else:
-            out.append((source, port, answer))
+            answer = _control_answer(payload, self.counters)
+            if answer is None:
+                self._refused += 1
+            else:
+                out.append((source, port, answer))
+
+    def work(self, now: float, out: Datagrams) -> None:
+        sends: Sends = []
+        self.services.work(now, sends)
+        self._to_sockets(sends, out)
+
+    def due(self) -> float | None:
+        return self.services.due()
 
     def counters(self) -> Counters:
-        return {"dropped_undecodable": self._undecodable, "dropped_unsent": self.unsent, **self._execution.counters()}
+        return {"dropped_refused": self._refused, "dropped_unsent": self.unsent, **self.services.counters()}
+
+    def _to_sockets(self, sends: Sends, out: Datagrams) -> None:
+        for ip, port, data in sends:
+            out.append(((str(IPv4Address(ip)), port), DATA_PORT, data))
 
 
 def _control_answer(payload: bytes, counters: Callable[[], Counters]) -> bytes | None:

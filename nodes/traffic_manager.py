@@ -26,7 +26,7 @@ class QueueCounters:
 class TrafficManager:
     """One finite FIFO of (ingress, frame)."""
 
-    __slots__ = ("_bytes", "_deepest", "_dropped", "_enqueued", "_queue", "capacity")
+    __slots__ = ("_bytes", "_deepest", "_dropped", "_enqueued", "_queue", "capacity", "take")
 
     def __init__(self, capacity: int = DEFAULT_CAPACITY_FRAMES) -> None:
         if capacity < 1:
@@ -34,6 +34,7 @@ class TrafficManager:
         self.capacity = capacity
         self._queue: deque[tuple[int, bytes]] = deque()
         self._enqueued = self._dropped = self._bytes = self._deepest = 0
+        self.take = self._queue.popleft  # returns the oldest (ingress, frame); raises IndexError when there is none
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -51,10 +52,6 @@ class TrafficManager:
         if depth >= self._deepest:
             self._deepest = depth + 1
         return True
-
-    def take(self) -> tuple[int, bytes]:
-        """Return the oldest (ingress, frame); raises IndexError when the queue is empty."""
-        return self._queue.popleft()
 
     def counters(self) -> QueueCounters:
         return QueueCounters(len(self._queue), self._deepest, self._enqueued, self._dropped, self._bytes)

@@ -58,7 +58,8 @@ def test_the_check_of_replies_tells_a_wrong_reply_from_a_right_one() -> None:
     good = run.ask(clean[0]).payload
     other = next(r for r in clean if r != clean[0])
     assert workload.check_reply(other, good)
-    for wrong in (b"", clean[0], run.ask(bad[0]).payload, good[:-1], good[:50] + bytes((good[50] ^ 1,)) + good[51:]):
+    for wrong in (b"", clean[0], run.ask(bad[0]).payload, good[:-1], good[:50] + bytes((good[50] ^ 1,)) + good[51:],
+                  good[:-1] + bytes((good[-1] ^ 1,))):
         assert workload.check_reply(clean[0], wrong)
     for wrong in (b"", good, bad[0], run.ask(bad[0]).payload[:-1]):
         assert workload.check_reply(bad[0], wrong)
@@ -121,6 +122,11 @@ def test_an_output_may_name_its_stage_and_a_side_stage_alone_still_leaves_a_repl
         router.next(0, [Output(b"log", "c")])
     with pytest.raises(ServiceError, match="channels lead to b, c"):
         router.next(0, [Output(b"on", "d")])
+
+
+def test_an_output_named_for_a_channel_that_does_not_fire_is_the_reply() -> None:
+    router = Router(app(Channel("a", "b", trigger=Trigger("never", 0.0)), Channel("b", "c")))
+    assert router.next(0, [Output(b"on", "b")]) == [Hop(b"on", CLIENT)]
 
 
 @pytest.mark.parametrize(("word", "times"), [(b"twice", 2), (b"none", 0)])

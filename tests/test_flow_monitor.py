@@ -7,9 +7,9 @@ from itertools import islice
 import pytest
 
 from microservices.errors import ServiceError
-from microservices.flow_monitor import DELTA, EPSILON, QUERY, FlowMonitor, estimate
+from microservices.flow_monitor import DELTA, DEPTH, EPSILON, QUERY, WIDTH, FlowMonitor, cells_of, estimate
 from microservices.nfv_workload import NfvWorkload
-from microservices.packet import flow_key
+from microservices.packet import FLOW_KEY_BYTES, flow_key
 from microservices.service import REPLY, Output, Request
 from microservices.sharding import slot_of, slot_owners
 from microservices.state import reshard
@@ -38,6 +38,22 @@ def test_no_flow_is_underestimated_and_few_beyond_the_bound() -> None:
         beyond += guess > count + EPSILON * seen
     assert len(truth) > 10_000
     assert beyond <= DELTA * len(truth)
+
+
+def test_flows_that_collide_in_one_row_do_not_collide_in_another_more_often_than_by_chance() -> None:
+    """What the bound's exponent stands on; CRCs as hashes would fail here."""
+    same = [0] * DEPTH
+    met = 0
+    by_first: dict[int, tuple[int, ...]] = {}
+    for i in range(60_000):
+        cells = cells_of(i.to_bytes(FLOW_KEY_BYTES, "big"))
+        other = by_first.setdefault(cells[0], cells)
+        if other is not cells:
+            met += 1
+            for row in range(1, DEPTH):
+                same[row] += cells[row] == other[row]
+    expected = met / WIDTH
+    assert all(abs(same[row] - expected) < 5 * expected**0.5 for row in range(1, DEPTH))
 
 
 def test_collisions_do_occur_so_the_bound_is_not_met_by_exact_counting() -> None:

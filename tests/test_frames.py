@@ -5,7 +5,7 @@ import struct
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scapy.layers.inet import ICMP, IP, UDP
+from scapy.layers.inet import ICMP, IP, UDP, IPOption
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Raw
 
@@ -28,8 +28,14 @@ def folded(data: bytes) -> int:
 
 
 def udp_frame(payload: bytes, source_port: int = 5000, destination_port: int = 0xE300) -> bytes:
-    body = frames.udp_body(IP_A, IP_B, source_port, destination_port, payload)
-    return frames.ipv4_frame(ETHERNET, IP_A, IP_B, frames.PROTOCOL_UDP, 7, body)
+    return frames.udp_frame(ETHERNET, IP_A, IP_B, source_port, destination_port, 7, payload)
+
+
+def read_udp(frame: bytes) -> tuple[int, int, bytes]:
+    _, protocol, start, end = frames.parse_ipv4(frame)
+    if protocol != frames.PROTOCOL_UDP:
+        raise WireError(f"protocol {protocol}")
+    return frames.parse_udp(frame, start, end)
 
 
 @given(st.binary(max_size=200))
@@ -48,9 +54,9 @@ def test_scapy_builds_the_same_udp_frame(payload: bytes, source_port: int, desti
 
 @given(st.binary(max_size=1500))
 def test_a_udp_frame_is_read_back(payload: bytes) -> None:
-    packet = frames.parse_ipv4(udp_frame(payload))
-    assert (packet.source, packet.destination, packet.ttl) == (IP_A, IP_B, 64)
-    assert frames.parse_udp(packet) == (5000, 0xE300, payload)
+    frame = udp_frame(payload)
+    assert frames.parse_ipv4(frame) == (IP_A, frames.PROTOCOL_UDP, 34, len(frame))
+    assert read_udp(frame) == (5000, 0xE300, payload)
 
 
 @given(st.binary(min_size=1, max_size=300), st.data())
@@ -59,26 +65,33 @@ def test_one_flipped_bit_is_noticed(payload: bytes, data: st.DataObject) -> None
     at = data.draw(st.integers(frames.ETHERNET_BYTES, len(frame) - 1))
     frame[at] ^= 1 << data.draw(st.integers(0, 7))
     with pytest.raises(WireError):
-        packet = frames.parse_ipv4(bytes(frame))
-        if packet.protocol != frames.PROTOCOL_UDP:
-            raise WireError("another protocol")
-        frames.parse_udp(packet)
+        read_udp(bytes(frame))
 
 
 def test_a_checksum_of_zero_means_none_was_sent() -> None:
     frame = bytearray(udp_frame(b"abc"))
     frame[40:42] = b"\0\0"
-    assert frames.parse_udp(frames.parse_ipv4(bytes(frame)))[2] == b"abc"
+    assert read_udp(bytes(frame))[2] == b"abc"
 
 
 def test_padding_behind_the_packet_is_cut_off() -> None:
-    assert frames.parse_udp(frames.parse_ipv4(udp_frame(b"x") + bytes(17)))[2] == b"x"
+    assert read_udp(udp_frame(b"x") + bytes(17))[2] == b"x"
 
 
 @pytest.mark.parametrize("length", range(43))
 def test_a_truncated_frame_is_refused(length: int) -> None:
     with pytest.raises(WireError):
-        frames.parse_udp(frames.parse_ipv4(udp_frame(b"hello")[:length]))
+        read_udp(udp_frame(b"hello")[:length])
+
+
+@given(st.binary(max_size=300))
+def test_a_datagram_behind_ip_options_is_read_and_checked(payload: bytes) -> None:
+    built = bytes(Ether() / IP(src="10.1.254.1", dst="10.1.1.11", options=[IPOption(b"\x01\x01\x01\x00")])
+                  / UDP(sport=5000, dport=7) / Raw(payload))
+    assert read_udp(built) == (5000, 7, payload)
+    broken = built[:44] + bytes((built[44] ^ 1,)) + built[45:]  # its checksum
+    with pytest.raises(WireError, match="checksum"):
+        read_udp(broken)
 
 
 def test_a_fragment_is_refused() -> None:
@@ -107,5 +120,6 @@ def test_scapy_builds_the_same_arp_request() -> None:
 
 def test_an_echo_reply_is_what_scapy_expects() -> None:
     request = bytes(Ether() / IP(src="10.1.254.1", dst="10.1.1.11") / ICMP(id=3, seq=9) / Raw(b"ping of odd size!"))
-    body = frames.icmp_echo_reply(frames.parse_ipv4(request))
+    _, _, start, end = frames.parse_ipv4(request)
+    body = frames.icmp_echo_reply(request[start:end])
     assert body == bytes(ICMP(type=0, id=3, seq=9) / Raw(b"ping of odd size!"))

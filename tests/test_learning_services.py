@@ -93,6 +93,10 @@ def test_knn_breaks_ties_by_place_then_by_name() -> None:
     points, labels = [[1.0], [-1.0], [1.0], [-1.0]], ["b", "a", "a", "b"]
     assert Knn(points, labels, k=1).answer(Record("x", values=(0.0,)), STATE, 0.0) == "b"
     assert Knn(points, labels, k=3).answer(Record("x", values=(0.0,)), STATE, 0.0) == "a"
+    many = [[1.0 if i % 2 else -1.0] for i in range(200)]
+    first = ["b"] * 26 + ["a"] * 174
+    assert Knn(many, first, k=51).answer(Record("x", values=(0.0,)), STATE, 0.0) == "b"
+    assert Knn(many, first, k=52).answer(Record("x", values=(0.0,)), STATE, 0.0) == "a"
     assert Knn(points, labels, k=4).answer(Record("x", values=(0.0,)), STATE, 0.0) == "a"
 
 

@@ -11,7 +11,7 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP
 
 from microservices.errors import ServiceError
 from microservices.natv4 import Dir24, Natv4, benchmark_mappings
-from microservices.nfv_workload import NfvWorkload
+from microservices.nfv_workload import NfvWorkload, inner_packet
 from microservices.service import Output, Request
 from microservices.state import State
 
@@ -73,6 +73,14 @@ def _only(outside: str, inside: str, packet: bytes) -> bytes:
     nat = Natv4(table=[(f"{outside}/32", f"{inside}/32")])
     (output,) = nat.handle(Request(packet), State())
     return output.payload
+
+
+def test_a_udp_checksum_that_comes_out_as_0_is_sent_as_all_ones() -> None:
+    source, outside, inside = bytes((192, 0, 2, 7)), bytes((198, 51, 100, 9)), bytes((10, 1, 1, 1))
+    data = next(d for d in (i.to_bytes(2, "big") for i in range(65536))
+                if inner_packet(source, inside, 17, 1, 2, d)[26:28] == b"\xff\xff")
+    out = _only("198.51.100.9", "10.1.1.1", inner_packet(source, outside, 17, 1, 2, data))
+    assert out == inner_packet(source, inside, 17, 1, 2, data)
 
 
 def test_udp_without_a_checksum_keeps_none_and_fragments_keep_their_data() -> None:

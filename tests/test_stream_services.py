@@ -155,6 +155,32 @@ def test_the_ranking_follows_scores_down_and_up_and_takes_an_upstream_count() ->
     assert answer(ranker, state, "a", results={"count": 9}) == [["a", 9.0], ["c", 3.0]]
 
 
+def test_a_count_that_is_no_number_is_an_error_and_not_ranked() -> None:
+    ranker = TopRanker()
+    state = ranker.new_state()
+    for count in (float("nan"), float("inf")):
+        with pytest.raises(ServiceError, match="must be finite"):
+            answer(ranker, state, "a", 1.0, results={"count": count})
+    assert len(state.hashtables["score"]) == 0
+
+
+def test_the_quicksort_sorts_no_more_than_it_must() -> None:
+    comparisons = 0
+
+    class Counted(float):
+        def __lt__(self, other) -> bool:
+            nonlocal comparisons
+            comparisons += 1
+            return float.__lt__(self, other)
+
+    draw = Random(4)
+    items = [(Counted(draw.random()), "") for _ in range(5000)]
+    sort_first(items, 10)
+    partial, comparisons = comparisons, 0
+    sort_first(draw.sample(items, 5000), 5000)
+    assert 5000 < partial < comparisons / 3
+
+
 def test_sorting_thousands_of_equal_or_ordered_scores_is_not_quadratic() -> None:
     for items in ([(1.0, "x")] * 20_000, [(float(i), "x") for i in range(20_000)]):
         sort_first(items, 10)

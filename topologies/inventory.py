@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import msgspec
-
 from topologies import addressing as at
 from topologies.catalog import BEEFY
 from topologies.cluster import Cluster, Rack, Server
@@ -140,13 +138,19 @@ class Inventory:
                 return link
         raise TopologyError(f"{smartnic!r} is not a SmartNIC of {self.cluster}")
 
+    # Stock Mininet reads this module with the system's Python, which has no msgspec; so it is imported where needed.
+
     def to_json(self) -> bytes:
+        import msgspec
+
         shown = {name: getattr(self, name) for name in ("cluster", "nodes", "switches", "ports", "pcie")}
         return msgspec.json.format(msgspec.json.encode(shown), indent=1)
 
     @classmethod
     def from_json(cls, data: bytes) -> Inventory:
         """Read what `to_json` wrote; raises TopologyError if it is something else."""
+        import msgspec
+
         try:
             raw = msgspec.json.decode(data, type=_Stored)
         except msgspec.MsgspecError as error:
@@ -154,7 +158,8 @@ class Inventory:
         return cls(raw.cluster, raw.nodes, raw.switches, raw.ports, raw.pcie)
 
 
-class _Stored(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class _Stored:
     cluster: str
     nodes: tuple[NodeEntry, ...]
     switches: tuple[SwitchEntry, ...]

@@ -12,13 +12,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-if __name__ != "topologies.mininet_topo":  # `mn --custom` executes this file alone, from anywhere
-    sys.path.insert(0, str(Path(__file__ if "__file__" in globals() else "topologies/x").resolve().parent.parent))
+# `mn --custom` executes this file's text with no package and no __file__ around it; its code still knows its name.
+_HERE = sys._getframe().f_code.co_filename
+if "topologies" not in sys.modules:
+    sys.path.insert(0, str(Path(_HERE).resolve().parent.parent))
 
-from mininet.topo import Topo
+from mininet.topo import Topo  # noqa: E402
 
-from topologies.catalog import cluster_named
-from topologies.inventory import Inventory, inventory_of, switch_links
+from topologies.catalog import cluster_named  # noqa: E402
+from topologies.inventory import Inventory, inventory_of, switch_links  # noqa: E402
 
 
 class E3Topo(Topo):

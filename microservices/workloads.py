@@ -1,0 +1,36 @@
+"""The workload of each application, and of each microservice alone, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from microservices.errors import ServiceError
+from microservices.natv4 import benchmark_mappings
+from microservices.nfv_workload import NfvWorkload
+from microservices.record_workload import RecordWorkload
+from microservices.workload import Workload
+
+_NFV: Mapping[str, Callable[[], dict[str, Any]]] = {
+    "nfv-fin": dict,
+    "nfv-din": lambda: {"encrypted": False, "mappings": benchmark_mappings()},
+    "nfv-ifid": lambda: {"inspected": False, "mappings": benchmark_mappings()},
+    "ddos": lambda: {"encrypted": False, "inspected": False},
+    "flow_monitor": lambda: {"encrypted": False, "inspected": False},
+    "ipsec": lambda: {"inspected": False},
+    "natv4": lambda: {"encrypted": False, "inspected": False, "mappings": benchmark_mappings()},
+    "nids": lambda: {"encrypted": False},
+}
+
+
+def workload_named(application: str, seed: int = 1, size_bytes: int = 512, **options: Any) -> Workload:
+    """Return the workload of an application that `application_named` knows, with options of its class.
+
+    Raises ServiceError if there is none or if it does not know an option.
+    """
+    try:
+        if application in _NFV:
+            return NfvWorkload(seed, size_bytes, **{**_NFV[application](), **options})
+        return RecordWorkload(application, seed, size_bytes, **options)
+    except TypeError as error:
+        raise ServiceError(f"workload of {application!r} with options {sorted(options)}: {error}") from error

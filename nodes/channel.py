@@ -1,0 +1,251 @@
+"""A lossless, ordered, flow-controlled channel over datagrams that may be lost, doubled, or overtaken.
+
+The two ends are pure state machines; `transport.py` gives them addresses and timers.
+
+    sender    offer -> [waiting] -> (credit) -> [in flight] -> acknowledged
+    receiver  [ahead of order] -> delivered in order -> consumed (gives credit)
+
+Numbering, cumulative and selective acknowledgement and the retransmission timer follow TCP (RFC 9293, 2018,
+6298); credit is a window edge, as in HTTP/2 (RFC 9113) but counted in messages. Time is emulated seconds.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, replace
+
+from nodes.messages import KIND_PROBE, KIND_REPLY_PROBE, TO_CLIENT_KINDS, AckEntry, ChannelId, DataMessage
+
+BITMAP_BITS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelOptions:
+    """Ours: the paper says "lossless" and "flow-controlled" and gives no numbers.
+
+    `window` is the most messages that a receiver holds unconsumed; `backlog` how many may wait for credit before
+    the sender's microservice is stopped. A retransmission waits for the measured round trip and its variation,
+    within `least_rto_s` and `most_rto_s`; `first_rto_s` before anything was measured.
+    """
+
+    window: int = 64
+    backlog: int = 32
+    first_rto_s: float = 1.0
+    least_rto_s: float = 0.25
+    most_rto_s: float = 4.0
+    ack_delay_s: float = 0.02
+    ack_every: int = 16
+
+
+@dataclass(slots=True)
+class _InFlight:
+    message: DataMessage
+    sent_at: float
+    tries: int = 1
+    passed_over: int = 0  # acknowledgements that named later messages but not this one
+
+
+class Sender:
+    """The sending end of `channel`, starting session `session` with sequence 0."""
+
+    __slots__ = ("_backoff", "_edge", "_in_flight", "_next", "_options", "_peer_boot", "_rtt", "_rtt_variation",
+                 "_waiting", "channel", "probed_at", "quiet_since", "resent", "session")
+
+    def __init__(self, channel: ChannelId, session: int, options: ChannelOptions, now: float) -> None:
+        self.channel = channel
+        self.session = session
+        self._options = options
+        self._next = 0  # sequence of the next new message
+        self._edge = options.window  # what a receiver that has said nothing yet is sure to take
+        self._waiting: deque[DataMessage] = deque()
+        self._in_flight: dict[int, _InFlight] = {}  # in order of sequence
+        self._peer_boot: int | None = None
+        self._rtt: float | None = None
+        self._rtt_variation = 0.0
+        self._backoff = 1.0
+        self.resent = 0
+        self.probed_at = now
+        self.quiet_since = now  # since when nothing was heard of the receiver
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything offered has been acknowledged."""
+        return not self._in_flight and not self._waiting
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more may be offered without stretching the backlog; who offers should stop while it has not."""
+        return len(self._waiting) < self._options.backlog
+
+    def offer(self, message: DataMessage, now: float, out: list[DataMessage]) -> None:
+        """Take a message for delivery; what may be sent at once is appended to `out`."""
+        if self.idle:
+            self.quiet_since = now
+        self._waiting.append(message)
+        self._pump(now, out)
+
+    def acknowledged(self, boot: int, entry: AckEntry, now: float, out: list[DataMessage]) -> None:
+        """Take an acknowledgement; a receiver that has lost its state gets everything it owes again."""
+        if entry.session != self.session:
+            return
+        if self._peer_boot is not None and boot != self._peer_boot:
+            self._peer_boot = boot
+            self._restart(now, out)
+            return
+        self._peer_boot = boot
+        self.quiet_since = now
+        newest = -1
+        for sequence in [s for s in self._in_flight if s < entry.expected or _has(entry, s)]:
+            sent = self._in_flight.pop(sequence)
+            newest = max(newest, sequence)
+            if sent.tries == 1:  # Karn: a repeated message's answer may be to either
+                self._measured(now - sent.sent_at)
+        if newest >= 0:
+            self._backoff = 1.0
+        self._edge = max(self._edge, entry.edge)
+        self._resend_overtaken(entry, now, out)
+        self._pump(now, out)
+
+    def due(self) -> float | None:
+        """Return when `tick` has something to do, None while there is nothing."""
+        if self._in_flight:
+            return next(iter(self._in_flight.values())).sent_at + self._timeout()
+        return self.probed_at + self._timeout() if self._waiting else None
+
+    def tick(self, now: float, out: list[DataMessage]) -> None:
+        """Send again what is overdue; ask for credit when waiting for it and nothing is in flight."""
+        due = self.due()
+        if due is None or now < due:
+            return
+        if self._in_flight:
+            timeout = self._timeout()
+            for sent in self._in_flight.values():
+                if now - sent.sent_at >= timeout:
+                    self._resend(sent, now, out)
+        else:
+            self.probed_at = now
+            first = self._waiting[0]
+            kind = KIND_REPLY_PROBE if first.kind in TO_CLIENT_KINDS else KIND_PROBE
+            out.append(replace(first, kind=kind, payload=b"", session=self.session, sequence=self._next))
+        self._backoff = min(self._backoff * 2, 64.0)
+
+    def _pump(self, now: float, out: list[DataMessage]) -> None:
+        while self._waiting and self._next < self._edge:
+            message = replace(self._waiting.popleft(), session=self.session, sequence=self._next)
+            self._in_flight[self._next] = _InFlight(message, now)
+            self._next += 1
+            out.append(message)
+        if self._waiting and not self._in_flight:
+            self.probed_at = max(self.probed_at, now)
+
+    def _resend(self, sent: _InFlight, now: float, out: list[DataMessage]) -> None:
+        sent.sent_at = now
+        sent.tries += 1
+        sent.passed_over = 0
+        self.resent += 1
+        out.append(sent.message)
+
+    def _resend_overtaken(self, entry: AckEntry, now: float, out: list[DataMessage]) -> None:
+        if not entry.bitmap:
+            return
+        last = entry.expected + entry.bitmap.bit_length()
+        for sequence, sent in self._in_flight.items():
+            if sequence >= last:
+                break
+            sent.passed_over += 1
+            if sent.passed_over >= 3 and sent.tries == 1:
+                self._resend(sent, now, out)
+
+    def _restart(self, now: float, out: list[DataMessage]) -> None:
+        """Begin a new session with everything that was not acknowledged."""
+        self.session = self.session + 1 & 0xFFFFFFFF
+        self._waiting.extendleft([sent.message for sent in self._in_flight.values()][::-1])
+        self._in_flight.clear()
+        self._next = 0
+        self._edge = self._options.window
+        self._backoff = 1.0
+        self._pump(now, out)
+
+    def _measured(self, rtt: float) -> None:
+        if self._rtt is None:
+            self._rtt, self._rtt_variation = rtt, rtt / 2
+        else:
+            self._rtt_variation += (abs(self._rtt - rtt) - self._rtt_variation) / 4
+            self._rtt += (rtt - self._rtt) / 8
+
+    def _timeout(self) -> float:
+        options = self._options
+        measured = options.first_rto_s if self._rtt is None else self._rtt + 4 * self._rtt_variation
+        return min(options.most_rto_s, max(options.least_rto_s, measured) * self._backoff)
+
+
+class Receiver:
+    """The receiving end of one channel: puts messages in order, once each, and says what it has."""
+
+    __slots__ = ("_ahead", "_consumed", "_expected", "_options", "channel", "doubled", "refused", "session")
+
+    def __init__(self, channel: ChannelId, options: ChannelOptions) -> None:
+        self.channel = channel
+        self.session = -1
+        self._options = options
+        self._begin()
+        self.doubled = self.refused = 0
+
+    def _begin(self) -> None:
+        self._expected = 0  # the next sequence to deliver
+        self._consumed = 0
+        self._ahead: dict[int, DataMessage] = {}
+
+    def receive(self, message: DataMessage) -> list[DataMessage]:
+        """Take a message and return those that are now in order, each for the first and only time."""
+        if message.session != self.session:
+            if message.session < self.session:
+                return []  # from before the sender's restart
+            self.session = message.session
+            self._begin()
+        sequence = message.sequence
+        if sequence < self._expected or sequence in self._ahead:
+            self.doubled += 1
+            return []
+        if sequence >= self._edge:
+            self.refused += 1  # beyond the credit that it has
+            return []
+        if sequence > self._expected:
+            self._ahead[sequence] = message
+            return []
+        ready = [message]
+        self._expected += 1
+        while self._expected in self._ahead:
+            ready.append(self._ahead.pop(self._expected))
+            self._expected += 1
+        return ready
+
+    def consumed(self) -> bool:
+        """Note that a delivered message was taken by its microservice; return whether to tell the sender soon.
+
+        Soon is when the sender may be short of credit: half of the window has been used up since it was told.
+        """
+        self._consumed += 1
+        return self._consumed % max(1, self._options.window // 2) == 0
+
+    @property
+    def in_order(self) -> bool:
+        """Whether nothing is missing before what has arrived."""
+        return not self._ahead
+
+    @property
+    def _edge(self) -> int:
+        return self._consumed + self._options.window
+
+    def acknowledgement(self) -> AckEntry:
+        bitmap = 0
+        for sequence in self._ahead:
+            bit = sequence - self._expected - 1
+            if bit < BITMAP_BITS:
+                bitmap |= 1 << bit
+        return AckEntry(self.channel, max(self.session, 0), self._expected, bitmap, self._edge)
+
+
+def _has(entry: AckEntry, sequence: int) -> bool:
+    bit = sequence - entry.expected - 1
+    return 0 <= bit < BITMAP_BITS and bool(entry.bitmap >> bit & 1)

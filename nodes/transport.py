@@ -1,0 +1,163 @@
+"""All channels of one node: finds the channel of each datagram, bundles acknowledgements, keeps the timers.
+
+Pure: datagrams come in with their source and leave tagged with their destination; `now` is emulated seconds.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from nodes.channel import ChannelOptions, Receiver, Sender
+from nodes.messages import CLIENT_BIT, MAX_ACK_ENTRIES, PROBE_KINDS, AckEntry, AckMessage, ChannelId, DataMessage
+
+CLIENT_GIVE_UP_S = 30.0  # ours: a client that says nothing for so long has gone, and its replies with it
+TIMER_GRAIN_S = 0.005
+
+
+class Address(NamedTuple):
+    """Where a datagram goes: an IPv4 address of 4 bytes and a UDP port."""
+
+    ip: bytes
+    port: int
+
+
+class Send(NamedTuple):
+    """A datagram that leaves this node."""
+
+    ip: bytes
+    port: int
+    data: bytes
+
+
+Sends = list[Send]
+
+
+class Transport:
+    """The channels that begin or end here. `boot` must differ from that of any earlier run of this node, and grow."""
+
+    def __init__(self, boot: int, options: ChannelOptions | None = None) -> None:
+        self.boot = boot & 0x7FFFFFFF
+        self.options = options or ChannelOptions()
+        self._senders: dict[ChannelId, Sender] = {}
+        self._addresses: dict[ChannelId, Address] = {}
+        self._receivers: dict[ChannelId, Receiver] = {}
+        self._sources: dict[ChannelId, Address] = {}
+        self._busy: set[ChannelId] = set()  # senders with something in flight or waiting
+        self._owed: dict[Address, dict[ChannelId, int]] = {}  # acknowledgements, and how many messages each covers
+        self._owed_at: float | None = None  # when the oldest of them must leave
+        self._timers_at = 0.0
+        self.gave_up = 0
+
+    def offer(self, message: DataMessage, to: Address, now: float, out: Sends) -> None:
+        """Send `message` on its channel, in order and once, to whoever stands at `to`."""
+        channel = message.channel
+        sender = self._senders.get(channel)
+        if sender is None:
+            sender = self._senders[channel] = Sender(channel, self.boot, self.options, now)
+        self._addresses[channel] = to
+        self._busy.add(channel)
+        leaving: list[DataMessage] = []
+        sender.offer(message, now, leaving)
+        for one in leaving:
+            out.append(Send(to.ip, to.port, one.encode()))
+
+    def has_room(self, channel: ChannelId) -> bool:
+        """Whether who feeds `channel` may go on."""
+        sender = self._senders.get(channel)
+        return sender is None or sender.has_room
+
+    def receive(self, source: Address, message: DataMessage, now: float, out: Sends) -> list[DataMessage]:
+        """Take a data message or probe from `source`; return what is now in order, each for the first time."""
+        channel = message.channel
+        receiver = self._receivers.get(channel)
+        if receiver is None:
+            receiver = self._receivers[channel] = Receiver(channel, self.options)
+        self._sources[channel] = source
+        if message.kind in PROBE_KINDS:
+            if message.session >= receiver.session:
+                self._owe(source, channel, now, at_once=True)
+                self._send_owed(source, out)
+            return []
+        ready = receiver.receive(message)
+        covered = self._owe(source, channel, now, at_once=not ready or not receiver.in_order)
+        if covered >= self.options.ack_every:
+            self._send_owed(source, out)
+        return ready
+
+    def consumed(self, channel: ChannelId, now: float) -> None:
+        """Note that a delivered message of `channel` was taken, which gives its sender credit."""
+        if self._receivers[channel].consumed():
+            self._owe(self._sources[channel], channel, now, at_once=True)
+
+    def acknowledge(self, message: AckMessage, now: float, out: Sends) -> None:
+        """Take acknowledgements of channels that begin here."""
+        for entry in message.entries:
+            sender = self._senders.get(entry.channel)
+            if sender is None:
+                continue
+            leaving: list[DataMessage] = []
+            sender.acknowledged(message.boot, entry, now, leaving)
+            self._leave(entry.channel, leaving, out)
+            if sender.idle:
+                self._busy.discard(entry.channel)
+
+    def tick(self, now: float, out: Sends) -> None:
+        """Do what is due: acknowledgements that have waited long enough, and messages to repeat."""
+        if self._owed_at is not None and now >= self._owed_at:
+            for address in list(self._owed):
+                self._send_owed(address, out)
+            self._owed_at = None
+        if now < self._timers_at:
+            return
+        self._timers_at = now + TIMER_GRAIN_S
+        for channel in list(self._busy):
+            sender = self._senders[channel]
+            if channel.receiver & CLIENT_BIT and now - sender.quiet_since > CLIENT_GIVE_UP_S:
+                self.gave_up += 1
+                self._busy.discard(channel)
+                del self._senders[channel], self._addresses[channel]
+                continue
+            leaving: list[DataMessage] = []
+            sender.tick(now, leaving)
+            self._leave(channel, leaving, out)
+
+    def due(self) -> float | None:
+        """Return when `tick` has something to do; None while nothing is under way."""
+        times = [max(t, self._timers_at) for c in self._busy if (t := self._senders[c].due()) is not None]
+        if self._owed_at is not None:
+            times.append(self._owed_at)
+        return min(times) if times else None
+
+    @property
+    def idle(self) -> bool:
+        """Whether all that was offered has been acknowledged and nothing is owed."""
+        return not self._busy and not self._owed
+
+    def counters(self) -> dict[str, int]:
+        """Return totals over all channels."""
+        return {"channel_resent": sum(s.resent for s in self._senders.values()),
+                "channel_doubled": sum(r.doubled for r in self._receivers.values()),
+                "channel_beyond_credit": sum(r.refused for r in self._receivers.values()),
+                "channel_clients_gone": self.gave_up}
+
+    def _leave(self, channel: ChannelId, leaving: list[DataMessage], out: Sends) -> None:
+        if leaving:
+            to = self._addresses[channel]
+            for one in leaving:
+                out.append(Send(to.ip, to.port, one.encode()))
+
+    def _owe(self, address: Address, channel: ChannelId, now: float, at_once: bool) -> int:
+        owed = self._owed.setdefault(address, {})
+        owed[channel] = owed.get(channel, 0) + 1
+        due = now if at_once else now + self.options.ack_delay_s
+        self._owed_at = due if self._owed_at is None else min(self._owed_at, due)
+        return sum(owed.values()) if len(owed) > 1 else owed[channel]
+
+    def _send_owed(self, address: Address, out: Sends) -> None:
+        channels = list(self._owed.pop(address, ()))
+        for start in range(0, len(channels), MAX_ACK_ENTRIES):
+            entries: tuple[AckEntry, ...] = tuple(
+                self._receivers[c].acknowledgement() for c in channels[start:start + MAX_ACK_ENTRIES])
+            out.append(Send(address.ip, address.port, AckMessage(self.boot, entries).encode()))
+
+
