@@ -95,7 +95,8 @@ def demo(cluster: ClusterArgument = "type1x3",
 
 @app.command("cli")
 def cli_command(cluster: ClusterArgument = "type1x3",
-                clients: Annotated[int, typer.Option(help="Client nodes, 1 to 64.")] = 1, speed: Speed = "unpaced", datapath: Datapath = "netdev") -> None:
+                clients: Annotated[int, typer.Option(help="Client nodes, 1 to 64.")] = 1,
+                speed: Speed = "unpaced", datapath: Datapath = "netdev") -> None:
     """Bring a rack up with NFV-FIN on it, and type at Mininet's CLI with E3's verbs."""
     from experiments.interactive import run_interactive
 
