@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -64,8 +65,9 @@ def demo(cluster: ClusterArgument = "type1x3",
          clients: Annotated[int, typer.Option(help="Client nodes, 1 to 64.")] = 1,
          where: Annotated[str, typer.Option(help="Where instances run: smartnic, host, or mixed.")] = "mixed",
          size: Annotated[int, typer.Option(help="Bytes per request, 64 to 8,000.")] = 512,
-         seed: int = 1, keep_captures: bool = False, speed: Speed = "unpaced", datapath: Datapath = "netdev",
-         json: Json = False) -> None:
+         seed: Annotated[int, typer.Option(help="What the requests' contents are drawn from.")] = 1,
+         keep_captures: Annotated[bool, typer.Option(help="Keep them even if all is well.")] = False,
+         speed: Speed = "unpaced", datapath: Datapath = "netdev", json: Json = False) -> None:
     """Bring a rack up, run NFV-FIN on it, and prove from captured packets how they were routed."""
     from experiments.demo import DemoOptions, run_demo
 
@@ -93,7 +95,8 @@ def demo(cluster: ClusterArgument = "type1x3",
 
 @app.command("cli")
 def cli_command(cluster: ClusterArgument = "type1x3",
-                clients: Annotated[int, typer.Option(help="Client nodes, 1 to 64.")] = 1, speed: Speed = "unpaced", datapath: Datapath = "netdev") -> None:
+                clients: Annotated[int, typer.Option(help="Client nodes, 1 to 64.")] = 1,
+                speed: Speed = "unpaced", datapath: Datapath = "netdev") -> None:
     """Bring a rack up with NFV-FIN on it, and type at Mininet's CLI with E3's verbs."""
     from experiments.interactive import run_interactive
 
@@ -151,6 +154,23 @@ def list_command(json: Json = False) -> None:
         table("Clusters of the paper", ("name", "where"), PAPER_CLUSTERS.items())
 
     emit(content, json, show)
+
+
+@app.command()
+def draw(cluster: ClusterArgument = "type1x3",
+         output: Annotated[Path | None, typer.Option("--output", "-o", help="A .svg, .png or .pdf file.")] = None,
+         clients: Annotated[int, typer.Option(help="Client nodes per rack.")] = 1, json: Json = False) -> None:
+    """Draw a cluster: servers, SmartNICs, switches, links, addresses. Without -o: CLUSTER.svg in this directory."""
+    from experiments.cluster_picture import picture_of
+    from experiments.plot import save_picture
+    from topologies.catalog import cluster_named
+    from topologies.inventory import inventory_of
+
+    picture = picture_of(inventory_of(cluster_named(cluster, clients=clients)))
+    path = output or Path(re.sub(r"[^a-z0-9+]", "-", cluster.lower()) + ".svg")
+    save_picture(picture, path)
+    content = {"file": str(path), "title": picture.title, "abridged": list(picture.abridged)}
+    emit(content, json, lambda: print("\n".join([f"{picture.title}, in {path}", *picture.abridged])))
 
 
 @app.command()
