@@ -64,13 +64,16 @@ def demo(cluster: ClusterArgument = "type1x3",
          clients: Annotated[int, typer.Option(help="Client nodes, 1 to 64.")] = 1,
          where: Annotated[str, typer.Option(help="Where instances run: smartnic, host, or mixed.")] = "mixed",
          size: Annotated[int, typer.Option(help="Bytes per request, 64 to 8,000.")] = 512,
+         app_: Annotated[str, typer.Option("--app", help="The application: a name (see apps) or a file of yours.")]
+         = "nfv-fin",
+         payloads: Annotated[str, typer.Option(help="A file with a request on each line, sent in turn.")] = "",
          seed: int = 1, keep_captures: bool = False, speed: Speed = "unpaced", datapath: Datapath = "netdev",
          json: Json = False) -> None:
-    """Bring a rack up, run NFV-FIN on it, and prove from captured packets how they were routed."""
+    """Bring a rack up, run an application on it, and prove from captured packets how they were routed."""
     from experiments.demo import DemoOptions, run_demo
 
     result = run_demo(DemoOptions(cluster, requests, clients, where, seed, size, keep_captures=keep_captures,
-                                  speed=speed, datapath=datapath), say)
+                                  speed=speed, datapath=datapath, app=app_, payloads=payloads), say)
 
     def show() -> None:
         table("Requests", ("client", "sent", "answered", "lost", "duplicated", "wrong", "requests/s",
@@ -84,6 +87,9 @@ def demo(cluster: ClusterArgument = "type1x3",
         for where_, dropped in {**result.switch_drops, **result.node_drops}.items():
             if dropped:
                 say(f"dropped at {where_}: {dropped}")
+        for complaint in [c for r in result.clients.values() for c in r.complaints][:5]:
+            say(complaint)
+        say(f"{result.application}; checked: {result.checked}")
         say(f"host links: {result.teaming}; speed: {speed}; result in {result.directory}")
         say("all is well" if result.holds else "NOT as it should be: see above")
 
@@ -92,7 +98,8 @@ def demo(cluster: ClusterArgument = "type1x3",
 
 
 @app.command("cli")
-def cli_command(cluster: ClusterArgument = "type1x3", clients: Annotated[int, typer.Option(help="Client nodes, 1 to 64.")] = 1,
+def cli_command(cluster: ClusterArgument = "type1x3",
+                clients: Annotated[int, typer.Option(help="Client nodes, 1 to 64.")] = 1,
                 speed: Speed = "unpaced", datapath: Datapath = "netdev") -> None:
     """Bring a rack up with NFV-FIN on it, and type at Mininet's CLI with E3's verbs."""
     from experiments.interactive import run_interactive

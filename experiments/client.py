@@ -20,7 +20,9 @@ import msgspec
 
 from experiments.errors import ExperimentError
 from experiments.latencies import Latencies, summary_of
+from experiments.payload_workload import PayloadWorkload
 from microservices.routing import Router
+from microservices.workload import Workload
 from microservices.workloads import workload_named
 from nodes import messages
 from nodes.agent import SO_RCVBUFFORCE, SOCKET_BUFFER_BYTES
@@ -42,6 +44,8 @@ class ClientConfig(msgspec.Struct, frozen=True):
     """What a client does: `requests` in all (0: until SIGTERM), over `flows` ports, each with `window` outstanding.
 
     A request without a reply after `timeout_s` is lost. `client_number` keeps request ids apart between clients.
+    `payloads`, if there are any, are sent in turn in place of what `workload` makes; `direct` then holds every reply
+    against a direct evaluation of the application, for which flows and window must be 1.
     """
 
     ip: str
@@ -55,6 +59,8 @@ class ClientConfig(msgspec.Struct, frozen=True):
     seed: int = 1
     timeout_s: float = 10.0
     options: dict[str, Any] = {}
+    payloads: tuple[bytes, ...] = ()
+    direct: bool = False
 
 
 class ClientResult(msgspec.Struct, frozen=True):
@@ -112,13 +118,22 @@ class _Flow:
         sends.clear()
 
 
+def _workload(told: ClientConfig) -> Workload:
+    if not told.payloads:
+        return workload_named(told.workload, told.seed, told.payload_bytes, **told.options)
+    if told.direct and (told.flows, told.window) != (1, 1):
+        raise ExperimentError(f"{told.flows} flows with {told.window} outstanding against a direct evaluation; it "
+                              "needs 1 and 1")
+    return PayloadWorkload(told.payloads, told.deployment.application() if told.direct else None)
+
+
 class _Client:
     def __init__(self, told: ClientConfig) -> None:
         if told.requests < 0 or not 1 <= told.flows <= MAX_FLOWS or told.window < 1:
             raise ExperimentError(f"{told.requests} requests over {told.flows} flows with {told.window} outstanding: "
                                   f"the least are 0, 1 and 1, and {MAX_FLOWS} flows the most")
         self.told = told
-        self.workload = workload_named(told.workload, told.seed, told.payload_bytes, **told.options)
+        self.workload = _workload(told)
         self._payloads = self.workload.requests()
         self._router = Router(told.deployment.application())
         self._nodes = {place.number: Address(IPv4Address(place.ip).packed, DATA_PORT)
@@ -235,7 +250,11 @@ class _Client:
         if sender is not flow:
             self._count("wrong", message.request_id, "the reply came to another port than the request left from")
         elif message.kind != KIND_REPLY:
-            self._count("errors", message.request_id, message.payload.decode(errors="replace"))
+            error = self.workload.check_error(payload, message.payload.decode(errors="replace"))
+            if error is None:
+                self._counts["answered"] += 1
+            else:
+                self._count("errors", message.request_id, error)
         elif (complaint := self.workload.check_reply(payload, message.payload)) is not None:
             self._count("wrong", message.request_id, complaint)
         else:
