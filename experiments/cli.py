@@ -97,6 +97,41 @@ def demo(cluster: ClusterArgument = "type1x3",
     raise typer.Exit(0 if result.holds else 1)
 
 
+@app.command()
+def apps(name: Annotated[str, typer.Argument(help="One application: of Table 3, a microservice, or a file.")] = "",
+         output: Annotated[Path | None, typer.Option("--output", "-o", help="Draw it: a .svg, .png or .pdf file.")]
+         = None, json: Json = False) -> None:
+    """List Table 3's applications beside the paper's numbers, or show one and draw it as a graph."""
+    from experiments import application_views as views
+    from experiments.chosen_application import application_of
+    from experiments.errors import ExperimentError
+    from microservices.applications import APPLICATIONS
+
+    if not name:
+        if output is not None:
+            raise ExperimentError(f"which application is to be drawn in {output}? There are {', '.join(APPLICATIONS)}")
+        listed = views.content_of([application_of(each) for each in APPLICATIONS])
+        emit(listed, json, lambda: table("Applications (e3 apps NAME)", views.LIST_COLUMNS, views.list_rows(listed)))
+        return
+    application = application_of(name)
+    content = views.detail_of(application)
+    if output is not None:
+        from experiments.application_plot import draw_application
+
+        draw_application(application, output)
+        content["file"] = str(output)
+
+    def show() -> None:
+        table(f"{application.name}: {content['nodes']} nodes, {content['backups']} of them backups",
+              views.STAGE_COLUMNS, views.stage_rows(content))
+        table(f"Channels: fan-out {content['fan_out']['average']:.3g} on average, {content['fan_out']['maximum']} at "
+              "most", views.CHANNEL_COLUMNS, views.channel_rows(content))
+        if output is not None:
+            say(f"drawn in {output}")
+
+    emit(content, json, show)
+
+
 @app.command("cli")
 def cli_command(cluster: ClusterArgument = "type1x3",
                 clients: Annotated[int, typer.Option(help="Client nodes, 1 to 64.")] = 1,
