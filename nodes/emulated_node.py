@@ -106,6 +106,7 @@ class EmulatedLink:
 
 def build_network(inventory: Inventory) -> Mininet:
     """Make every node, switch object and link of `inventory`; raises NodeError. The caller is in the world."""
+    run_in(None, ["mnexec", "-n", "true"])  # Mininet itself would wait for ever for a shell that cannot start
     setLogLevel("error")
     Mininet.inited = True  # its own init would change limits of the whole machine
     classes = dict.fromkeys(("host", "smartnic", "client", "controller"), EmulatedNode)
