@@ -3,7 +3,8 @@
 A path is written as its stations in order: `c1 > s1n1 > s2n1 > c1`. In a port path a host stands with the NIC by
 which the packet reached it and, where it is another, the one by which it left (`s1n2+s1h+s1n1`), and the switches
 stand in between where there are several. `~` is a step that no switch sees, over PCIe inside one server; `|` starts
-another branch of a request that forked. Memory: the requests of two settling intervals, plus those unanswered.
+another branch of a request that forked. A message that its channel sent again is one step: its first whole way counts.
+Memory: the requests of two settling intervals, those unanswered, and the last 2 x REMEMBERED messages.
 """
 
 from __future__ import annotations
@@ -16,11 +17,15 @@ from nodes.messages import KIND_ERROR, KIND_REQUEST
 from topologies.inventory import NodeEntry
 
 MAX_SHAPES = 1000
+REMEMBERED = 1 << 17  # messages of closed requests, twice: a channel may send again what arrived long ago
 OTHER_SHAPES = "other paths"
 
 
 class Step(NamedTuple):
-    """A message's way through one switch: from what hangs on the port it came in by to what hangs on the other."""
+    """A message's way through one switch: from what hangs on the port it came in by to what hangs on the other.
+
+    `message` is the same for every copy that its channel sent from `source` to `destination`.
+    """
 
     time_ns: int
     identity: int
@@ -30,6 +35,7 @@ class Step(NamedTuple):
     source: NodeEntry
     destination: NodeEntry
     kind: int
+    message: int
 
 
 class Lost(NamedTuple):
@@ -56,6 +62,9 @@ class RequestPaths:
         self.requests = 0
         self.followed = 0
         self.errors = 0
+        self.repeated = 0
+        self._closed: set[int] = set()  # messages of requests that are done
+        self._closed_before: set[int] = set()
         self._switches = switches
         self._open: dict[int, _Request] = {}
         self._answered: list[int] = []
@@ -65,6 +74,9 @@ class RequestPaths:
         """Add one step of `request_id`, which `client_ip` asked for; steps may come slightly out of order."""
         request = self._open.get(request_id)
         if request is None:
+            if step.message in self._closed or step.message in self._closed_before:
+                self.repeated += step.came_from not in self._switches
+                return
             request = self._open[request_id] = _Request(client_ip)
         request.steps.append(step)
         if step.kind != KIND_REQUEST and step.destination.ip == client_ip and not request.answered:
@@ -88,6 +100,9 @@ class RequestPaths:
             steps = sorted(request.steps, key=lambda s: s.time_ns)
             self.requests += 1
             self.errors += any(s.kind == KIND_ERROR for s in steps)
+            if len(self._closed) >= REMEMBERED:
+                self._closed_before, self._closed = self._closed, set()
+            self._closed.update(s.message for s in steps)
             nodes, ports, problem = self._path(steps, request.client_ip)
             if not problem and not request.answered:
                 problem = "no reply was seen"
@@ -129,8 +144,8 @@ class RequestPaths:
     def _hops(self, steps: list[Step]) -> tuple[list[list[Step]], str]:
         """Return the steps of each message together, node to node, and the first gap between switches."""
         hops: list[list[Step]] = []
+        gaps: dict[int, str] = {}  # by id of the hop
         between: dict[int, list[Step]] = {}  # messages now between two switches, by identity
-        gap = ""
         for step in steps:
             if step.came_from not in self._switches:
                 hop = [step]
@@ -140,14 +155,21 @@ class RequestPaths:
                 hop = between.pop(step.identity)
                 hop.append(step)
             else:
-                gap = gap or f"{step.switch} got it from {step.came_from}, which was not seen to send it there"
                 hop = [step]
                 hops.append(hop)
+                gaps[id(hop)] = f"{step.switch} got it from {step.came_from}, which was not seen to send it there"
             if step.went_to in self._switches:
                 between[step.identity] = hop
         for hop in between.values():
-            gap = gap or f"{hop[-1].switch} sent it to {hop[-1].went_to}, which was not seen to pass it on"
-        return hops, gap
+            gaps.setdefault(id(hop), f"{hop[-1].switch} sent it to {hop[-1].went_to}, which was not seen to pass it on")
+        kept: dict[int, list[Step]] = {}  # of each message the first copy that came through, else the first
+        for hop in hops:
+            other = kept.setdefault(hop[0].message, hop)
+            if other is not hop:
+                self.repeated += 1
+                if id(other) in gaps and id(hop) not in gaps:
+                    kept[hop[0].message] = hop
+        return list(kept.values()), next((gaps[id(hop)] for hop in kept.values() if id(hop) in gaps), "")
 
 
 def _station(node: NodeEntry, neighbour: str) -> str:

@@ -26,7 +26,17 @@ from experiments.routing_proof import (
 )
 from experiments.smartnic_passing import sides_of
 from nodes.errors import WireError
-from nodes.messages import DATA_HEADER_BYTES, DATA_KINDS, HEADER, LAYOUTS, MAGIC, DataMessage, decode, struct_of
+from nodes.messages import (
+    DATA_HEADER_BYTES,
+    DATA_KINDS,
+    HEADER,
+    LAYOUTS,
+    MAGIC,
+    PROBE_KINDS,
+    DataMessage,
+    decode,
+    struct_of,
+)
 from topologies.addressing import DATA_PORT
 from topologies.inventory import Inventory
 
@@ -224,25 +234,21 @@ class RoutingJudge:
             self.kinds["other UDP on the data port"] += first_hop and ports_of(flow)[1] == DATA_PORT
             return
         try:
-            if fragment:
-                kind, request_id, client_ip = _first_fragment(payload)
-            else:
-                message = decode(payload)
-                if not isinstance(message, DataMessage):
-                    self.kinds[f"E3 {LAYOUTS[message.kind].name}"] += first_hop
-                    return
-                kind, request_id, client_ip = message.kind, message.request_id, message.client_ip
+            message = _first_fragment(payload) if fragment else decode(payload)
         except WireError:
             self.kinds["malformed E3 message"] += first_hop
             return
-        self.kinds[f"E3 {LAYOUTS[kind].name}"] += first_hop
+        self.kinds[f"E3 {LAYOUTS[message.kind].name}"] += first_hop
+        if not isinstance(message, DataMessage) or message.kind in PROBE_KINDS:
+            return  # channels among themselves: no step of a request
         source, destination = switch.map.place(flow[:4]), switch.map.place(flow[4:8])
         if source is None or destination is None:
             return  # spoofed and forwarded: `delivery` has it already
         ports = switch.map.ports
-        self.paths.note(request_id, str(IPv4Address(client_ip)), Step(
+        same = hash((message.channel, message.session, message.sequence, message.request_id, flow[:8]))
+        self.paths.note(message.request_id, str(IPv4Address(message.client_ip)), Step(
             came.time_ns, identity, ports[self.interfaces[came.port]].peer, switch.name,
-            ports[self.interfaces[left.port]].peer, source.node, destination.node, kind))
+            ports[self.interfaces[left.port]].peer, source.node, destination.node, message.kind, same))
 
     def _next_window(self) -> None:
         for switch in self.switches:
@@ -281,10 +287,12 @@ class RoutingJudge:
         return (time_ns - self.first_ns) / 1e9
 
 
-def _first_fragment(payload: bytes) -> tuple[int, int, bytes]:
+def _first_fragment(payload: bytes) -> DataMessage:
     """Read the fields of a message whose payload goes on in other fragments; raises WireError."""
     kind = payload[3] if len(payload) >= DATA_HEADER_BYTES else 0
     if kind not in _DATA_HEADER:
         raise WireError(f"first fragment of {len(payload)} bytes, kind {kind}: no data message")
-    _, _, _, _, _, request_id, client_ip, *_ = _DATA_HEADER[kind].unpack_from(payload)
-    return kind, request_id, client_ip
+    (_, _, _, application, instance, request_id, client_ip, client_port, hops, _, sender, session, sequence,
+     _) = _DATA_HEADER[kind].unpack_from(payload)
+    return DataMessage(kind, application, instance, request_id, client_ip, client_port, hops, b"", sender, session,
+                       sequence)

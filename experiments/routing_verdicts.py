@@ -191,6 +191,8 @@ def _requests(judge: RoutingJudge, inventory: Inventory) -> Check:
     counts = {"requests": paths.requests, "followed": paths.followed}
     if paths.errors:
         counts["answered by an error"] = paths.errors
+    if paths.repeated:
+        counts["messages sent again"] = paths.repeated
     missing = _missing(judge, inventory)
     claim = "every request can be followed from its client through its nodes and back"
     if missing and paths.followed < paths.requests:

@@ -5,6 +5,8 @@ The two ends are pure state machines; `transport.py` gives them addresses and ti
     sender    offer -> [waiting] -> (credit) -> [in flight] -> acknowledged
     receiver  [ahead of order] -> delivered in order -> consumed (gives credit)
 
+What arrived ahead of order stays in flight at the sender: a receiver that loses its state loses that, too.
+
 Numbering, cumulative and selective acknowledgement and the retransmission timer follow TCP (RFC 9293, 2018,
 6298); credit is a window edge, as in HTTP/2 (RFC 9113) but counted in messages. Time is emulated seconds.
 """
@@ -42,20 +44,23 @@ class _InFlight:
     message: DataMessage
     sent_at: float
     tries: int = 1
+    arrived: bool = False  # ahead of order, as the receiver said
     passed_over: int = 0  # acknowledgements that named later messages but not this one
 
 
 class Sender:
     """The sending end of `channel`, starting session `session` with sequence 0."""
 
-    __slots__ = ("_backoff", "_edge", "_in_flight", "_next", "_options", "_peer_boot", "_rtt", "_rtt_variation",
-                 "_waiting", "channel", "probed_at", "quiet_since", "resent", "session")
+    __slots__ = ("_backoff", "_edge", "_in_flight", "_next", "_options", "_peer_boot", "_probed_at", "_rtt",
+                 "_rtt_variation", "_settled", "_starved", "_waiting", "channel", "deepest", "quiet_since", "resent",
+                 "session")
 
     def __init__(self, channel: ChannelId, session: int, options: ChannelOptions, now: float) -> None:
         self.channel = channel
         self.session = session
         self._options = options
         self._next = 0  # sequence of the next new message
+        self._settled = 0  # every sequence below it has been acknowledged
         self._edge = options.window  # what a receiver that has said nothing yet is sure to take
         self._waiting: deque[DataMessage] = deque()
         self._in_flight: dict[int, _InFlight] = {}  # in order of sequence
@@ -63,8 +68,10 @@ class Sender:
         self._rtt: float | None = None
         self._rtt_variation = 0.0
         self._backoff = 1.0
+        self._starved = False  # of credit, with nothing in flight whose acknowledgement could bring any
+        self._probed_at = now  # since when it is starved, or asked for credit last
         self.resent = 0
-        self.probed_at = now
+        self.deepest = 0  # most messages that ever waited for credit
         self.quiet_since = now  # since when nothing was heard of the receiver
 
     @property
@@ -77,6 +84,11 @@ class Sender:
         """Whether more may be offered without stretching the backlog; who offers should stop while it has not."""
         return len(self._waiting) < self._options.backlog
 
+    @property
+    def waiting(self) -> int:
+        """How many messages wait for credit."""
+        return len(self._waiting)
+
     def offer(self, message: DataMessage, now: float, out: list[DataMessage]) -> None:
         """Take a message for delivery; what may be sent at once is appended to `out`."""
         if self.idle:
@@ -86,31 +98,31 @@ class Sender:
 
     def acknowledged(self, boot: int, entry: AckEntry, now: float, out: list[DataMessage]) -> None:
         """Take an acknowledgement; a receiver that has lost its state gets everything it owes again."""
-        if entry.session != self.session:
+        if entry.session != self.session or entry.expected > self._next:
             return
         if self._peer_boot is not None and boot != self._peer_boot:
-            self._peer_boot = boot
-            self._restart(now, out)
-            return
-        self._peer_boot = boot
-        self.quiet_since = now
-        newest = -1
-        for sequence in [s for s in self._in_flight if s < entry.expected or _has(entry, s)]:
-            sent = self._in_flight.pop(sequence)
-            newest = max(newest, sequence)
-            if sent.tries == 1:  # Karn: a repeated message's answer may be to either
-                self._measured(now - sent.sent_at)
-        if newest >= 0:
-            self._backoff = 1.0
+            if boot < self._peer_boot:
+                return  # from the receiver's earlier run, overtaken by one from its present
+            self._peer_boot, self.quiet_since = boot, now
+            if self._settled:
+                self._restart(now, out)
+                return
+            # Nothing is settled, so the new run can have everything in this session; to begin another would repeat
+            # what it has delivered meanwhile.
+            for sent in self._in_flight.values():
+                sent.arrived = False
+        self._peer_boot, self.quiet_since = boot, now
+        self._settle(entry, now)
         self._edge = max(self._edge, entry.edge)
         self._resend_overtaken(entry, now, out)
         self._pump(now, out)
 
     def due(self) -> float | None:
         """Return when `tick` has something to do, None while there is nothing."""
-        if self._in_flight:
-            return next(iter(self._in_flight.values())).sent_at + self._timeout()
-        return self.probed_at + self._timeout() if self._waiting else None
+        for sent in self._in_flight.values():
+            if not sent.arrived:
+                return sent.sent_at + self._timeout()
+        return self._probed_at + self._timeout() if self._starved else None
 
     def tick(self, now: float, out: list[DataMessage]) -> None:
         """Send again what is overdue; ask for credit when waiting for it and nothing is in flight."""
@@ -120,14 +132,32 @@ class Sender:
         if self._in_flight:
             timeout = self._timeout()
             for sent in self._in_flight.values():
-                if now - sent.sent_at >= timeout:
+                if not sent.arrived and sent.sent_at + timeout <= now:
                     self._resend(sent, now, out)
         else:
-            self.probed_at = now
+            self._probed_at = now
             first = self._waiting[0]
             kind = KIND_REPLY_PROBE if first.kind in TO_CLIENT_KINDS else KIND_PROBE
             out.append(replace(first, kind=kind, payload=b"", session=self.session, sequence=self._next))
         self._backoff = min(self._backoff * 2, 64.0)
+
+    def _settle(self, entry: AckEntry, now: float) -> None:
+        """Forget what is acknowledged for good, and mark what has arrived ahead of order."""
+        last = entry.expected + entry.bitmap.bit_length()
+        news = False
+        for sequence in [s for s in self._in_flight if s <= last]:
+            if sequence >= entry.expected and not _has(entry, sequence):
+                continue
+            sent = self._in_flight[sequence]
+            if not sent.arrived:
+                sent.arrived = news = True
+                if sent.tries == 1:  # Karn: a repeated message's answer may be to either
+                    self._measured(now - sent.sent_at)
+            if sequence < entry.expected:
+                del self._in_flight[sequence]
+        self._settled = max(self._settled, entry.expected)
+        if news:
+            self._backoff = 1.0
 
     def _pump(self, now: float, out: list[DataMessage]) -> None:
         while self._waiting and self._next < self._edge:
@@ -135,8 +165,11 @@ class Sender:
             self._in_flight[self._next] = _InFlight(message, now)
             self._next += 1
             out.append(message)
-        if self._waiting and not self._in_flight:
-            self.probed_at = max(self.probed_at, now)
+        self.deepest = max(self.deepest, len(self._waiting))
+        starved = bool(self._waiting) and not self._in_flight
+        if starved and not self._starved:
+            self._probed_at = now
+        self._starved = starved
 
     def _resend(self, sent: _InFlight, now: float, out: list[DataMessage]) -> None:
         sent.sent_at = now
@@ -152,16 +185,18 @@ class Sender:
         for sequence, sent in self._in_flight.items():
             if sequence >= last:
                 break
+            if sent.arrived:
+                continue
             sent.passed_over += 1
             if sent.passed_over >= 3 and sent.tries == 1:
                 self._resend(sent, now, out)
 
     def _restart(self, now: float, out: list[DataMessage]) -> None:
-        """Begin a new session with everything that was not acknowledged."""
+        """Begin a new session with everything that is not settled."""
         self.session = self.session + 1 & 0xFFFFFFFF
         self._waiting.extendleft([sent.message for sent in self._in_flight.values()][::-1])
         self._in_flight.clear()
-        self._next = 0
+        self._next = self._settled = 0
         self._edge = self._options.window
         self._backoff = 1.0
         self._pump(now, out)
@@ -182,27 +217,32 @@ class Sender:
 class Receiver:
     """The receiving end of one channel: puts messages in order, once each, and says what it has."""
 
-    __slots__ = ("_ahead", "_consumed", "_expected", "_options", "channel", "doubled", "refused", "session")
+    __slots__ = ("_ahead", "_expected", "_held", "_options", "_since_told", "channel", "deepest", "doubled", "refused",
+                 "session")
 
     def __init__(self, channel: ChannelId, options: ChannelOptions) -> None:
         self.channel = channel
         self.session = -1
         self._options = options
-        self._begin()
-        self.doubled = self.refused = 0
-
-    def _begin(self) -> None:
         self._expected = 0  # the next sequence to deliver
-        self._consumed = 0
         self._ahead: dict[int, DataMessage] = {}
+        self._held = 0  # delivered and not yet consumed, in whichever session
+        self._since_told = 0  # consumed since the sender was last told
+        self.doubled = self.refused = 0
+        self.deepest = 0  # most messages that were ever held here, ahead of order or not consumed
+
+    def enter(self, session: int) -> bool:
+        """Begin `session` if it is newer than the present one; return whether it is the present one now."""
+        if session > self.session:
+            self.session = session
+            self._expected = 0
+            self._ahead.clear()
+        return session == self.session
 
     def receive(self, message: DataMessage) -> list[DataMessage]:
         """Take a message and return those that are now in order, each for the first and only time."""
-        if message.session != self.session:
-            if message.session < self.session:
-                return []  # from before the sender's restart
-            self.session = message.session
-            self._begin()
+        if not self.enter(message.session):
+            return []  # from before the sender's restart
         sequence = message.sequence
         if sequence < self._expected or sequence in self._ahead:
             self.doubled += 1
@@ -210,14 +250,17 @@ class Receiver:
         if sequence >= self._edge:
             self.refused += 1  # beyond the credit that it has
             return []
+        ready = []
         if sequence > self._expected:
             self._ahead[sequence] = message
-            return []
-        ready = [message]
-        self._expected += 1
-        while self._expected in self._ahead:
-            ready.append(self._ahead.pop(self._expected))
+        else:
+            ready.append(message)
             self._expected += 1
+            while self._expected in self._ahead:
+                ready.append(self._ahead.pop(self._expected))
+                self._expected += 1
+            self._held += len(ready)
+        self.deepest = max(self.deepest, self._held + len(self._ahead))
         return ready
 
     def consumed(self) -> bool:
@@ -225,8 +268,12 @@ class Receiver:
 
         Soon is when the sender may be short of credit: half of the window has been used up since it was told.
         """
-        self._consumed += 1
-        return self._consumed % max(1, self._options.window // 2) == 0
+        self._held -= 1
+        self._since_told += 1
+        if self._since_told < max(1, self._options.window // 2):
+            return False
+        self._since_told = 0
+        return True
 
     @property
     def in_order(self) -> bool:
@@ -235,7 +282,7 @@ class Receiver:
 
     @property
     def _edge(self) -> int:
-        return self._consumed + self._options.window
+        return max(0, self._expected + self._options.window - self._held)
 
     def acknowledgement(self) -> AckEntry:
         bitmap = 0
@@ -243,7 +290,7 @@ class Receiver:
             bit = sequence - self._expected - 1
             if bit < BITMAP_BITS:
                 bitmap |= 1 << bit
-        return AckEntry(self.channel, max(self.session, 0), self._expected, bitmap, self._edge)
+        return AckEntry(self.channel, self.session, self._expected, bitmap, self._edge)
 
 
 def _has(entry: AckEntry, sequence: int) -> bool:

@@ -14,18 +14,18 @@ import heapq
 import itertools
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Protocol
 
 from microservices.errors import ServiceError
-from microservices.routing import CLIENT, Router
+from microservices.routing import CLIENT, Hop, Router
 from microservices.service import Microservice, Request
 from microservices.state import State
 from nodes.deployment import Deployment
-from nodes.messages import KIND_ERROR, KIND_REPLY, KIND_REQUEST, ChannelId, DataMessage
-from nodes.transport import Address
+from nodes.messages import KIND_ERROR, KIND_REPLY, KIND_REQUEST, MAX_PAYLOAD, ChannelId, DataMessage
+from nodes.transport import Address, Sends
 from topologies.addressing import DATA_PORT
 
 MAX_ERROR_BYTES = 200
@@ -35,9 +35,13 @@ log = logging.getLogger(__name__)
 
 
 class Outlet(Protocol):
-    """Where an engine's messages go that are for elsewhere."""
+    """Where an engine's messages go that are for elsewhere, and who wants to know what it took: the node's channels."""
 
     def has_room(self, channel: ChannelId) -> bool: ...
+
+    def offer(self, message: DataMessage, to: Address, now: float, out: Sends) -> None: ...
+
+    def consumed(self, channel: ChannelId, now: float) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,7 @@ class InstanceStatistics:
 
 class _Instance:
     __slots__ = ("answering", "blocked", "busy_s", "channels", "deepest", "errors", "handled", "inbox", "key", "local",
-                 "name", "parked", "queued", "router", "service", "state")
+                 "name", "parked", "queued", "ready_at", "router", "service", "state")
 
     def __init__(self, key: tuple[int, int], name: str, service: Microservice, router: Router, answering: bool) -> None:
         self.key = key
@@ -72,45 +76,40 @@ class _Instance:
         self.local: list[_Instance] = []  # successors on this node
         self.channels: list[ChannelId] = []  # to successors elsewhere
         self.queued = self.parked = False
+        self.ready_at = 0.0  # when it last got room downstream
         self.handled = self.errors = self.deepest = self.blocked = 0
         self.busy_s = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Leaving:
-    """A message for another node or a client."""
-
-    message: DataMessage
-    to: Address
 
 
 class Execution:
     """All instances on `node`, of every deployment, on `cores` cores.
 
     `cost` says how long a request keeps a core; None means that nothing is paced: a request finishes when its
-    handler returns, and `stopwatch`, if given, measures how long that was. Raises ServiceError for a service
-    that there is not.
+    handler returns, and `stopwatch`, if given, measures how long that was. `routers`, by application number, are
+    used where given: many nodes in one process can share them. Raises ServiceError for a service that there is not.
     """
 
     def __init__(self, node: str, deployments: tuple[Deployment, ...] = (), cores: int = 1,
-                 cost: CostModel | None = None, stopwatch: Callable[[], float] | None = None) -> None:
+                 cost: CostModel | None = None, stopwatch: Callable[[], float] | None = None,
+                 routers: Mapping[int, Router] | None = None) -> None:
         self._instances: dict[tuple[int, int], _Instance] = {}
         self._addresses: dict[tuple[int, int], Address] = {}
         self._runnable: deque[_Instance] = deque()
         self._parked: list[_Instance] = []
         self._core_free_at = [0.0] * cores
         self._next_core = 0
-        self._finishing: list[tuple[float, int, _Instance, DataMessage, list[tuple[bytes, int]]]] = []
+        self._finishing: list[tuple[float, int, _Instance, DataMessage, list[Hop]]] = []
         self._order = itertools.count()
         self._cost = cost
         self._stopwatch = stopwatch
         self._unknown = 0
         for deployment in deployments:
-            self._deploy(node, deployment)
+            self._deploy(node, deployment, (routers or {}).get(deployment.number))
 
-    def _deploy(self, node: str, deployment: Deployment) -> None:
-        application = deployment.application()
-        router = Router(application)
+    def _deploy(self, node: str, deployment: Deployment, router: Router | None) -> None:
+        if router is None:
+            router = Router(deployment.application())
+        application = router.application
         names = {i.number: i for i in application.instances}
         for place in deployment.places:
             key = (deployment.number, place.number)
@@ -129,12 +128,14 @@ class Execution:
                 else:
                     instance_here.channels.append(ChannelId(deployment.number, sender, receiver))
 
-    def submit(self, message: DataMessage, channel: ChannelId | None, now: float, out: list[Leaving]) -> None:
+    def submit(self, message: DataMessage, channel: ChannelId | None, now: float, outlet: Outlet, out: Sends) -> None:
         """Queue a request that came by `channel` (None: from this node). One for no instance here is answered so."""
         instance = self._instances.get((message.application, message.instance))
         if instance is None:
             self._unknown += 1
-            out.append(_to_client(message, KIND_ERROR, b"no such instance on this node"))
+            self._to_client(message, KIND_ERROR, b"no such instance on this node", now, outlet, out)
+            if channel is not None:
+                outlet.consumed(channel, now)
             return
         instance.inbox.append((message, channel, now))
         if len(instance.inbox) > instance.deepest:
@@ -143,23 +144,22 @@ class Execution:
             instance.queued = True
             self._runnable.append(instance)
 
-    def run(self, now: float, outlet: Outlet, out: list[Leaving], taken: list[ChannelId]) -> None:
-        """Do all that can be done by `now`: finish what is due and start what there is a free core for.
-
-        Messages for elsewhere are appended to `out`, and to `taken` the channel of each request that was started.
-        """
-        self._unpark(outlet)
+    def run(self, now: float, outlet: Outlet, out: Sends) -> None:
+        """Do all that can be done by `now`: finish what is due and start what there is a free core for."""
+        self._unpark(now, outlet)
         while True:
             while self._finishing and self._finishing[0][0] <= now:
                 finish, _, instance, message, hops = heapq.heappop(self._finishing)
-                self._pass_on(instance, message, hops, finish, out)
-                self._unpark(outlet)
+                self._pass_on(instance, message, hops, finish, now, outlet, out)
+                self._unpark(now, outlet)
             if not self._runnable:
-                return
+                self._unpark(now, outlet)  # what ran last may have made room for who waits for it
+                if not self._runnable:
+                    return
             core = self._idle_core(now)
             if core is None:
                 return
-            self._start(self._runnable.popleft(), core, now, outlet, out, taken)
+            self._start(self._runnable.popleft(), core, now, outlet, out)
 
     def due(self) -> float | None:
         """Return when `run` has something to do next; None while nothing is being executed."""
@@ -194,8 +194,7 @@ class Execution:
                 return core
         return None
 
-    def _start(self, instance: _Instance, core: int, now: float, outlet: Outlet, out: list[Leaving],
-               taken: list[ChannelId]) -> None:
+    def _start(self, instance: _Instance, core: int, now: float, outlet: Outlet, out: Sends) -> None:
         instance.queued = False
         if not _has_room(instance, outlet):
             instance.parked = True
@@ -204,9 +203,10 @@ class Execution:
             return
         message, channel, arrived = instance.inbox.popleft()
         if channel is not None:
-            taken.append(channel)
-        # A driver that wakes late must not make the core late: work starts when it came and the core was free.
-        start = max(arrived, self._core_free_at[core]) if self._cost is not None else now
+            outlet.consumed(channel, now)
+        # A driver that wakes late must not make the core late: work starts when it came, there was room for what
+        # comes of it, and the core was free.
+        start = max(arrived, instance.ready_at, self._core_free_at[core]) if self._cost is not None else now
         began = self._stopwatch() if self._stopwatch is not None else 0.0
         hops = self._handle(instance, message, start)
         if self._cost is not None:
@@ -215,46 +215,56 @@ class Execution:
             heapq.heappush(self._finishing, (finish, next(self._order), instance, message, hops))
         else:
             busy = self._stopwatch() - began if self._stopwatch is not None else 0.0
-            self._pass_on(instance, message, hops, now, out)
+            self._pass_on(instance, message, hops, now, now, outlet, out)
         instance.busy_s += busy
         if instance.inbox and not instance.queued:
             instance.queued = True
             self._runnable.append(instance)
 
-    def _handle(self, instance: _Instance, message: DataMessage, start: float) -> list[tuple[bytes, int]]:
+    def _handle(self, instance: _Instance, message: DataMessage, start: float) -> list[Hop]:
         """Run the handler; an error becomes the reply, marked by a hop to no instance."""
         instance.handled += 1
         try:
             outputs = instance.service.handle(Request(message.payload, start), instance.state)
-            return list(instance.router.next(message.instance, outputs))
+            hops = instance.router.next(message.instance, outputs)
+            for payload, _ in hops:
+                _check_output(payload)
+            return hops
         except Exception as error:  # whatever a user's handler raises must not end the node
             instance.errors += 1
             if not isinstance(error, ServiceError):
                 log.exception("%s failed on a request", instance.name)
-            return [((str(error) or type(error).__name__).encode()[:MAX_ERROR_BYTES], _ERROR)]
+            return [Hop((str(error) or type(error).__name__).encode()[:MAX_ERROR_BYTES], _ERROR)]
 
-    def _pass_on(self, instance: _Instance, message: DataMessage, hops: list[tuple[bytes, int]], now: float,
-                 out: list[Leaving]) -> None:
+    def _pass_on(self, instance: _Instance, message: DataMessage, hops: list[Hop], finish: float, now: float,
+                 outlet: Outlet, out: Sends) -> None:
+        """Send on what a request that was done at `finish` gave."""
         for payload, number in hops:
             if number == _ERROR:
                 if instance.answering:
-                    out.append(_to_client(message, KIND_ERROR, payload))
+                    self._to_client(message, KIND_ERROR, payload, now, outlet, out)
             elif number == CLIENT:
-                out.append(_to_client(message, KIND_REPLY, payload))
+                self._to_client(message, KIND_REPLY, payload, now, outlet, out)
             else:
                 onward = DataMessage(KIND_REQUEST, message.application, number, message.request_id, message.client_ip,
                                      message.client_port, message.hops + 1 & 0xFF, payload, message.instance)
                 if (message.application, number) in self._instances:
-                    self.submit(onward, None, now, out)
+                    self.submit(onward, None, finish, outlet, out)
                 else:
-                    out.append(Leaving(onward, self._addresses[message.application, number]))
+                    outlet.offer(onward, self._addresses[message.application, number], now, out)
 
-    def _unpark(self, outlet: Outlet) -> None:
+    def _to_client(self, message: DataMessage, kind: int, payload: bytes, now: float, outlet: Outlet,
+                   out: Sends) -> None:
+        reply = DataMessage(kind, message.application, message.instance, message.request_id, message.client_ip,
+                            message.client_port, message.hops + 1 & 0xFF, payload, message.instance)
+        outlet.offer(reply, Address(message.client_ip, message.client_port), now, out)
+
+    def _unpark(self, now: float, outlet: Outlet) -> None:
         if self._parked:
             waiting, self._parked = self._parked, []
             for instance in waiting:
                 if _has_room(instance, outlet):
-                    instance.parked, instance.queued = False, True
+                    instance.parked, instance.queued, instance.ready_at = False, True, now
                     self._runnable.append(instance)
                 else:
                     self._parked.append(instance)
@@ -268,7 +278,9 @@ def _has_room(instance: _Instance, outlet: Outlet) -> bool:
             and all(outlet.has_room(channel) for channel in instance.channels))
 
 
-def _to_client(message: DataMessage, kind: int, payload: bytes) -> Leaving:
-    reply = DataMessage(kind, message.application, message.instance, message.request_id, message.client_ip,
-                        message.client_port, message.hops + 1 & 0xFF, payload, message.instance)
-    return Leaving(reply, Address(message.client_ip, message.client_port))
+def _check_output(payload: object) -> None:
+    """Raise ServiceError for what fits no message, wherever it goes: a placement must not make it fail or work."""
+    if not isinstance(payload, bytes):
+        raise ServiceError(f"an output of type {type(payload).__name__}; it must be bytes")
+    if len(payload) > MAX_PAYLOAD:
+        raise ServiceError(f"an output of {len(payload)} bytes; a message carries at most {MAX_PAYLOAD}")

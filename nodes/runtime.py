@@ -17,11 +17,11 @@ import msgspec
 
 from nodes import frames, messages
 from nodes.errors import WireError
-from nodes.execution import Execution, Leaving
+from nodes.execution import Execution
 from nodes.forwarding import Forwarding, Port
 from nodes.ip_stack import UDP_ECHO_PORT, IpStack
 from nodes.lacpdu import out_of_sync
-from nodes.messages import KIND_PROBE, KIND_REQUEST, AckMessage, ChannelId, DataMessage
+from nodes.messages import KIND_PROBE, KIND_REQUEST, AckMessage, DataMessage
 from nodes.traffic_manager import DEFAULT_CAPACITY_FRAMES, TrafficManager
 from nodes.transport import Address, Sends, Transport
 from topologies.addressing import CONTROL_PORT, DATA_PORT
@@ -57,22 +57,15 @@ class ServiceRuntime:
         if isinstance(message, AckMessage):
             self.transport.acknowledge(message, now, out)
         elif isinstance(message, DataMessage) and message.kind in (KIND_REQUEST, KIND_PROBE):
-            leaving: list[Leaving] = []
             channel = message.channel
             for request in self.transport.receive(source, message, now, out):
-                self.execution.submit(request, channel, now, leaving)
-            self._leave(leaving, now, out)
+                self.execution.submit(request, channel, now, self.transport, out)
         else:
             self._undecodable += 1
 
     def work(self, now: float, out: Sends) -> None:
         """Execute what can be executed, and do what is due on the channels."""
-        leaving: list[Leaving] = []
-        taken: list[ChannelId] = []
-        self.execution.run(now, self.transport, leaving, taken)
-        for channel in taken:
-            self.transport.consumed(channel, now)
-        self._leave(leaving, now, out)
+        self.execution.run(now, self.transport, out)
         self.transport.tick(now, out)
 
     def due(self) -> float | None:
@@ -82,10 +75,6 @@ class ServiceRuntime:
 
     def counters(self) -> Counters:
         return {"dropped_undecodable": self._undecodable, **self.transport.counters(), **self.execution.counters()}
-
-    def _leave(self, leaving: list[Leaving], now: float, out: Sends) -> None:
-        for one in leaving:
-            self.transport.offer(one.message, one.to, now, out)
 
 
 class SmartNicRuntime:
@@ -263,4 +252,3 @@ def _control_answer(payload: bytes, counters: Callable[[], Counters]) -> bytes |
         return None
     report = msgspec.msgpack.encode(counters())
     return messages.StatsMessage(messages.KIND_STATS_REPORT, message.query_id, report).encode()
-

@@ -11,6 +11,7 @@ from nodes.channel import ChannelOptions, Receiver, Sender
 from nodes.messages import CLIENT_BIT, MAX_ACK_ENTRIES, PROBE_KINDS, AckEntry, AckMessage, ChannelId, DataMessage
 
 CLIENT_GIVE_UP_S = 30.0  # ours: a client that says nothing for so long has gone, and its replies with it
+CLIENT_BACKLOG = 4096  # ours: a client that lets so many replies wait for credit has stopped reading them
 TIMER_GRAIN_S = 0.005
 
 
@@ -46,6 +47,8 @@ class Transport:
         self._owed: dict[Address, dict[ChannelId, int]] = {}  # acknowledgements, and how many messages each covers
         self._owed_at: float | None = None  # when the oldest of them must leave
         self._timers_at = 0.0
+        self._session = self.boot  # of the next channel to begin here
+        self._resent_before = 0  # on channels that were given up
         self.gave_up = 0
 
     def offer(self, message: DataMessage, to: Address, now: float, out: Sends) -> None:
@@ -53,13 +56,12 @@ class Transport:
         channel = message.channel
         sender = self._senders.get(channel)
         if sender is None:
-            sender = self._senders[channel] = Sender(channel, self.boot, self.options, now)
+            sender = self._senders[channel] = Sender(channel, self._session, self.options, now)
         self._addresses[channel] = to
         self._busy.add(channel)
         leaving: list[DataMessage] = []
         sender.offer(message, now, leaving)
-        for one in leaving:
-            out.append(Send(to.ip, to.port, one.encode()))
+        self._leave(channel, leaving, out)
 
     def has_room(self, channel: ChannelId) -> bool:
         """Whether who feeds `channel` may go on."""
@@ -74,7 +76,7 @@ class Transport:
             receiver = self._receivers[channel] = Receiver(channel, self.options)
         self._sources[channel] = source
         if message.kind in PROBE_KINDS:
-            if message.session >= receiver.session:
+            if receiver.enter(message.session):
                 self._owe(source, channel, now, at_once=True)
                 self._send_owed(source, out)
             return []
@@ -112,10 +114,9 @@ class Transport:
         self._timers_at = now + TIMER_GRAIN_S
         for channel in list(self._busy):
             sender = self._senders[channel]
-            if channel.receiver & CLIENT_BIT and now - sender.quiet_since > CLIENT_GIVE_UP_S:
-                self.gave_up += 1
-                self._busy.discard(channel)
-                del self._senders[channel], self._addresses[channel]
+            if channel.receiver & CLIENT_BIT and (now - sender.quiet_since > CLIENT_GIVE_UP_S
+                                                  or sender.waiting > CLIENT_BACKLOG):
+                self._give_up(channel)
                 continue
             leaving: list[DataMessage] = []
             sender.tick(now, leaving)
@@ -134,11 +135,23 @@ class Transport:
         return not self._busy and not self._owed
 
     def counters(self) -> dict[str, int]:
-        """Return totals over all channels."""
-        return {"channel_resent": sum(s.resent for s in self._senders.values()),
-                "channel_doubled": sum(r.doubled for r in self._receivers.values()),
-                "channel_beyond_credit": sum(r.refused for r in self._receivers.values()),
+        """Return totals over all channels, and of "deepest" the most of any."""
+        senders, receivers = self._senders.values(), self._receivers.values()
+        return {"channel_resent": self._resent_before + sum(s.resent for s in senders),
+                "channel_doubled": sum(r.doubled for r in receivers),
+                "channel_beyond_credit": sum(r.refused for r in receivers),
+                "channel_deepest_backlog": max((s.deepest for s in senders), default=0),
+                "channel_deepest_window": max((r.deepest for r in receivers), default=0),
                 "channel_clients_gone": self.gave_up}
+
+    def _give_up(self, channel: ChannelId) -> None:
+        """Forget a client that is gone. Should it come back, the channel begins again in a later session."""
+        sender = self._senders.pop(channel)
+        del self._addresses[channel]
+        self._busy.discard(channel)
+        self._session = max(self._session, sender.session + 1)
+        self._resent_before += sender.resent
+        self.gave_up += 1
 
     def _leave(self, channel: ChannelId, leaving: list[DataMessage], out: Sends) -> None:
         if leaving:
@@ -151,7 +164,7 @@ class Transport:
         owed[channel] = owed.get(channel, 0) + 1
         due = now if at_once else now + self.options.ack_delay_s
         self._owed_at = due if self._owed_at is None else min(self._owed_at, due)
-        return sum(owed.values()) if len(owed) > 1 else owed[channel]
+        return sum(owed.values())
 
     def _send_owed(self, address: Address, out: Sends) -> None:
         channels = list(self._owed.pop(address, ()))
@@ -159,5 +172,3 @@ class Transport:
             entries: tuple[AckEntry, ...] = tuple(
                 self._receivers[c].acknowledgement() for c in channels[start:start + MAX_ACK_ENTRIES])
             out.append(Send(address.ip, address.port, AckMessage(self.boot, entries).encode()))
-
-

@@ -33,7 +33,7 @@ from experiments.routing_proof import (
     RoutingProof,
 )
 from experiments.routing_verdicts import checks_of, spreads_of
-from nodes.messages import KIND_REPLY, KIND_REQUEST, DataMessage
+from nodes.messages import KIND_PROBE, KIND_REPLY, KIND_REPLY_PROBE, KIND_REQUEST, AckMessage, DataMessage
 from topologies.addressing import CONTROL_PORT, DATA_PORT
 
 TCP = 6
@@ -337,6 +337,62 @@ def test_a_request_that_forks_has_its_branches_in_its_path(tmp_path: Path) -> No
     forked = room.frame(seen[2])
     room.inject("tor1-s1n1", forked[:30] + bytes([10, 1, 3, 11]) + forked[34:])
     assert run([room.write(tmp_path)]).node_paths == {"c1 > s1n1 > s2n1 > c1 | s1n1 > s3n1": 1}
+
+
+def sent_again(room: Room, seen: list[Seen]) -> list[Seen]:
+    """Let the channel repeat the message that was first seen so, in a packet of its own."""
+    frame = room.frame(seen[0])
+    return room.inject(seen[0].interface, frame[:18] + b"\x7f\xff" + frame[20:])
+
+
+def test_a_message_that_was_sent_again_is_one_step_of_its_request(tmp_path: Path) -> None:
+    room = Room("type1x3")
+    seen = room.request(7, "c1", "s1n1", "s2n1")
+    for hop in (seen[2:4], seen[:2], seen[4:]):
+        sent_again(room, hop)
+    proof = run([room.write(tmp_path)])
+    assert proof.holds, proof.rows()
+    assert proof.node_paths == {"c1 > s1n1 > s2n1 > c1": 1}
+    assert proof.check(REQUESTS).counts == {"requests": 1, "followed": 1, "messages sent again": 3}
+
+
+def test_a_message_sent_again_after_its_request_was_answered_is_no_request_of_its_own(tmp_path: Path) -> None:
+    room = Room("type1x1/4")
+    first = room.request(7, "r1c1", "r2s1n1", "r4s1h")
+    for i in range(3):
+        room.now_ns += 300_000_000
+        room.request(100 + i, "r1c1", "r2s1n1")
+    assert first[-10].interface.startswith("tor4")
+    sent_again(room, first[-10:])
+    proof = run([room.write(tmp_path)])
+    assert proof.holds, proof.rows()
+    assert proof.check(REQUESTS).counts == {"requests": 4, "followed": 4, "messages sent again": 1}
+
+
+def test_a_request_whose_message_was_lost_between_switches_is_followed_by_the_next_copy(tmp_path: Path) -> None:
+    room = Room("type1x1/4")
+    seen = room.request(7, "r1c1", "r4s1n1")
+    middle = next(i for i, s in enumerate(seen) if s.interface.startswith("core"))
+    sent_again(room, seen[:2])
+    lost = [s for s in seen[middle:] if s.interface.startswith(("core", "agg", "tor4"))][:3]
+    for step in sorted(lost, key=lambda s: (s.interface, -s.position)):
+        room.remove(step)
+    proof = run([room.write(tmp_path)])
+    assert REQUESTS not in failing(proof)
+    assert proof.check(REQUESTS).counts["followed"] == 1
+
+
+def test_probes_and_acknowledgements_are_counted_and_are_no_steps(tmp_path: Path) -> None:
+    room = Room("type1x3")
+    room.request(7, "c1", "s1n1")
+    client = bytes([10, 1, 254, 1])
+    for message in (DataMessage(KIND_PROBE, 1, 3, 8, client, 4000, 0, b""),
+                    DataMessage(KIND_REPLY_PROBE, 1, 3, 9, client, 4000, 0, b""), AckMessage(1, ())):
+        room.send("s1n1", "s2n1", udp(DATA_PORT, DATA_PORT, message.encode()))
+    proof = run([room.write(tmp_path)])
+    assert proof.holds, proof.rows()
+    assert proof.check(REQUESTS).counts == {"requests": 1, "followed": 1}
+    assert (proof.kinds["E3 probe"], proof.kinds["E3 reply_probe"], proof.kinds["E3 ack"]) == (1, 1, 1)
 
 
 def test_a_request_without_a_reply_is_not_followed(rack: Room, tmp_path: Path) -> None:

@@ -9,7 +9,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nodes.messages import DATA_KINDS, LAYOUTS, MAGIC, DataMessage, StatsMessage, decode
+from nodes.messages import (
+    DATA_KINDS,
+    KIND_STATS_QUERY,
+    KIND_STATS_REPORT,
+    LAYOUTS,
+    MAGIC,
+    AckEntry,
+    AckMessage,
+    ChannelId,
+    DataMessage,
+    Message,
+    StatsMessage,
+    decode,
+)
 from topologies.addressing import CONTROL_PORTS, DATA_PORT
 
 scapy_layer = pytest.importorskip("experiments.scapy_layer", reason="scapy is not installed")
@@ -17,7 +30,7 @@ from scapy.layers.inet import IP, UDP  # noqa: E402
 from scapy.packet import Raw  # noqa: E402
 
 E3, LAYERS = scapy_layer.E3, scapy_layer.LAYERS
-STATS_KINDS = tuple(k for k in LAYOUTS if k not in DATA_KINDS)
+STATS_KINDS = (KIND_STATS_QUERY, KIND_STATS_REPORT)
 
 
 def unsigned(bits: int) -> st.SearchStrategy[int]:
@@ -26,27 +39,38 @@ def unsigned(bits: int) -> st.SearchStrategy[int]:
 
 data_messages = st.builds(
     DataMessage, st.sampled_from(DATA_KINDS), unsigned(16), unsigned(16), unsigned(64),
-    st.binary(min_size=4, max_size=4), unsigned(16), unsigned(8), st.binary(max_size=200))
+    st.binary(min_size=4, max_size=4), unsigned(16), unsigned(8), st.binary(max_size=200),
+    unsigned(32), unsigned(32), unsigned(32))
+ack_messages = st.builds(AckMessage, unsigned(32), st.lists(st.builds(
+    AckEntry, st.builds(ChannelId, unsigned(16), unsigned(32), unsigned(32)), unsigned(32), unsigned(32), unsigned(64),
+    unsigned(32)), max_size=9).map(tuple))
 stats_messages = st.builds(StatsMessage, st.sampled_from(STATS_KINDS), unsigned(64), st.binary(max_size=200))
+any_message = data_messages | ack_messages | stats_messages
 
 
-def as_scapy(message: DataMessage | StatsMessage):
+def payload_of(message: Message) -> bytes:
+    if isinstance(message, AckMessage):
+        return message.encode()[-30 * len(message.entries):] if message.entries else b""
+    return message.payload
+
+
+def as_scapy(message: Message):
     values = {f.name: getattr(message, f.name) for f in LAYOUTS[message.kind].fields
               if f.name not in ("length", "flags", "client_ip")}
     if isinstance(message, DataMessage):
         values["client_ip"] = str(IPv4Address(message.client_ip))
-    return E3() / LAYERS[message.kind](**values) / Raw(message.payload)
+    return E3() / LAYERS[message.kind](**values) / Raw(payload_of(message))
 
 
 @settings(deadline=None, max_examples=150)
-@given(data_messages | stats_messages)
-def test_scapy_builds_the_bytes_that_encode_gives(message: DataMessage | StatsMessage) -> None:
+@given(any_message)
+def test_scapy_builds_the_bytes_that_encode_gives(message: Message) -> None:
     assert bytes(as_scapy(message)) == message.encode()
 
 
 @settings(deadline=None, max_examples=150)
-@given(data_messages | stats_messages)
-def test_scapy_reads_what_encode_wrote_and_decode_what_scapy_built(message: DataMessage | StatsMessage) -> None:
+@given(any_message)
+def test_scapy_reads_what_encode_wrote_and_decode_what_scapy_built(message: Message) -> None:
     packet = UDP(bytes(UDP(sport=1, dport=DATA_PORT) / Raw(message.encode())))
     body = packet[LAYERS[message.kind]]
     assert packet[E3].kind == message.kind
@@ -54,10 +78,10 @@ def test_scapy_reads_what_encode_wrote_and_decode_what_scapy_built(message: Data
         if field.name == "client_ip":
             assert IPv4Address(body.client_ip).packed == message.client_ip
         elif field.name == "length":
-            assert body.length == len(message.payload)
+            assert body.length == len(payload_of(message))
         elif field.name != "flags":
             assert getattr(body, field.name) == getattr(message, field.name)
-    assert bytes(body.payload) == message.payload
+    assert bytes(body.payload) == payload_of(message)
     assert decode(bytes(packet[E3])) == message
 
 

@@ -1,6 +1,7 @@
 """A SmartNIC's runtime, frame by frame, without sockets."""
 
 import random
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -9,16 +10,18 @@ from hypothesis import strategies as st
 from nodes import frames, messages
 from nodes.execution import Execution
 from nodes.forwarding import Forwarding, Port
-from nodes.runtime import SmartNicRuntime, packed_ip, packed_mac
+from nodes.runtime import ServiceRuntime, SmartNicRuntime, packed_ip, packed_mac
 from nodes.traffic_manager import TrafficManager
+from nodes.transport import Transport
 from topologies.addressing import CONTROL_PORT, DATA_PORT
 
 NIC, HOST, CLIENT, GATEWAY = "10.1.1.11", "10.1.1.1", "10.1.254.1", "10.1.255.254"
 MAC, GATEWAY_MAC = "02:e3:01:01:00:01", "02:e3:ff:01:00:01"
 
 
-def runtime(ready: bool = True, queue_frames: int = 4096) -> SmartNicRuntime:
-    made = SmartNicRuntime(NIC, MAC, GATEWAY, HOST, Execution("s1n1"), queue_frames)
+def runtime(ready: bool = True, queue_frames: int = 4096, loses: Callable[[], bool] | None = None) -> SmartNicRuntime:
+    services = ServiceRuntime(Execution("s1n1"), Transport(1))
+    made = SmartNicRuntime(NIC, MAC, GATEWAY, HOST, services, queue_frames, loses)
     if ready:
         arp = frames.Arp(frames.ARP_REPLY, packed_mac(GATEWAY_MAC), packed_ip(GATEWAY), packed_mac(MAC), packed_ip(NIC))
         made.stack.receive_arp(Port.NETWORK, arp, [])
@@ -81,10 +84,27 @@ def test_two_echo_services_do_not_talk_for_ever() -> None:
 
 def test_a_request_for_no_instance_gets_an_error_reply() -> None:
     request = messages.DataMessage(messages.KIND_REQUEST, 1, 3, 77, packed_ip(CLIENT), 4000, 0, b"payload")
-    (_, frame), = passed(runtime(), Port.NETWORK, udp(CLIENT, NIC, DATA_PORT, request.encode()))
+    nic = runtime()
+    (_, frame), = passed(nic, Port.NETWORK, udp(CLIENT, NIC, DATA_PORT, request.encode()))
     reply = messages.decode(read_udp(frame)[2])
     assert isinstance(reply, messages.DataMessage)
     assert (reply.kind, reply.request_id, reply.client) == (messages.KIND_ERROR, 77, (CLIENT, 4000))
+    due = nic.due()
+    assert due is not None
+    out: list[tuple[int, bytes]] = []
+    nic.run(0, due, out)
+    (_, frame), = out
+    acknowledgement = messages.decode(read_udp(frame)[2])
+    assert isinstance(acknowledgement, messages.AckMessage)
+    assert [(entry.channel, entry.expected) for entry in acknowledgement.entries] == [(request.channel, 1)]
+
+
+def test_frames_are_lost_on_purpose_only_where_asked_and_only_ipv4() -> None:
+    nic = runtime(loses=lambda: True)
+    lacp = bytes.fromhex("0180c2000002") + packed_mac(MAC) + frames.ETHERTYPE_SLOW + bytes(110)
+    assert passed(nic, Port.NETWORK, udp(CLIENT, HOST, 9, b"in")) == []
+    assert passed(nic, Port.HOST, lacp) == [(Port.NETWORK, lacp)]
+    assert nic.counters()["dropped_on_purpose"] == 1
 
 
 def test_a_stats_query_is_answered_with_the_counters() -> None:

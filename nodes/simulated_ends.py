@@ -1,0 +1,181 @@
+"""The ends of simulated channels: a client's flow, and a transport and an engine that log what passes through them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import NamedTuple, Protocol
+
+from microservices.routing import Hop, Router
+from nodes import messages
+from nodes.channel import ChannelOptions
+from nodes.deployment import Deployment
+from nodes.execution import Execution, Outlet
+from nodes.messages import (
+    CLIENT_BIT,
+    KIND_ERROR,
+    KIND_REQUEST,
+    TO_CLIENT_KINDS,
+    AckMessage,
+    ChannelId,
+    DataMessage,
+)
+from nodes.transport import Address, Sends, Transport
+from topologies.addressing import DATA_PORT
+
+FLOW_BITS = 12  # of an endpoint: which of a client's flows
+
+
+class End(Protocol):
+    """What stands at an address of the simulated network."""
+
+    address: Address
+
+    def receive(self, source: Address, payload: bytes, now: float, out: Sends) -> None: ...
+
+    def work(self, now: float, out: Sends) -> None: ...
+
+    def due(self) -> float | None: ...
+
+
+class Asked(NamedTuple):
+    """A request as its client sent it."""
+
+    request_id: int
+    payload: bytes
+    sent_s: float
+
+
+class Answer(NamedTuple):
+    """A reply, or the error in its place, as its client got it."""
+
+    request_id: int
+    payload: bytes
+    is_error: bool
+    sent_s: float
+    answered_s: float
+
+
+class _Item(NamedTuple):
+    request_id: int
+    kind: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What one channel was offered, and what its receiving end was given, each in order."""
+
+    offered: list[_Item]
+    given: list[_Item]
+
+    def complaint(self) -> str | None:
+        """Return what is wrong: something lost, invented, doubled, or out of order."""
+        if self.given == self.offered:
+            return None
+        if sorted(self.given) == sorted(self.offered):
+            return f"all {len(self.given)} messages were delivered, but out of order"
+        lost = len(set(self.offered) - set(self.given))
+        strange = len(set(self.given) - set(self.offered))
+        doubled = len(self.given) - len(set(self.given))
+        return f"of {len(self.offered)} messages {lost} were lost; {doubled} came again, {strange} from nowhere"
+
+
+class ChannelLog:
+    """Everything that the channels of a simulation were offered and gave, also those inside a node."""
+
+    def __init__(self) -> None:
+        self.traffic: defaultdict[ChannelId, Traffic] = defaultdict(lambda: Traffic([], []))
+
+    def offered(self, message: DataMessage) -> None:
+        self.traffic[message.channel].offered.append(_Item(message.request_id, message.kind, message.payload))
+
+    def given(self, message: DataMessage) -> None:
+        self.traffic[message.channel].given.append(_Item(message.request_id, message.kind, message.payload))
+
+    @property
+    def messages(self) -> int:
+        return sum(len(traffic.offered) for traffic in self.traffic.values())
+
+    def complaints(self) -> list[str]:
+        """Return what is wrong with any channel, once nothing is under way any more."""
+        return [f"channel {channel.sender:#x} > {channel.receiver:#x} of application {channel.application}: {wrong}"
+                for channel, traffic in self.traffic.items() if (wrong := traffic.complaint()) is not None]
+
+
+class LoggedTransport(Transport):
+    """A transport that notes in a log, if it has one, what it is to deliver."""
+
+    def __init__(self, boot: int, options: ChannelOptions | None, log: ChannelLog | None) -> None:
+        super().__init__(boot, options)
+        self.log = log
+
+    def offer(self, message: DataMessage, to: Address, now: float, out: Sends) -> None:
+        if self.log is not None:
+            self.log.offered(message)
+        super().offer(message, to, now, out)
+
+
+class LoggedExecution(Execution):
+    """An engine that notes in a log, if it has one, what it hands over in memory and what each handler is given."""
+
+    log: ChannelLog | None = None
+
+    def submit(self, message: DataMessage, channel: ChannelId | None, now: float, outlet: Outlet, out: Sends) -> None:
+        if self.log is not None and channel is None:
+            self.log.offered(message)
+        super().submit(message, channel, now, outlet, out)
+
+    def _handle(self, instance, message: DataMessage, start: float) -> list[Hop]:  # type: ignore[no-untyped-def]
+        if self.log is not None:
+            self.log.given(message)
+        return super()._handle(instance, message, start)
+
+
+class ClientFlow:
+    """One UDP port of a client: an endpoint with channels of its own. `answered` is called for each reply."""
+
+    def __init__(self, address: Address, client: int, number: int, deployment: Deployment, router: Router,
+                 transport: Transport, log: ChannelLog | None) -> None:
+        self.address = address
+        self.transport = transport
+        self.answered: Callable[[ClientFlow, Answer, float, Sends], None] = lambda *_: None
+        self._endpoint = CLIENT_BIT | client << FLOW_BITS | number
+        self._application = deployment.number
+        self._router = router
+        self._nodes = {place.number: Address(IPv4Address(place.ip).packed, DATA_PORT) for place in deployment.places}
+        self._log = log
+        self._count = 0
+        self._sent_s: dict[int, float] = {}
+
+    def ask(self, payload: bytes, now: float, out: Sends) -> Asked:
+        """Send a request to the instance that its key asks for."""
+        number = self._router.entry(payload)
+        self._count += 1
+        asked = Asked(self._endpoint << 32 | self._count, payload, now)
+        self._sent_s[asked.request_id] = now
+        message = DataMessage(KIND_REQUEST, self._application, number, asked.request_id, self.address.ip,
+                              self.address.port, 0, payload, self._endpoint)
+        self.transport.offer(message, self._nodes[number], now, out)
+        return asked
+
+    def receive(self, source: Address, payload: bytes, now: float, out: Sends) -> None:
+        message = messages.decode(payload)
+        if isinstance(message, AckMessage):
+            self.transport.acknowledge(message, now, out)
+        elif isinstance(message, DataMessage) and message.kind in TO_CLIENT_KINDS:
+            for reply in self.transport.receive(source, message, now, out):
+                self.transport.consumed(reply.channel, now)
+                if self._log is not None:
+                    self._log.given(reply)
+                answer = Answer(reply.request_id, reply.payload, reply.kind == KIND_ERROR,
+                                self._sent_s.get(reply.request_id, now), now)
+                self.answered(self, answer, now, out)
+
+    def work(self, now: float, out: Sends) -> None:
+        self.transport.tick(now, out)
+
+    def due(self) -> float | None:
+        return self.transport.due()
