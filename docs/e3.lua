@@ -4,7 +4,7 @@
 local e3 = Proto("e3", "E3 microservice message")
 
 local MAGIC, VERSION = 0xE3A7, 1
-local kinds = { [1] = "request", [2] = "reply", [3] = "error", [16] = "stats_query", [17] = "stats_report" }
+local kinds = { [1] = "request", [2] = "reply", [3] = "error", [4] = "probe", [5] = "reply_probe", [8] = "ack", [16] = "stats_query", [17] = "stats_report" }
 
 local fields = {
   magic = ProtoField.uint16("e3.magic", "magic", base.HEX, nil, nil, "0xE3A7"),
@@ -12,12 +12,16 @@ local fields = {
   kind = ProtoField.uint8("e3.kind", "kind", base.DEC, kinds, nil, "which of the layouts follows"),
   application = ProtoField.uint16("e3.application", "application", base.DEC, nil, nil, "application number, unique in a testbed"),
   instance = ProtoField.uint16("e3.instance", "instance", base.DEC, nil, nil, "DAG node that the message is for; in a reply or error, that it comes from"),
-  request_id = ProtoField.uint64("e3.request_id", "request_id", base.HEX, nil, nil, "client number in the upper 32 bits, that client's sequence number in the lower"),
+  request_id = ProtoField.uint64("e3.request_id", "request_id", base.HEX, nil, nil, "the client's endpoint in the upper 32 bits, that client's count in the lower"),
   client_ip = ProtoField.ipv4("e3.client_ip", "client_ip"),
   client_port = ProtoField.uint16("e3.client_port", "client_port", base.DEC, nil, nil, "UDP port where the reply goes"),
   hops = ProtoField.uint8("e3.hops", "hops", base.DEC, nil, nil, "microservices that have handled the request so far"),
   flags = ProtoField.uint8("e3.flags", "flags", base.DEC, nil, nil, "reserved, 0"),
+  sender = ProtoField.uint32("e3.sender", "sender", base.DEC, nil, nil, "endpoint at the sending end of the channel: a DAG node, or a client (upper bit set)"),
+  session = ProtoField.uint32("e3.session", "session", base.DEC, nil, nil, "the channel's run: grows when the sender starts counting anew"),
+  sequence = ProtoField.uint32("e3.sequence", "sequence", base.DEC, nil, nil, "number of this message on its channel, from 0; in a probe, of the next one"),
   length = ProtoField.uint16("e3.length", "length", base.DEC, nil, nil, "payload bytes that follow"),
+  boot = ProtoField.uint32("e3.boot", "boot", base.DEC, nil, nil, "the acknowledging node's run: changes when it has lost its state"),
   query_id = ProtoField.uint64("e3.query_id", "query_id", base.DEC, nil, nil, "chosen by who asks, echoed in the report"),
   payload = ProtoField.bytes("e3.payload", "payload"),
 }
@@ -34,6 +38,9 @@ local layouts = {
     { fields.client_port, 2 },
     { fields.hops, 1 },
     { fields.flags, 1 },
+    { fields.sender, 4 },
+    { fields.session, 4 },
+    { fields.sequence, 4 },
     { fields.length, 2 },
   } },
   [2] = { name = "reply", id = 4, fields = {
@@ -44,6 +51,9 @@ local layouts = {
     { fields.client_port, 2 },
     { fields.hops, 1 },
     { fields.flags, 1 },
+    { fields.sender, 4 },
+    { fields.session, 4 },
+    { fields.sequence, 4 },
     { fields.length, 2 },
   } },
   [3] = { name = "error", id = 4, fields = {
@@ -54,6 +64,39 @@ local layouts = {
     { fields.client_port, 2 },
     { fields.hops, 1 },
     { fields.flags, 1 },
+    { fields.sender, 4 },
+    { fields.session, 4 },
+    { fields.sequence, 4 },
+    { fields.length, 2 },
+  } },
+  [4] = { name = "probe", id = 4, fields = {
+    { fields.application, 2 },
+    { fields.instance, 2 },
+    { fields.request_id, 8 },
+    { fields.client_ip, 4 },
+    { fields.client_port, 2 },
+    { fields.hops, 1 },
+    { fields.flags, 1 },
+    { fields.sender, 4 },
+    { fields.session, 4 },
+    { fields.sequence, 4 },
+    { fields.length, 2 },
+  } },
+  [5] = { name = "reply_probe", id = 4, fields = {
+    { fields.application, 2 },
+    { fields.instance, 2 },
+    { fields.request_id, 8 },
+    { fields.client_ip, 4 },
+    { fields.client_port, 2 },
+    { fields.hops, 1 },
+    { fields.flags, 1 },
+    { fields.sender, 4 },
+    { fields.session, 4 },
+    { fields.sequence, 4 },
+    { fields.length, 2 },
+  } },
+  [8] = { name = "ack", fields = {
+    { fields.boot, 4 },
     { fields.length, 2 },
   } },
   [16] = { name = "stats_query", id = 0, fields = {
