@@ -65,14 +65,17 @@ def demo(cluster: ClusterArgument = "type1x3",
          clients: Annotated[int, typer.Option(help="Client nodes, 1 to 64.")] = 1,
          where: Annotated[str, typer.Option(help="Where instances run: smartnic, host, or mixed.")] = "mixed",
          size: Annotated[int, typer.Option(help="Bytes per request, 64 to 8,000.")] = 512,
+         app_: Annotated[str, typer.Option("--app", help="The application: a name (see apps) or a file of yours.")]
+         = "nfv-fin",
+         payloads: Annotated[str, typer.Option(help="A file with a request on each line, sent in turn.")] = "",
          seed: Annotated[int, typer.Option(help="What the requests' contents are drawn from.")] = 1,
          keep_captures: Annotated[bool, typer.Option(help="Keep them even if all is well.")] = False,
          speed: Speed = "unpaced", datapath: Datapath = "netdev", json: Json = False) -> None:
-    """Bring a rack up, run NFV-FIN on it, and prove from captured packets how they were routed."""
+    """Bring a rack up, run an application on it, and prove from captured packets how they were routed."""
     from experiments.demo import DemoOptions, run_demo
 
     result = run_demo(DemoOptions(cluster, requests, clients, where, seed, size, keep_captures=keep_captures,
-                                  speed=speed, datapath=datapath), say)
+                                  speed=speed, datapath=datapath, app=app_, payloads=payloads), say)
 
     def show() -> None:
         table("Requests", ("client", "sent", "answered", "lost", "duplicated", "wrong", "requests/s",
@@ -86,11 +89,49 @@ def demo(cluster: ClusterArgument = "type1x3",
         for where_, dropped in {**result.switch_drops, **result.node_drops}.items():
             if dropped:
                 say(f"dropped at {where_}: {dropped}")
+        for complaint in [c for r in result.clients.values() for c in r.complaints][:5]:
+            say(complaint)
+        say(f"{result.application}; checked: {result.checked}")
         say(f"host links: {result.teaming}; speed: {speed}; result in {result.directory}")
         say("all is well" if result.holds else "NOT as it should be: see above")
 
     emit(result.content(), json, show)
     raise typer.Exit(0 if result.holds else 1)
+
+
+@app.command()
+def apps(name: Annotated[str, typer.Argument(help="One application: of Table 3, a microservice, or a file.")] = "",
+         output: Annotated[Path | None, typer.Option("--output", "-o", help="Draw it: a .svg, .png or .pdf file.")]
+         = None, json: Json = False) -> None:
+    """List Table 3's applications beside the paper's numbers, or show one and draw it as a graph."""
+    from experiments import application_views as views
+    from experiments.chosen_application import application_of
+    from experiments.errors import ExperimentError
+    from microservices.applications import APPLICATIONS
+
+    if not name:
+        if output is not None:
+            raise ExperimentError(f"which application is to be drawn in {output}? There are {', '.join(APPLICATIONS)}")
+        listed = views.content_of([application_of(each) for each in APPLICATIONS])
+        emit(listed, json, lambda: table("Applications (e3 apps NAME)", views.LIST_COLUMNS, views.list_rows(listed)))
+        return
+    application = application_of(name)
+    content = views.detail_of(application)
+    if output is not None:
+        from experiments.application_plot import draw_application
+
+        draw_application(application, output)
+        content["file"] = str(output)
+
+    def show() -> None:
+        table(f"{application.name}: {content['nodes']} nodes, {content['backups']} of them backups",
+              views.STAGE_COLUMNS, views.stage_rows(content))
+        table(f"Channels: fan-out {content['fan_out']['average']:.3g} on average, {content['fan_out']['maximum']} at "
+              "most", views.CHANNEL_COLUMNS, views.channel_rows(content))
+        if output is not None:
+            say(f"drawn in {output}")
+
+    emit(content, json, show)
 
 
 @app.command("cli")

@@ -21,7 +21,9 @@ import msgspec
 from experiments.errors import ExperimentError
 from experiments.latencies import Latencies, summary_of
 from experiments.oracle import Oracle
+from experiments.payload_workload import PayloadWorkload
 from microservices.routing import Router
+from microservices.workload import Workload
 from microservices.workloads import workload_named
 from nodes import messages
 from nodes.agent import SO_RCVBUFFORCE, SOCKET_BUFFER_BYTES
@@ -43,8 +45,8 @@ class ClientConfig(msgspec.Struct, frozen=True):
     """What a client does: `requests` in all (0: until SIGTERM), over `flows` ports, each with `window` outstanding.
 
     A request without a reply after `timeout_s` is lost. `client_number` keeps request ids apart between clients.
-    `exact` holds every reply against the oracle as well, byte for byte: with one flow, one request outstanding, and
-    no other client of this application.
+    `payloads`, if there are any, are sent in turn in place of what `workload` makes. `exact` holds every reply against
+    the oracle, byte for byte: with one flow, one request outstanding, and no other client of this application.
     """
 
     ip: str
@@ -58,6 +60,7 @@ class ClientConfig(msgspec.Struct, frozen=True):
     seed: int = 1
     timeout_s: float = 10.0
     options: dict[str, Any] = {}
+    payloads: tuple[bytes, ...] = ()
     exact: bool = False
 
 
@@ -116,6 +119,12 @@ class _Flow:
         sends.clear()
 
 
+def _workload(told: ClientConfig) -> Workload:
+    if told.payloads:
+        return PayloadWorkload(told.payloads)
+    return workload_named(told.workload, told.seed, told.payload_bytes, **told.options)
+
+
 class _Client:
     def __init__(self, told: ClientConfig) -> None:
         if told.requests < 0 or not 1 <= told.flows <= MAX_FLOWS or told.window < 1:
@@ -126,7 +135,7 @@ class _Client:
             raise ExperimentError(f"{told.flows} flows with {told.window} outstanding; exact replies are known "
                                   "only for one request at a time")
         self._oracle = Oracle(told.deployment.application()) if told.exact else None
-        self.workload = workload_named(told.workload, told.seed, told.payload_bytes, **told.options)
+        self.workload = _workload(told)
         self._payloads = self.workload.requests()
         self._router = Router(told.deployment.application())
         self._nodes = {place.number: Address(IPv4Address(place.ip).packed, DATA_PORT)
@@ -244,9 +253,14 @@ class _Client:
             self._count("wrong", message.request_id, "the reply came to another port than the request left from")
         elif (complaint := self._differs(payload, message, sent_at)) is not None:
             self._count("wrong", message.request_id, complaint)
-        elif message.kind != KIND_REPLY:
-            self._count("errors", message.request_id, message.payload.decode(errors="replace"))
-        elif (complaint := self.workload.check_reply(payload, message.payload)) is not None:
+        elif message.kind != KIND_REPLY and self._oracle is None:
+            error = self.workload.check_error(payload, message.payload.decode(errors="replace"))
+            if error is None:
+                self._counts["answered"] += 1
+            else:
+                self._count("errors", message.request_id, error)
+        elif message.kind == KIND_REPLY and (
+                complaint := self.workload.check_reply(payload, message.payload)) is not None:
             self._count("wrong", message.request_id, complaint)
         else:
             self._counts["answered"] += 1
@@ -260,7 +274,8 @@ class _Client:
         if message.kind == KIND_REPLY:
             got = "" if not expected.error and expected.payload == message.payload else "another reply"
         else:
-            got = "" if expected.error and expected.error == message.payload.decode(errors="replace") else "an error"
+            error = message.payload.decode(errors="replace").rstrip("\N{REPLACEMENT CHARACTER}")  # cut to its length
+            got = "" if expected.error and expected.error.startswith(error) else f"the error {error!r}"
         if not got:
             return None
         return f"{got} ({message.payload[:60]!r}...) where {expected.error or expected.payload[:60]!r} was due"

@@ -1,8 +1,8 @@
-"""The main job: a rack up, NFV-FIN on it, every reply checked, and the routing proved from captures.
+"""The main job: a rack up, an application on it, every reply checked, and the routing proved from captures.
 
-    c1 --- [tor1] --- s1n1 === s1h        flow monitor on a SmartNIC, NIDS on the next server's SmartNIC,
-             |------- s2n1 === s2h        IPsec on the host of the one after; so each request crosses the ToR
-             |------- s3n1 === s3h        four times and one PCIe link (paper sections 3.1, 3.2 and 4)
+    c1 --- [tor1] --- s1n1 === s1h        NFV-FIN, unless told otherwise: flow monitor on a SmartNIC, NIDS on the next
+             |------- s2n1 === s2h        server's SmartNIC, IPsec on the host of the one after; so each request
+             |------- s3n1 === s3h        crosses the ToR four times and one PCIe link (paper sections 3.1, 3.2 and 4)
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from controller.tor_counters import drops
+from experiments.chosen_application import application_of, requests_of
 from experiments.client import ClientConfig, ClientResult
 from experiments.errors import ExperimentError
 from experiments.first_placement import place_in_turn
@@ -22,7 +24,7 @@ from experiments.pcap_routing import run as prove
 from experiments.results import Run
 from experiments.routing_proof import DELIVERY, RoutingProof
 from experiments.testbed import Testbed, TestbedOptions
-from microservices.applications import nfv_fin
+from microservices.sharding import SLOTS
 from nodes.deployment import deploy
 from topologies.catalog import cluster_named
 from topologies.inventory import inventory_of
@@ -34,7 +36,12 @@ LIMITS = {"requests": (1, 10_000_000), "clients": (1, 64), "payload_bytes": (64,
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
-    """`requests` in all, shared out over `clients` client nodes; `where` as in first_placement."""
+    """`requests` in all, shared out over `clients` client nodes; `where` as in first_placement.
+
+    `app` is the name of an application or a file of the user's; `payloads` a file with a request on each line, in place
+    of the application's workload. `flows` and `window` are each client's, see ClientConfig; None: 16 and 2, and with
+    `payloads` 1 and 1.
+    """
 
     cluster: str = "type1x3"
     requests: int = 12_000
@@ -42,13 +49,18 @@ class DemoOptions:
     where: str = "mixed"
     seed: int = 1
     payload_bytes: int = 512
-    flows: int = 16
-    window: int = 2
+    flows: int | None = None
+    window: int | None = None
     keep_captures: bool = False
     speed: str = "unpaced"
     datapath: str = "netdev"
+    app: str = "nfv-fin"
+    payloads: str = ""
 
     def __post_init__(self) -> None:
+        for name, usual in (("flows", 16), ("window", 2)):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, 1 if self.payloads else usual)
         for name, (least, most) in LIMITS.items():
             value = getattr(self, name)
             if not least <= value <= most:
@@ -59,6 +71,8 @@ class DemoOptions:
 class DemoResult:
     """What happened, and whether it is what should."""
 
+    application: str
+    checked: str
     clients: dict[str, ClientResult]
     proof: RoutingProof
     switch_drops: dict[str, dict[str, int]]
@@ -78,7 +92,8 @@ class DemoResult:
         return self.proof.holds and not bad and self.total("answered") == self.total("sent") > 0
 
     def content(self) -> dict[str, Any]:
-        return {"holds": self.holds, "requests": self.total("sent"), "answered": self.total("answered"),
+        return {"holds": self.holds, "application": self.application, "checked": self.checked,
+                "requests": self.total("sent"), "answered": self.total("answered"),
                 "lost": self.total("lost"), "duplicated": self.total("duplicated"), "wrong": self.total("wrong"),
                 "misrouted": self.proof.check(DELIVERY).counts["misrouted"], "captured_packets": self.proof.packets,
                 "clients": {name: msgspec.to_builtins(result) for name, result in self.clients.items()},
@@ -90,7 +105,11 @@ class DemoResult:
 def run_demo(options: DemoOptions, say: Callable[[str], None] = lambda _: None) -> DemoResult:
     """Run the demo; `say` gets a line at each step. Raises the errors of what it uses."""
     inventory = inventory_of(cluster_named(options.cluster, clients=options.clients))
-    application = nfv_fin(shards=max(1, len(inventory.of_role("smartnic")) or len(inventory.of_role("host"))))
+    shards = max(1, len(inventory.of_role("smartnic")) or len(inventory.of_role("host")))
+    application = application_of(options.app, min(shards, SLOTS), backups=0)
+    assert options.flows is not None and options.window is not None  # set by DemoOptions
+    sequential = options.clients == options.flows == options.window == 1
+    requests = requests_of(options.app, application, Path(options.payloads) if options.payloads else None, sequential)
     nodes = place_in_turn(application, inventory, options.where)
     deployment = deploy(application, nodes, inventory)
     bed_options = TestbedOptions(options.cluster, clients=options.clients, label="demo", datapath=options.datapath,
@@ -99,8 +118,9 @@ def run_demo(options: DemoOptions, say: Callable[[str], None] = lambda _: None) 
     say(f"building {options.cluster}: {len(inventory.of_role('host'))} hosts, {len(inventory.of_role('smartnic'))} "
         f"SmartNICs, {len(inventory.switches)} switch(es), {options.clients} client(s)")
     with Testbed.start(bed_options) as bed:
-        say(f"up in {bed.started_s['total']:.1f} s; sending {options.requests} requests of {options.payload_bytes} "
-            "bytes and capturing at every switch port")
+        say(f"up in {bed.started_s['total']:.1f} s; sending {options.requests} requests "
+            f"{'from ' + options.payloads if options.payloads else f'of {options.payload_bytes} bytes'} to "
+            f"{application.name} and capturing at every switch port")
         captures = run.directory / "captures"
         capture = bed.capture(captures)
         before = bed.bucket_packets()
@@ -108,8 +128,9 @@ def run_demo(options: DemoOptions, say: Callable[[str], None] = lambda _: None) 
         shares = [options.requests // len(names) + (i < options.requests % len(names)) for i in range(len(names))]
         running = {}
         for i, (name, share) in enumerate(zip(names, shares, strict=True), start=1):
-            config = ClientConfig(inventory.node(name).ip, i, deployment, application.name, share, options.flows,
-                                  options.window, options.payload_bytes, options.seed + i)
+            config = ClientConfig(inventory.node(name).ip, i, deployment, requests.workload, share, options.flows,
+                                  options.window, options.payload_bytes, options.seed + i,
+                                  payloads=requests.payloads, exact=requests.direct)
             running[name] = bed.start_client(name, config)
         results = {name: client.result(timeout_s=60 + options.requests / 100) for name, client in running.items()}
         capture.stop()
@@ -121,7 +142,7 @@ def run_demo(options: DemoOptions, say: Callable[[str], None] = lambda _: None) 
     say("proving the routing from the captures")
     proof = prove([captures])
     by_number = {i.number: i.name for i in application.instances}
-    result = DemoResult(results, proof, switch_drops, node_drops,
+    result = DemoResult(application.name, requests.checked, results, proof, switch_drops, node_drops,
                         {by_number[number]: node for number, node in nodes.items()}, started_s, teaming,
                         str(run.directory))
     if not options.keep_captures and result.holds:

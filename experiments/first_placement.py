@@ -18,21 +18,24 @@ def place_in_turn(application: Application, inventory: Inventory, where: str = "
     """Return instance number -> node name for every primary.
 
     `where`: "smartnic" uses SmartNICs only, "host" hosts only, "mixed" the host for the last stage and SmartNICs
-    before it. A server without SmartNICs runs everything on its host. Raises ExperimentError for another word.
+    before it. A server without SmartNICs runs everything on its host, and a host_only microservice (SQL) runs on the
+    host whatever `where` says, as in section 4. Raises ExperimentError for another word, ServiceError for a
+    microservice that there is not.
     """
     if where not in WHERE:
         raise ExperimentError(f"cannot place on {where!r}; there are {', '.join(WHERE)}")
     hosts = inventory.of_role("host")
     nics = {host.name: inventory.smartnics_of(host) for host in hosts}
     stages = list(application.order())
+    pinned = {stage.name for stage in application.stages if service_class(stage.service).host_only}
     placed = {}
     for instance in application.instances:
         if instance.backup:
             continue
         depth = stages.index(instance.stage)
         host = hosts[(instance.shard + depth) % len(hosts)]
-        on_host = where == "host" or (where == "mixed" and depth == len(stages) - 1) or not nics[host.name]
-        on_host = on_host or service_class(instance.service).host_only
         own = nics[host.name]
+        on_host = (where == "host" or not own or instance.stage in pinned
+                   or (where == "mixed" and depth == len(stages) - 1))
         placed[instance.number] = host.name if on_host else own[instance.shard // len(hosts) % len(own)].name
     return placed

@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-from mininet.log import setLogLevel
-from mininet.net import Mininet
 
 from controller import tor_counters, tor_program, tor_status
 from controller.tor_counters import RuleCounter
@@ -32,20 +30,13 @@ from experiments.switches import configure_switches, lacp_members
 from nodes.bonding import teaming_mode
 from nodes.cgroups import Cgroup
 from nodes.deployment import Deployment
-from nodes.emulated_node import (
-    EmulatedLink,
-    EmulatedNode,
-    EmulatedSwitch,
-    ip_batch,
-    make_links,
-)
+from nodes.emulated_node import build_network, end_network, ip_batch
 from nodes.nursery import Child, Nursery, Order
 from nodes.programs import python_module
 from nodes.world import DATAPATHS, World
 from topologies.catalog import cluster_named
 from topologies.cluster import Cluster
 from topologies.inventory import Inventory, NodeEntry, inventory_of
-from topologies.mininet_topo import E3Topo
 
 log = logging.getLogger(__name__)
 
@@ -168,7 +159,7 @@ class Testbed:
     def stop(self) -> None:
         """End everything; a second call does nothing."""
         with contextlib.suppress(Exception):
-            self.net.stop()
+            end_network(self.net)
         self.world.stop()
 
     def __enter__(self) -> Testbed:
@@ -198,13 +189,7 @@ class Testbed:
                     self.wait_until_ready()
 
     def _build_network(self) -> None:
-        setLogLevel("error")
-        Mininet.inited = True  # its own init would change limits of the whole machine
-        classes = dict.fromkeys(("host", "smartnic", "client", "controller"), EmulatedNode)
-        topo = E3Topo(cluster=self.inventory, classes={**classes, "switch": EmulatedSwitch})
-        self.net = Mininet(topo=topo, build=False, controller=None, link=EmulatedLink, intf=None)
-        self.net.build()
-        make_links(self.net.links)
+        self.net = build_network(self.inventory)
         for node in self.net.hosts:
             self.world.adopt(node.pid, f"shell-{node.name}")
 
@@ -382,8 +367,8 @@ class Testbed:
         raise ExperimentError(f"not ready after {timeout_s:g} s: {missing}{self._complaints()}")
 
     def _complaints(self) -> str:
-        """Return the last line of every log that has one; the logs themselves go with the world."""
-        said = {path.stem: path.read_text(errors="replace").strip().splitlines()
+        """Return the last error in each log that has one; the logs themselves go with the world."""
+        said = {path.stem: [line for line in path.read_text(errors="replace").splitlines() if "rror" in line]
                 for name in ("agent-*.log", "team-*.log", "tor-app.log", "nursery.log")
                 for path in sorted(self.world.run_dir.glob(name))}
         return "".join(f"; {name} said: {lines[-1]}" for name, lines in said.items() if lines)

@@ -11,7 +11,8 @@ In YAML:
       - {source: smooth, target: mine, aligned: true}
       - {source: smooth, target: other, answers: false, trigger: {name: rare, share: 0.1, seed: 3}}
 
-A microservice's file stands relative to the application's.
+A microservice's file stands relative to the application's. `workload: "./mine.py:Requests"` may name a Workload class
+that makes requests for it; in Python, `workload` is such a class, defined in that file.
 """
 
 from __future__ import annotations
@@ -25,25 +26,70 @@ import yaml
 
 from microservices.application import Application, Channel, Stage, Trigger
 from microservices.errors import ApplicationError
+from microservices.workload import Workload
 
 
 def load_application(path: Path) -> Application:
     """Read an application; raises ApplicationError that names the file and what is wrong in it."""
     try:
         if path.suffix == ".py":
-            found = runpy.run_path(str(path)).get("application")
+            found = _run(path).get("application")
             if not isinstance(found, Application):
                 raise ApplicationError(f"`application` is {found!r}, not an Application")
             return found
-        return _application(yaml.safe_load(path.read_text()), path.parent)
+        return _application(_of_yaml(path), path.parent.resolve())
     except OSError as error:
         raise ApplicationError(f"{path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError, ApplicationError) as error:
         raise ApplicationError(f"{path}: {error}") from error
 
 
-def _application(data: Any, folder: Path) -> Application:
-    entries = _checked("application", data, Application)
+def workload_in(path: Path) -> str:
+    """Return what `workload_named` knows the application's own workload by; "" if the file names none.
+
+    Raises ApplicationError.
+    """
+    try:
+        if path.suffix != ".py":
+            name = _of_yaml(path)["workload"]
+            return _beside(path.parent.resolve(), name) if name else ""
+        found = _run(path).get("workload")
+        if found is None:
+            return ""
+        if not (isinstance(found, type) and issubclass(found, Workload)):
+            raise ApplicationError(f"`workload` is {found!r}, not a subclass of Workload")
+        return f"{path.resolve()}:{found.__qualname__}"
+    except OSError as error:
+        raise ApplicationError(f"{path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, ApplicationError) as error:
+        raise ApplicationError(f"{path}: {error}") from error
+
+
+def _run(path: Path) -> dict[str, Any]:
+    try:
+        return runpy.run_path(str(path))
+    except OSError:
+        raise
+    except Exception as error:  # a user's file may fail in any way, and is to be named
+        raise ApplicationError(f"does not run: {type(error).__name__}: {error}") from error
+
+
+def _of_yaml(path: Path) -> dict[str, Any]:
+    """Return the file's entries, checked, with `workload` always there."""
+    data = yaml.safe_load(path.read_text())
+    workload = data.pop("workload", "") if isinstance(data, dict) else ""
+    if not isinstance(workload, str) or (workload and ":" not in workload):
+        raise ApplicationError(f"workload is {workload!r}; it is \"FILE.py:CLASS\"")
+    return {**_checked("application", data, Application), "workload": workload}
+
+
+def _beside(folder: Path, name: str) -> str:
+    """Return "FILE.py:CLASS" with the file's whole path; other names as they are."""
+    file, colon, class_name = name.rpartition(":")
+    return f"{folder / file}:{class_name}" if colon and file.endswith(".py") else name
+
+
+def _application(entries: dict[str, Any], folder: Path) -> Application:
     stages = tuple(_stage(entry, folder) for entry in _list(entries, "stages"))
     return Application(entries["name"], entries["number"], stages,
                        tuple(_channel(entry) for entry in _list(entries, "channels")))
@@ -51,9 +97,7 @@ def _application(data: Any, folder: Path) -> Application:
 
 def _stage(data: Any, folder: Path) -> Stage:
     entry = _checked("stage", data, Stage)
-    file, colon, name = entry["service"].rpartition(":")
-    if colon and file.endswith(".py"):
-        entry["service"] = f"{folder / file}:{name}"
+    entry["service"] = _beside(folder, entry["service"])
     return Stage(**entry)
 
 

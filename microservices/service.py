@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from enum import Enum
@@ -115,18 +116,26 @@ def service_class(name: str) -> type[Microservice]:
 
     Raises ServiceError if there is none.
     """
-    module_name, colon, class_name = BUILT_IN.get(name, name).rpartition(":")
-    if not colon:
+    if not is_known(name):
         raise ServiceError(f"unknown microservice {name!r}; built in: {', '.join(sorted(BUILT_IN))}; your own is "
                            "MODULE:CLASS or FILE.py:CLASS")
+    return class_named(BUILT_IN.get(name, name), Microservice)
+
+
+def class_named(name: str, parent: type[Any]) -> type[Any]:
+    """Load the subclass of `parent` that is named "package.module:Class" or "/some/file.py:Class".
+
+    Raises ServiceError if it is not there, or if its file does not run.
+    """
+    module_name, _, class_name = name.rpartition(":")
     try:
         of_file = module_name.endswith(".py")
         module = _module_of_file(Path(module_name)) if of_file else importlib.import_module(module_name)
         found: Any = getattr(module, class_name)
     except (ImportError, OSError, AttributeError) as error:
-        raise ServiceError(f"microservice {name!r}: {error}") from error
-    if not (isinstance(found, type) and issubclass(found, Microservice)):
-        raise ServiceError(f"microservice {name!r}: {found!r} is not a subclass of Microservice")
+        raise ServiceError(f"{parent.__name__.lower()} {name!r}: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, parent)):
+        raise ServiceError(f"{parent.__name__.lower()} {name!r}: {found!r} is not a subclass of {parent.__name__}")
     return found
 
 
@@ -139,9 +148,17 @@ def new_service(name: str, **options: Any) -> Microservice:
 
 
 def _module_of_file(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(f"user file {path}", path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    # Dataclasses and msgspec look a class's module up by its name. That is made from the path, so that a user's file
+    # called json.py stands in nobody's way.
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except OSError:
+        raise
+    except Exception as error:  # a user's file may fail in any way, and is to be named
+        raise ServiceError(f"{path} does not run: {type(error).__name__}: {error}") from error
     return module

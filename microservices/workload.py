@@ -16,3 +16,7 @@ class Workload(ABC):
     @abstractmethod
     def check_reply(self, request: bytes, reply: bytes) -> str | None:
         """Return None if `reply` is right for `request`, else what is wrong with it."""
+
+    def check_error(self, request: bytes, error: str) -> str | None:
+        """Return None if `request` must be refused with just this error; by default none must be."""
+        return error

@@ -1,4 +1,4 @@
-"""The workload of each application, and of each microservice alone, by name."""
+"""The workload of each application, of each microservice alone, and of a user's own, by name."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from microservices.errors import ServiceError
 from microservices.natv4 import benchmark_mappings
 from microservices.nfv_workload import NfvWorkload
 from microservices.record_workload import RecordWorkload
+from microservices.service import class_named
 from microservices.workload import Workload
 
 _NFV: Mapping[str, Callable[[], dict[str, Any]]] = {
@@ -26,11 +27,15 @@ _NFV: Mapping[str, Callable[[], dict[str, Any]]] = {
 def workload_named(application: str, seed: int = 1, size_bytes: int = 512, **options: Any) -> Workload:
     """Return the workload of an application that `application_named` knows, with options of its class.
 
-    Raises ServiceError if there is none or if it does not know an option.
+    A user's own is named by its class, "FILE.py:CLASS", and made with the same arguments. Raises ServiceError if there
+    is none or if it does not know an option.
     """
     try:
         if application in _NFV:
             return NfvWorkload(seed, size_bytes, **{**_NFV[application](), **options})
+        if ":" in application:
+            own: Workload = class_named(application, Workload)(seed, size_bytes, **options)
+            return own
         return RecordWorkload(application, seed, size_bytes, **options)
     except TypeError as error:
         raise ServiceError(f"workload of {application!r} with options {sorted(options)}: {error}") from error

@@ -7,16 +7,21 @@ Mininet's (a shell in a network namespace), so its CLI works on it.
 
 from __future__ import annotations
 
+import logging
 import subprocess
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mininet.link import Intf
+from mininet.log import setLogLevel
+from mininet.net import Mininet
 from mininet.node import Node, Switch
 
 from nodes.errors import NodeError
-from topologies.inventory import NodeEntry, SwitchEntry
+from topologies.inventory import Inventory, NodeEntry, SwitchEntry
+from topologies.mininet_topo import E3Topo
 
+logging.setLoggerClass(logging.Logger)  # importing Mininet sets its own, which prints every line once more
 MTU_BYTES = 9000  # jumbo frames: the largest message and its headers in one packet, no fragments anywhere
 OFFLOADS = ("tx", "off", "gso", "off", "tso", "off", "gro", "off")
 
@@ -45,9 +50,6 @@ class EmulatedSwitch(Switch):
         self.entry = entry
         params["inNamespace"] = False
         super().__init__(name, **params)
-
-    def startShell(self, mnopts: str | None = None) -> None:
-        super().startShell(mnopts)
 
     def start(self, controllers: Any) -> None:
         pass
@@ -100,6 +102,24 @@ class EmulatedLink:
 
     def __str__(self) -> str:
         return f"{self.intf1}<->{self.intf2}"
+
+
+def build_network(inventory: Inventory) -> Mininet:
+    """Make every node, switch object and link of `inventory`; raises NodeError. The caller is in the world."""
+    setLogLevel("error")
+    Mininet.inited = True  # its own init would change limits of the whole machine
+    classes = dict.fromkeys(("host", "smartnic", "client", "controller"), EmulatedNode)
+    topo = E3Topo(cluster=inventory, classes={**classes, "switch": EmulatedSwitch})
+    net = Mininet(topo=topo, build=False, controller=None, link=EmulatedLink, intf=None)
+    net.build()
+    make_links(net.links)
+    return net
+
+
+def end_network(net: Mininet) -> None:
+    """End the shells of all nodes; links and namespaces end with them."""
+    net.terms = []  # to end terminals, Mininet would kill by name across the whole machine
+    net.stop()
 
 
 def make_links(links: Iterable[EmulatedLink]) -> None:

@@ -52,7 +52,7 @@ def test_lists_are_json_on_demand() -> None:
     assert "ecmp" in listed["experiments"] and "type1x3" in listed["clusters"]
 
 
-@pytest.mark.parametrize("command", ["demo", "cli", "run", "list", "pcap", "bench", "doctor", "clean", "test"])
+@pytest.mark.parametrize("command", ["demo", "apps", "cli", "run", "list", "pcap", "bench", "doctor", "clean", "test"])
 def test_every_command_explains_itself(command: str) -> None:
     done = e3(command, "--help")
     assert done.returncode == 0 and len(done.stdout.splitlines()) > 3

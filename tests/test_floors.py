@@ -9,12 +9,12 @@ FLOORS = ("topologies", "microservices", "nodes", "controller", "experiments")
 ROOT = Path(__file__).resolve().parent.parent
 # Third-party names stay behind these doors (DOORS[name] lists the files that may import it).
 DOORS = {
-    "mininet": {"topologies/mininet_topo.py", "nodes/emulated_node.py", "experiments/testbed.py",
-                "experiments/interactive.py", "experiments/benchmarks/boot.py"},
+    "mininet": {"topologies/mininet_topo.py", "nodes/emulated_node.py", "experiments/interactive.py",
+                "experiments/benchmarks/boot.py"},
     "ryu": {"controller/openflow_library.py"},
     "os_ken": {"controller/openflow_library.py"},
     "scapy": {"experiments/scapy_layer.py"},
-    "matplotlib": {"experiments/plot.py"},
+    "matplotlib": {"experiments/plot.py", "experiments/application_plot.py"},
 }
 
 

@@ -1,0 +1,388 @@
+"""The interactive CLI on a testbed of stand-ins: words, tables, completion, a loop that nothing ends by accident."""
+
+import io
+import itertools
+import os
+import signal
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from controller.tor_counters import RuleCounter
+from controller.tor_program import programs_of
+from controller.tor_rules import rules_of
+from controller.tor_status import SwitchStatus, TorStatus
+from experiments import shell_views as views
+from experiments.client import ClientConfig, ClientResult
+from experiments.errors import ExperimentError
+from experiments.first_placement import place_in_turn
+from experiments.interactive import E3Shell
+from experiments.latencies import summary_of
+from experiments.shell_mininet_verbs import E3_VERBS, INSTEAD
+from microservices.applications import nfv_fin
+from nodes.deployment import deploy
+from topologies.catalog import cluster_named
+from topologies.inventory import inventory_of
+
+LACP = "member: {0}: current attached\n  may_enable: {1}\n"
+
+
+class Net(dict[str, Any]):
+    """As much of Mininet's net as the shell asks."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        super().__init__({name: SimpleNamespace(name=name, pid=os.getpid()) for name in names})
+        self.terms: list[Any] = []
+
+
+class Bed:
+    """A testbed that records what it is told and answers from what a test set."""
+
+    def __init__(self, cluster: str = "type2x1") -> None:
+        self.inventory = inventory_of(cluster_named(cluster))
+        self.programs = programs_of(self.inventory)
+        application = nfv_fin(shards=4)
+        self.deployments = (deploy(application, place_in_turn(application, self.inventory), self.inventory),)
+        self.net = Net([n.name for n in self.inventory.nodes])
+        self.started_s = {"total": 1.5}
+        self.world = SimpleNamespace(id="wtest", appctl=self._appctl, vsctl=self._vsctl)
+        self.done: list[tuple[str, ...]] = []
+        self.configs: list[ClientConfig] = []
+        self.carrier = {p.interface: True for p in self.inventory.ports}
+        self.lacp = {p.interface: True for h in self.inventory.of_role("host")
+                     for p in self.inventory.ports_of_server(h)}
+        self.seen: dict[str, dict[str, int]] = {}
+        self.agents = {n.name: os.getpid() for n in self.inventory.nodes if n.role in ("host", "smartnic")}
+
+    def _appctl(self, *words: str) -> str:
+        shown = "".join(LACP.format(name, str(up).lower()) for name, up in self.lacp.items())
+        return shown if words[0] == "lacp/show" else ""
+
+    def _vsctl(self, *_: str) -> str:
+        rows = ",".join(f'["{name}","{"up" if up else "down"}"]' for name, up in self.carrier.items())
+        return f'{{"headings":["name","link_state"],"data":[{rows},["tor1",["set",[]]]]}}'
+
+    def agent_pid(self, name: str) -> int:
+        return self.agents[name]
+
+    def counters(self, *names: str) -> dict[str, dict[str, int]]:
+        return {name: self.seen.get(name, {}) for name in names or self.agents if name in self.seen}
+
+    def bucket_packets(self) -> dict[str, dict[str, dict[str, int]]]:
+        return {s: {g.name: {p.interface(b.port): 10 * b.port for b in g.buckets} for g in p.groups}
+                for s, p in self.programs.items()}
+
+    def places(self) -> dict[str, int | None]:
+        return {p.interface: None for p in self.inventory.ports} | {p.peer_interface: 1 for p in self.inventory.ports}
+
+    def start_client(self, client: str, config: ClientConfig) -> Any:
+        self.configs.append(config)
+        result = ClientResult(config.requests, config.requests - 2, 0, 0, 2, 0, 0, 0, 0.5, 0.1, summary_of([0.002]),
+                              ["request 0x1: no reply within 2 s"])
+        return SimpleNamespace(result=lambda _limit: result, stop=lambda: self.done.append(("stop", client)))
+
+    def fail_link(self, name: str) -> None:
+        self.done.append(("fail_link", name))
+        self.carrier[self.inventory.ports_of_node(name)[0].interface] = False
+
+    def heal_link(self, name: str) -> None:
+        self.carrier[self.inventory.ports_of_node(name)[0].interface] = True
+        self.seen |= {name: {}, "s1h": {}}
+
+    def hang_agent(self, name: str) -> None:
+        self.lacp[self.inventory.ports_of_node(name)[0].interface] = False
+
+
+@pytest.fixture
+def bed() -> Bed:
+    return Bed()
+
+
+def session(bed: Bed, script: str) -> None:
+    E3Shell(bed, io.StringIO(script)).run()  # type: ignore[arg-type]
+
+
+def shell(bed: Bed, interactive: bool = True) -> E3Shell:
+    made = E3Shell(bed, io.StringIO())  # type: ignore[arg-type]
+    made.interactive = interactive
+    return made
+
+
+def typed(bed: Bed, line: str, capsys: pytest.CaptureFixture[str]) -> str:
+    assert shell(bed).onecmd(line) is False
+    return capsys.readouterr().out
+
+
+# -- the loop ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("line", [
+    "bogus", "nodez", "c1", "c1 exit", "send 1 c1 2", "s1n1 ping s1h", "s1n1 iperf3 -s", "send -3", "send 0",
+    "send 10 c9", "send 1 2 3", "send 99999999999", "routes a b", 'routes "a', "routes nobody", "groups s1n1",
+    "capture tor9", "capture a/ b/",
+    "capture off", "proof", "proof x", "fail", "fail lnk s1n1", "fail link s1h", "fail link tor1", "fail node s1h",
+    "fail agent c1", "heal link", "app frob", "app stop now", "iperf s1h", "iperf s1h s1h", "iperf s1h s1n1",
+    "iperf s1h c1 0", "iperf s1h c1 1 129", "link s1n1 tor1", "link s1n1 s1h down", "link s1n1 tor2 down", "dpctl",
+    "wait x", "source", "source /nonexistent", "xterm", "xterm c9", "x", "x c1", "nodes x", "apps x", "links x",
+    "pingall x", "help frob", *INSTEAD])
+def test_a_wrong_word_is_answered_in_one_line_and_ends_nothing(
+        line: str, bed: Bed, capsys: pytest.CaptureFixture[str]) -> None:
+    answer = typed(bed, line, capsys)
+    assert answer.startswith("*** ")
+    assert answer.count("\n") == 1
+    assert not bed.done
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.sampled_from(["send ", "routes ", "groups ", "fail ", "heal ", "capture ", "iperf ", "link ", "help ",
+                        "app x", "wait x", ""]), st.text(st.characters(exclude_characters="!/"), max_size=20))
+def test_no_line_whatever_it_holds_ends_the_session(bed: Bed, verb: str, words: str) -> None:
+    assert shell(bed).onecmd(f"{verb}{words} \N{SNOWMAN}") is False
+
+
+def test_an_unknown_name_is_answered_with_the_nearest_and_all_there_are(
+        bed: Bed, capsys: pytest.CaptureFixture[str]) -> None:
+    assert typed(bed, "fail node s1n7", capsys) == (
+        "*** no SmartNIC 's1n7' (did you mean s1n4?); there are s1n1, s1n2, s1n3, s1n4\n")
+
+
+def test_a_bug_shows_its_trace_and_the_session_goes_on(bed: Bed, capsys: pytest.CaptureFixture[str]) -> None:
+    def bucket_packets() -> None:
+        raise RuntimeError("broken")
+
+    bed.bucket_packets = bucket_packets  # type: ignore[assignment,method-assign]
+    session(bed, "groups\napps\nexit\n")
+    out = capsys.readouterr().out
+    assert "RuntimeError: broken" in out and "monitor-1" in out
+
+
+def test_a_script_ends_at_its_end_and_shows_each_line_before_its_answer(
+        bed: Bed, capsys: pytest.CaptureFixture[str]) -> None:
+    session(bed, "send 50  # before\nsend 60")
+    out = capsys.readouterr().out
+    assert out.index("e3> send 50") < out.index("c1 sent 50 requests") < out.index("e3> send 60")
+    assert [config.requests for config in bed.configs] == [50, 60]
+
+
+def test_two_sends_never_use_the_same_request_ids(bed: Bed) -> None:
+    session(bed, "send 5\nsend 5\n")
+    assert len({config.client_number for config in bed.configs}) == 2
+
+
+def test_exit_in_a_sourced_file_ends_the_session(bed: Bed, tmp_path: Path) -> None:
+    (tmp_path / "two").write_text("send 1\nexit\nsend 2\n")
+    (tmp_path / "one").write_text(f"source {tmp_path}/two\nsend 3\n")
+    session(bed, f"source {tmp_path}/one\nsend 4\n")
+    assert [config.requests for config in bed.configs] == [1]
+
+
+def test_a_file_that_sources_itself_is_stopped(bed: Bed, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "loop").write_text(f"source {tmp_path}/loop\n")
+    assert "are the limit" in typed(bed, f"source {tmp_path}/loop", capsys)
+
+
+@pytest.mark.parametrize(("signal_name", "interactive", "survives"),
+                         [((), True, True), (("SIGTERM",), True, False), ((), False, False)])
+def test_ctrl_c_ends_a_command_and_sigterm_the_session(
+        bed: Bed, signal_name: tuple[str, ...], interactive: bool, survives: bool) -> None:
+    def counters(*_: str) -> None:
+        raise KeyboardInterrupt(*signal_name)
+
+    bed.counters = counters  # type: ignore[assignment,method-assign]
+    made = shell(bed, interactive)
+    if survives:
+        assert made.onecmd("nodes") is False
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            made.onecmd("nodes")
+
+
+def test_ctrl_c_during_send_stops_the_client_and_still_shows_what_came(
+        bed: Bed, capsys: pytest.CaptureFixture[str]) -> None:
+    start, calls = bed.start_client, itertools.count()
+
+    def start_client(client: str, config: ClientConfig) -> Any:
+        running = start(client, config)
+        result = running.result
+
+        def interrupted_first(limit_s: float) -> ClientResult:
+            if next(calls) == 0:
+                raise KeyboardInterrupt
+            return result(limit_s)  # type: ignore[no-any-return]
+
+        running.result = interrupted_first
+        return running
+
+    bed.start_client = start_client  # type: ignore[method-assign]
+    assert "c1 sent 100 requests" in typed(bed, "send", capsys)
+    assert bed.done == [("stop", "c1")]
+
+
+# -- help and completion -------------------------------------------------------------------------------------------
+
+
+def test_help_names_every_verb_that_works_and_each_has_help_of_its_own(
+        bed: Bed, capsys: pytest.CaptureFixture[str]) -> None:
+    listed = typed(bed, "help", capsys)
+    for verb in shell(bed).verbs():
+        assert verb in listed
+        assert len(typed(bed, f"help {verb}", capsys)) > 4
+    assert "pingpair" not in listed
+
+
+def test_every_verb_of_ours_is_in_the_documentation() -> None:
+    text = (Path(__file__).parents[1] / "docs/cli.md").read_text()
+    assert not [verb for verb in (*E3_VERBS, *INSTEAD) if verb not in text]
+    assert [verb for verb in E3_VERBS if f"e3> {verb}" in text] == list(E3_VERBS)
+
+
+@pytest.mark.parametrize(("line", "text", "offered"), [
+    ("fail ", "", ["link", "node", "agent"]),
+    ("fail node ", "", ["s1n1", "s1n2", "s1n3", "s1n4"]),
+    ("heal link ", "c", ["c1", "ctl1"]),
+    ("fail agent ", "s1h", ["s1h"]),
+    ("fail frob ", "", []),
+    ("fail link s1n1 ", "", []),
+])
+def test_fail_and_heal_complete_kinds_then_names_that_can_fail_so(
+        bed: Bed, line: str, text: str, offered: list[str]) -> None:
+    assert shell(bed).complete_fail(text, line + text, len(line), len(line + text)) == offered
+
+
+def test_a_line_starts_with_a_verb_or_a_node_and_interfaces_complete_whole(bed: Bed) -> None:
+    made = shell(bed)
+    assert made.completenames("s1n") == ["s1n1", "s1n2", "s1n3", "s1n4"]
+    assert made.completenames("he") == ["heal", "help"]
+    assert made.complete_capture("tor1-c") == ["tor1-c1", "tor1-ctl1"]
+    assert made.completedefault("ct", "c1 ping ct", 8, 10) == ["ctl1"]
+
+
+# -- what verbs show -----------------------------------------------------------------------------------------------
+
+
+def test_nodes_tells_a_hung_agent_an_ended_one_and_one_that_is_only_cut_off(
+        bed: Bed, capsys: pytest.CaptureFixture[str]) -> None:
+    hung = subprocess.Popen(["sleep", "60"])
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    try:
+        hung.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, hung.pid, os.WSTOPPED | os.WNOWAIT)
+        bed.agents |= {"s1n1": hung.pid, "s1n2": ended.pid}
+        bed.seen = {"s1n4": {"to_network": 7, "queue_deepest": 3, "queue_dropped": 2, "dropped_foreign": 1}}
+        *table, dropped = typed(bed, "nodes", capsys).splitlines()
+        lines = {row.split()[0]: row for row in table}
+    finally:
+        hung.kill()
+        hung.wait()
+    assert "SILENT (stopped)" in lines["s1n1"]
+    assert "SILENT (ended)" in lines["s1n2"]
+    assert "SILENT (running)" in lines["s1n3"]
+    assert lines["s1n4"].split()[5:] == ["answers", "7", "-", "-", "-", "3", "3"]
+    assert dropped == "s1n4 dropped: 2 queue_dropped, 1 dropped_foreign"
+
+
+def test_groups_shows_a_hung_and_an_unplugged_member_as_dead_each_for_its_reason(
+        bed: Bed, capsys: pytest.CaptureFixture[str]) -> None:
+    bed.carrier["tor1-s1n2"] = False
+    bed.lacp["tor1-s1n3"] = False
+    shown = typed(bed, "groups", capsys).splitlines()
+    rows = {row.split("tor1-")[1].split()[0]: row for row in shown if "tor1-" in row}
+    assert views.ALIVE in rows["s1n1"] and "DEAD" not in rows["s1n1"]
+    assert views.NO_CARRIER in rows["s1n2"]
+    assert views.LACP_DOWN in rows["s1n3"]
+    assert "40.0%" in rows["s1n4"]  # 40 of 10 + 20 + 30 + 40
+
+
+def test_groups_of_one_host_leaves_the_others_out(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = typed(Bed("type1x3"), "groups s2h", capsys)
+    assert "tor1-s2n1" in shown and "tor1-s1n1" not in shown
+
+
+def test_routes_sends_a_smartnic_to_its_port_and_a_host_to_its_group(bed: Bed) -> None:
+    program = bed.programs["tor1"]
+    rules = {r.name: RuleCounter(r.name, r.table, 5, 500, r.drops) for r in rules_of(program)}
+    routes, other, dropped = views.route_views(program, rules)
+    by_name = {row[0]: row for row in routes.rows}
+    assert by_name["s1n2"] == ("s1n2", "10.1.1.12/32", "tor1-s1n2", 5)
+    assert by_name["s1h"][2] == "group 'ports of s1h': tor1-s1n1, tor1-s1n2, tor1-s1n3, tor1-s1n4"
+    assert any("spoofed source" in str(row[1]) for row in dropped.rows)
+    assert {row[1] for row in other.rows} | {row[1] for row in dropped.rows} | {
+        f"route to {name}" for name in by_name} >= {r.name for r in rules_of(program)}
+
+
+def test_routes_of_a_smartnic_says_what_its_agent_does(bed: Bed, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [row.split("  ") for row in typed(bed, "routes s1n1", capsys).splitlines()]
+    shown = {row[0].strip(): [cell.strip() for cell in row[1:] if cell.strip()] for row in rows}
+    assert shown["s1n1 10.1.1.11"] == ["local core", "local core"]
+    assert shown["s1h 10.1.1.1"] == ["host, over PCIe", "dropped"]
+    assert shown["anything else"] == ["dropped", "network"]
+
+
+def test_apps_shows_what_each_instance_did_and_a_question_mark_for_a_silent_node(
+        bed: Bed, capsys: pytest.CaptureFixture[str]) -> None:
+    bed.seen = {"s1n1": {"handled nfv-fin/monitor-1": 12, "errors nfv-fin/monitor-1": 1}}
+    shown = typed(bed, "apps", capsys).splitlines()
+    rows = {row.split()[1]: row.split() for row in shown if row.startswith(" nfv-fin")}
+    assert rows["monitor-1"][3:] == ["s1n1", "10.1.1.11", "12", "1"]
+    assert rows["ipsec-1"][3:] == ["s1h", "10.1.1.1", "?", "?"]
+
+
+def test_failing_waits_till_the_switch_sees_it_and_healing_till_nodes_answer(
+        bed: Bed, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "tor1-s1n2 DEAD: no carrier" in typed(bed, "fail link s1n2", capsys)
+    healed = typed(bed, "link tor1 s1n2 up", capsys)
+    assert "tor1-s1n2 alive" in healed and "s1n2 answers" in healed and "s1h answers" in healed
+    assert "tor1-s1n3 DEAD: LACP is down" in typed(bed, "fail agent s1n3", capsys)
+
+
+def test_links_between_switches_fail_by_either_of_their_names(capsys: pytest.CaptureFixture[str]) -> None:
+    made = shell(Bed("type1x1/2"))
+    assert {"tor1-agg1", "agg1-tor1", "r1s1n1"} <= set(made._can_fail("link"))
+    assert "r1s1h" not in made._can_fail("link")
+
+
+def test_a_node_that_has_failed_cannot_fail_again(bed: Bed, capsys: pytest.CaptureFixture[str]) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    bed.agents["s1n1"] = ended.pid
+    for line in ("fail node s1n1", "fail agent s1n1", "heal agent s1n1"):
+        assert "heal node s1n1" in typed(bed, line, capsys)
+
+
+def test_a_node_or_a_switch_stands_for_all_its_interfaces_in_capture(bed: Bed) -> None:
+    made = shell(bed)
+    assert made._interfaces(["s1n1"]) == ["s1n1-net", "s1n1-pcie"]
+    assert made._interfaces(["tor1-c1", "tor1"]) == ["tor1-c1", *(p for p in made._interfaces([]) if p != "tor1-c1")]
+    with pytest.raises(ExperimentError, match="did you mean tor1-s1n"):
+        made._interfaces(["tor1-s1n"])
+
+
+def test_the_app_tells_what_it_mended_and_when_it_is_dead() -> None:
+    changes = {"rules_added": 53, "groups_added": 0}
+    status = TorStatus(7, "lib 1", "127.0.0.1:1", 1, "", {"tor1": SwitchStatus("tor1", 1, True, 1.0, 1, 1.0, changes)})
+    assert views.app_lines(status, True)[1] == "tor1: connected, as it should be; it mended: rules added 53"
+    assert "not running" in views.app_lines(status, False)[0]
+    assert "no status" in views.app_lines(None, True)[0]
+
+
+def test_tables_keep_short_cells_whole_and_break_sentences_only() -> None:
+    row = ("node-with-a-long-name", "x" * 90, "y" * 90)
+    assert len(views.rendered(views.View("", ("a", "b", "c"), [row]), 80).splitlines()) == 3
+    broken = views.rendered(views.View("", ("a", "claim"), [("a", "word " * 60)], sentences=True), 80)
+    assert max(len(line) for line in broken.splitlines()) <= 80
+
+
+def test_a_cell_with_brackets_is_shown_as_it_is() -> None:
+    assert "[red]s1n1[/red] :warning:" in views.rendered(views.View("", ("a",), [("[red]s1n1[/red] :warning:",)]), 80)
+
+
+def test_iperf_reports_its_own_complaint() -> None:
+    with pytest.raises(ExperimentError, match="c1 to s1h: unable to connect"):
+        views.iperf_line({"error": "unable to connect"}, "c1", "s1h")
