@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nodes.messages import DATA_KINDS, LAYOUTS, MAGIC, DataMessage, StatsMessage, decode
+from nodes.messages import (
+    DATA_KINDS,
+    KIND_STATS_QUERY,
+    KIND_STATS_REPORT,
+    LAYOUTS,
+    MAGIC,
+    DataMessage,
+    StatsMessage,
+    decode,
+)
 from topologies.addressing import CONTROL_PORTS, DATA_PORT
 
 scapy_layer = pytest.importorskip("experiments.scapy_layer", reason="scapy is not installed")
@@ -17,7 +26,7 @@ from scapy.layers.inet import IP, UDP  # noqa: E402
 from scapy.packet import Raw  # noqa: E402
 
 E3, LAYERS = scapy_layer.E3, scapy_layer.LAYERS
-STATS_KINDS = tuple(k for k in LAYOUTS if k not in DATA_KINDS)
+STATS_KINDS = (KIND_STATS_QUERY, KIND_STATS_REPORT)
 
 
 def unsigned(bits: int) -> st.SearchStrategy[int]:
