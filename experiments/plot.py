@@ -31,7 +31,9 @@ LOOKS = {
     "gap": ("#ffffff", "#8c8c8c"),
 }
 WIRES = {"ethernet": ("#0072b2", 1.6), "pcie": ("#d55e00", 4.5), "fabric": ("#0072b2", 1.2)}
-STYLE: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "e3", "font.family": "DejaVu Sans", "pdf.fonttype": 42}
+STYLE: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "e3", "pdf.fonttype": 42,
+                         "font.family": "sans-serif",
+                         "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial", "sans-serif"]}  # for viewers of SVG
 
 
 def styled() -> AbstractContextManager[None]:

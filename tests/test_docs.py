@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from pcap_room import Room
+from test_floors import DOORS
 
 from experiments.reference import commands, reference
 from experiments.registry import EXPERIMENTS
@@ -103,6 +104,11 @@ def test_every_experiment_and_every_system_of_the_paper_is_described() -> None:
         rates = [nic.port_gbps for nic in (*server.smartnics, *server.plain_nics)]
         assert f"{rates[0]:g} Gb/s" in row and len(set(rates)) == 1
     assert "type1x3" in PAPER_CLUSTERS
+
+
+def test_the_page_on_architecture_names_every_door() -> None:
+    text = text_of(ROOT / "docs" / "architecture.md")
+    assert not {door for doors in DOORS.values() for door in doors if f"`{door}`" not in text}
 
 
 def test_the_snippets_that_read_captures_run_and_say_what_the_captures_hold(
