@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
+from typing import Any
 
+import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
@@ -28,6 +30,7 @@ from microservices.service import service_class
 
 FORMATS = ("svg", "png", "pdf")
 PNG_DOTS_PER_INCH = 110
+SETTINGS: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "e3", "pdf.fonttype": 42}  # words stay words
 # All in inches.
 COLUMN, WIDE_COLUMN, ROW, RADIUS, BACKUP = 2.9, 3.8, 0.30, 0.115, 0.045
 HEAD, LANE_GAP, MARGIN, FOOT, TITLE = 0.62, 0.20, 0.95, 0.75, 0.75
@@ -55,12 +58,17 @@ class _Column:
 
 
 def draw_application(application: Application, path: Path) -> None:
-    """Write the graph of `application` to `path`; raises ExperimentError if that cannot be."""
-    if path.suffix[1:].lower() not in FORMATS:
+    """Write the graph of `application` to `path`; raises ExperimentError if that cannot be.
+
+    The same application always gives the same file, whatever the user's own settings of matplotlib are.
+    """
+    kind = path.suffix[1:].lower()
+    if kind not in FORMATS:
         raise ExperimentError(f"cannot draw to {path}: it must end with .{', .'.join(FORMATS)}")
-    figure = _figure(application)
+    undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}[kind]
     try:
-        figure.savefig(path, dpi=PNG_DOTS_PER_INCH)
+        with mpl.rc_context({**mpl.rcParamsDefault, **SETTINGS}):
+            _figure(application).savefig(path, format=kind, dpi=PNG_DOTS_PER_INCH, metadata=undated)
     except OSError as error:
         raise ExperimentError(f"cannot write {path}: {error.strerror}") from error
 

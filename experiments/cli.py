@@ -268,6 +268,16 @@ def bench_boot(cluster: ClusterArgument = "type2x40", json: Json = False) -> Non
     emit(rows, json, lambda: table(f"Starting {cluster}", COLUMNS, [r.values() for r in rows]))
 
 
+@bench.command("microservices")
+def bench_microservices(json: Json = False) -> None:
+    """Requests per second of each handler on one core, and beside a bare call of the library that does the work."""
+    from experiments.benchmarks.microservices import COLUMNS, measure
+
+    rows = measure(say)
+    emit(rows, json, lambda: table("One core, 512-byte requests", COLUMNS, [r.values() for r in rows]))
+    raise typer.Exit(0 if all(row.holds for row in rows) else 1)
+
+
 def _interrupted(number: int, _frame: object) -> None:
     raise KeyboardInterrupt(signal.Signals(number).name)
 

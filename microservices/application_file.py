@@ -12,7 +12,7 @@ In YAML:
       - {source: smooth, target: other, answers: false, trigger: {name: rare, share: 0.1, seed: 3}}
 
 A microservice's file stands relative to the application's. `workload: "./mine.py:Requests"` may name a Workload class
-that makes requests for it; in Python, `workload` is such a class, defined in that file.
+that makes requests for it; in Python, `workload` is such a name, or a class that the file itself defines.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ def workload_in(path: Path) -> str:
         if path.suffix != ".py":
             name = _of_yaml(path)["workload"]
             return _beside(path.parent.resolve(), name) if name else ""
-        found = _run(path).get("workload")
-        if found is None:
-            return ""
+        found = _run(path).get("workload") or ""
+        if isinstance(found, str):
+            return _beside(path.parent.resolve(), found)
         if not (isinstance(found, type) and issubclass(found, Workload)):
             raise ApplicationError(f"`workload` is {found!r}, not a subclass of Workload")
         return f"{path.resolve()}:{found.__qualname__}"
@@ -67,7 +67,7 @@ def workload_in(path: Path) -> str:
 
 def _run(path: Path) -> dict[str, Any]:
     try:
-        return runpy.run_path(str(path))
+        return runpy.run_path(str(path.resolve()))
     except OSError:
         raise
     except Exception as error:  # a user's file may fail in any way, and is to be named

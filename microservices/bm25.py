@@ -16,10 +16,14 @@ from collections.abc import Sequence
 from math import log
 from random import Random
 
+import numpy as np
+
 from microservices.errors import ServiceError
 from microservices.records import Record, RecordService
 from microservices.state import State
 
+DENSE_SHARE = 1 / 8  # words in more of the documents than this are kept as a row of all documents' scores
+_NOTHING: tuple[np.ndarray | None, np.ndarray | float] = None, 0.0  # what a word adds that no document holds
 _WORD = re.compile(r"[a-z0-9]+")
 
 
@@ -59,22 +63,38 @@ class Bm25(RecordService):
         for number, count in enumerate(counts):
             for word in count:
                 holding.setdefault(word, []).append(number)
-        # What each word adds to each document does not depend on the query, so it is worked out here, once.
-        self._postings: dict[str, list[tuple[int, float]]] = {}
+        self._documents = len(texts)
+        # What each word adds to each document does not depend on the query, so it is worked out here, once: to which
+        # documents (None: to all), and how much.
+        self._postings: dict[str, tuple[np.ndarray | None, np.ndarray | float]] = {}
         for word, numbers in holding.items():
             rarity = log(1.0 + (len(texts) - len(numbers) + 0.5) / (len(numbers) + 0.5))
-            self._postings[word] = [
-                (n, rarity * counts[n][word] / (counts[n][word] + k1 * (1.0 - b + b * lengths[n] / average)))
-                for n in numbers]
+            scores = np.array([rarity * counts[n][word] / (counts[n][word] + k1 * (1.0 - b + b * lengths[n] / average))
+                               for n in numbers])
+            if len(numbers) > DENSE_SHARE * len(texts):  # adding a whole row is the faster there
+                row = np.zeros(len(texts))
+                row[numbers] = scores
+                self._postings[word] = None, row
+            else:
+                self._postings[word] = np.array(numbers), scores
 
     def key_of(self, payload: bytes) -> bytes:
         """Any instance will do, so requests are spread evenly rather than by their key."""
         return payload
 
     def answer(self, record: Record, state: State, now_s: float) -> list[tuple[int, float]]:
-        scores: dict[int, float] = {}
+        scores = np.zeros(self._documents)
         for word in words_of(record.text):
-            for number, score in self._postings.get(word, ()):
-                scores[number] = scores.get(number, 0.0) + score
-        best = sorted([(-score, number) for number, score in scores.items()])[:self.top]
-        return [(number, -score) for score, number in best]
+            numbers, added = self._postings.get(word, _NOTHING)
+            if numbers is None:
+                scores += added
+            else:
+                scores[numbers] += added
+        least, others = 0.0, self._documents - self.top
+        if others > 0:
+            ordered = scores.copy()
+            ordered.partition(others)
+            least = ordered[others]
+        best = (scores >= least if least > 0.0 else scores > 0.0).nonzero()[0]
+        best = best[(-scores[best]).argsort(kind="stable")][:self.top]
+        return list(zip(best.tolist(), scores[best].tolist(), strict=True))

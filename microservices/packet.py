@@ -15,6 +15,7 @@ TCP_HEADER_BYTES = 20
 FLOW_KEY_BYTES = 13
 
 _WORDS = {size: struct.Struct(f">{size // 2}H") for size in range(20, 64, 4)}
+_PORTS = struct.Struct(">HH")
 _LENGTHS = struct.Struct(">H2xH")  # total length, identification skipped, flags and fragment offset
 
 
@@ -52,7 +53,8 @@ def layers(packet: bytes) -> Layers:
     total, fragment = _LENGTHS.unpack_from(packet, 2)
     if total != size:
         raise ServiceError(f"inner packet's length field says {total}, it has {size} bytes")
-    if sum(_WORDS[header_bytes].unpack_from(packet)) % 0xFFFF:
+    # The header as one number has the same remainder as the sum of its 16-bit words, for 0x10000 % 0xFFFF is 1.
+    if int.from_bytes(packet[:header_bytes], "big") % 0xFFFF:
         raise ServiceError("inner packet's header checksum is wrong")
     protocol = packet[9]
     if protocol not in WITH_PORTS or fragment & 0x3FFF:
@@ -67,7 +69,7 @@ def layers(packet: bytes) -> Layers:
             raise ServiceError(f"inner packet: TCP header of {data - header_bytes} bytes")
     if data > size:
         raise ServiceError(f"inner packet: transport header ends at {data}, the packet at {size}")
-    source_port, destination_port = struct.unpack_from(">HH", packet, header_bytes)
+    source_port, destination_port = _PORTS.unpack_from(packet, header_bytes)
     return Layers(protocol, source_port, destination_port, data)
 
 

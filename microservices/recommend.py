@@ -48,7 +48,7 @@ class Recommend(RecordService):
 
     def answer(self, record: Record, state: State, now_s: float) -> list[tuple[int, float]]:
         table = state.hashtables["ratings"]
-        mine = bytearray(table.get(record.key, bytes(4 * self.items)))
+        tastes: _Tastes | None = table.derived
         rated = record.values[self._first_value:self._first_value + 2]
         if rated:
             if len(rated) < 2:
@@ -57,24 +57,44 @@ class Recommend(RecordService):
             if not (item.is_integer() and 0 <= item < self.items and 0.0 < rating <= MAX_RATING):
                 raise ServiceError(f"rating {rating:g} for item {item:g}; items are 0 to {self.items - 1}, ratings "
                                    f"above 0 and at most {MAX_RATING:g}")
+            mine = bytearray(table.get(record.key, bytes(4 * self.items)))
             struct.pack_into("<f", mine, 4 * int(item), rating)
-            table[record.key] = bytes(mine)
-        users = [user for user in table if user != record.key]
-        if not users:
-            return []
-        others = np.frombuffer(b"".join([table[user] for user in users]), "<f4").reshape(len(users), self.items)
-        return self._best(np.frombuffer(mine, "<f4").astype(np.float64), others.astype(np.float64))
+            table[record.key] = bytes(mine)  # which forgets what was derived
+            if tastes is not None and record.key in tastes.rows:
+                tastes.ratings[tastes.rows[record.key], int(item)] = np.float32(rating)
+            else:
+                tastes = None
+        if tastes is None:
+            tastes = _Tastes(table, self.items)
+        table.derived = tastes
+        row = tastes.rows.get(record.key)
+        return [] if row is None else self._best(row, tastes.ratings)
 
-    def _best(self, mine: np.ndarray, others: np.ndarray) -> list[tuple[int, float]]:
-        norms = np.sqrt(np.einsum("ij,ij->i", others, others) * (mine @ mine))
-        similarity = np.divide(others @ mine, norms, out=np.zeros(len(others)), where=norms > 0.0)
+    def _best(self, row: int, tastes: np.ndarray) -> list[tuple[int, float]]:
+        mine = tastes[row]
+        squares = np.einsum("ij,ij->i", tastes, tastes)
+        norms = np.sqrt(squares * squares[row])
+        similarity = np.divide(tastes @ mine, norms, out=np.zeros(len(tastes)), where=norms > 0.0)
+        similarity[row] = 0.0
         # The nearest come first, equally near ones in the order of their names (the sort is stable).
-        nearest = np.argsort(-similarity, kind="stable")
-        weights, ratings = similarity[nearest], others[nearest]
-        useful = (ratings > 0.0) & (weights > 0.0)[:, None]
-        useful &= np.cumsum(useful, axis=0) <= self.neighbours
-        weight = useful.T @ weights
-        predicted = np.divide((ratings * useful).T @ weights, weight, out=np.zeros(self.items), where=weight > 0.0)
+        nearest = (-similarity).argsort(kind="stable")[:np.count_nonzero(similarity > 0.0)]
+        weights, ratings = similarity[nearest], tastes[nearest]
+        useful = ratings > 0.0
+        useful &= useful.cumsum(axis=0, dtype=np.int32) <= self.neighbours
+        weight = weights @ useful
+        predicted = np.divide(weights @ (ratings * useful), weight, out=np.zeros(self.items), where=weight > 0.0)
         predicted[mine > 0.0] = 0.0
-        best = np.argsort(-predicted, kind="stable")[:self.top]
+        # A mean of ratings of 5 may come out a rounding above 5.
+        predicted = np.minimum(predicted, MAX_RATING)
+        best = (-predicted).argsort(kind="stable")[:self.top]
         return [(int(item), float(predicted[item])) for item in best if predicted[item] > 0.0]
+
+
+class _Tastes:
+    """The ratings of all users as one matrix, a row for each user in the order of their names."""
+
+    def __init__(self, table: Hashtable[str, bytes], items: int) -> None:
+        entries = table.items()
+        self.rows = {user: row for row, (user, _) in enumerate(entries)}
+        self.ratings = np.frombuffer(b"".join([ratings for _, ratings in entries]), "<f4").reshape(
+            len(entries), items).astype(np.float64)

@@ -37,9 +37,13 @@ class Hashtable(Generic[K, V]):
     An entry belongs to the slot of its key's bytes (of its first element's, for a tuple), so a microservice that
     is sharded must key its tables by what its `key_of` returns. Iteration is in sorted order, so that a handler
     that iterates stays deterministic after a restore.
+
+    `derived` is for what a handler has worked out from the content and would work out again: every write sets it to
+    None, and it neither counts nor travels.
     """
 
-    __slots__ = ("_changed", "_items", "_key_bytes", "_size_bytes", "_value_bytes", "get", "key_type", "value_type")
+    __slots__ = ("_changed", "_items", "_key_bytes", "_size_bytes", "_value_bytes", "derived", "get", "key_type",
+                 "value_type")
 
     def __init__(self, key: type[K], value: type[V]) -> None:
         self.key_type, self.value_type = key, value
@@ -48,6 +52,7 @@ class Hashtable(Generic[K, V]):
         self._items: dict[K, V] = {}
         self._size_bytes = 0
         self._changed: set[K] | None = None
+        self.derived: Any = None
         # The dict's own method: a read costs what a dict's read costs.
         self.get: Callable[..., Any] = self._items.get
 
@@ -79,12 +84,14 @@ class Hashtable(Generic[K, V]):
             grown -= key_bytes + self._value_bytes(old)
         self._items[key] = value
         self._size_bytes += grown
+        self.derived = None
         if self._changed is not None:
             self._changed.add(key)
 
     def pop(self, key: K) -> V | None:
         """Remove an entry and return its value, or None if there was none."""
         old = self._items.pop(key, None)
+        self.derived = None
         if old is not None:
             self._size_bytes -= self._key_bytes(key) + self._value_bytes(old)
             if self._changed is not None:
@@ -117,6 +124,7 @@ class Hashtable(Generic[K, V]):
         self._items.clear()
         self._items.update(fresh)
         self._size_bytes = size
+        self.derived = None
 
     def empty_copy(self) -> Hashtable[K, V]:
         return Hashtable(self.key_type, self.value_type)

@@ -181,3 +181,14 @@ def test_a_rating_out_of_its_limits_is_an_error_and_not_stored(values) -> None:
     with pytest.raises(ServiceError):
         service.answer(Record("u", values=values), state, 0.0)
     assert len(state.hashtables["ratings"]) == 0
+
+
+def test_a_prediction_is_never_a_rounding_above_the_highest_rating() -> None:
+    """Three neighbours' fives with these weights have a mean of 5.000000000000001 before it is cut."""
+    draw, service = Random(3), Recommend(items=8, neighbours=20)
+    state, highest = service.new_state(), 0.0
+    for _ in range(600):
+        values = (float(draw.randrange(8)), draw.choice((5.0, 5.0, 4.5, 0.5)))
+        found = service.answer(Record(f"u{draw.randrange(60)}", values=values), state, 0.0)
+        highest = max([highest, *(score for _, score in found)])
+    assert highest == 5.0

@@ -163,3 +163,16 @@ def test_a_tuple_key_is_sharded_by_its_first_element() -> None:
     assert key_as_bytes((b"user", 3)) == b"user"
     assert key_as_bytes("é") == "é".encode()
     assert key_as_bytes(-1) == b"\xff" * 8
+
+
+def test_every_write_to_a_hashtable_forgets_what_was_derived_from_it() -> None:
+    table = Hashtable(bytes, int)
+    for write in (lambda: table.__setitem__(b"k", 1), lambda: table.pop(b"k"), lambda: table.replace([(b"a", 2)])):
+        table.derived = "something"
+        write()
+        assert table.derived is None
+    table.derived = "something"
+    other = Hashtable(bytes, int)
+    other[b"b"] = 3
+    table.absorb(other)
+    assert table.derived is None and table.empty_copy().derived is None
