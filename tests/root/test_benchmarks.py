@@ -53,5 +53,5 @@ def test_a_rack_and_plain_mininet_start_with_the_same_nodes_and_links() -> None:
 
 
 def test_a_start_that_fails_says_why() -> None:
-    with pytest.raises(ExperimentError, match="as e3 ended with 1: .*goth"):
+    with pytest.raises(ExperimentError, match=r"as e3 ended with 1: .*goth"):
         boot._in_own_process("e3", "gothx1")
