@@ -146,6 +146,15 @@ def parse_udp(frame: bytes, start: int, end: int) -> tuple[int, int, bytes]:
     return source_port, destination_port, frame[start + UDP_BYTES:stop]
 
 
+def udp_echo_frame(ethernet: bytes, source: bytes, destination: bytes, ident: int, datagram: bytes) -> bytes:
+    """Return the frame that sends `datagram` (UDP header and payload) back, from `source` to `destination`.
+
+    Addresses and ports only change places, so the checksum stays what it was (RFC 1624: no word changes).
+    """
+    return ipv4_frame(ethernet, source, destination, PROTOCOL_UDP, ident,
+                      datagram[2:4] + datagram[:2] + datagram[4:])
+
+
 def icmp_echo_reply(body: bytes) -> bytes:
     """Return the ICMP body that answers the echo request `body`; raises WireError if it is none."""
     if len(body) < 8 or body[0] != 8 or body[1] != 0:

@@ -68,7 +68,10 @@ class IpStack:
                 if port != UDP_ECHO_PORT:
                     return Datagram(source, source_port, port, payload)
                 if source_port != UDP_ECHO_PORT:  # two echo ports would talk for ever
-                    self.send_udp(source, UDP_ECHO_PORT, source_port, payload, out)
+                    ethernet = self._to_host if source == self.host_ip else self._to_gateway
+                    self._ident = ident = (self._ident + 1) & 0xFFFF
+                    datagram = frame[start:start + frames.UDP_BYTES + len(payload)]
+                    self._send(ethernet, frames.udp_echo_frame(ethernet, self.ip, source, ident, datagram), out)
             elif protocol == frames.PROTOCOL_ICMP:
                 body = frames.icmp_echo_reply(frame[start:end])
                 ethernet = self._to_host if source == self.host_ip else self._to_gateway

@@ -68,6 +68,13 @@ def test_one_flipped_bit_is_noticed(payload: bytes, data: st.DataObject) -> None
         read_udp(bytes(frame))
 
 
+@given(st.binary(max_size=300), st.integers(0, 65535), st.integers(0, 65535))
+def test_an_echo_is_the_datagram_that_would_be_built_anew(payload: bytes, client_port: int, port: int) -> None:
+    asked = frames.udp_frame(ETHERNET, IP_B, IP_A, client_port, port, 1, payload)
+    anew = frames.udp_frame(ETHERNET, IP_A, IP_B, port, client_port, 7, payload)
+    assert frames.udp_echo_frame(ETHERNET, IP_A, IP_B, 7, asked[34:]) == anew
+
+
 def test_a_checksum_of_zero_means_none_was_sent() -> None:
     frame = bytearray(udp_frame(b"abc"))
     frame[40:42] = b"\0\0"

@@ -73,6 +73,13 @@ def test_the_echo_service_answers_through_the_gateway() -> None:
     assert frame[30:34] == packed_ip(CLIENT) and read_udp(frame) == (7, 4000, b"hello")
 
 
+def test_a_damaged_datagram_is_not_echoed() -> None:
+    nic, frame = runtime(), bytearray(udp(CLIENT, NIC, 7, b"hello"))
+    frame[-1] ^= 1
+    assert passed(nic, Port.NETWORK, bytes(frame)) == []
+    assert nic.counters()["dropped_by_stack"] == 1
+
+
 def test_an_answer_to_the_host_goes_over_pcie() -> None:
     (port, frame), = passed(runtime(), Port.HOST, udp(HOST, NIC, 7, b"hello"))
     assert port == Port.HOST and frame[:12] == packed_mac(MAC) * 2
