@@ -32,13 +32,15 @@ from nodes.team import read_status
 
 FLOWS = 1000
 FIRST_PORT = 20_000
-PACKETS_PER_S = 4000.0
-PHASE_S = 2.0  # eight packets of every flow
+PACKETS_PER_S = 2000.0
+PHASE_S = 3.0  # six packets of every flow
 SETTLE_S = 0.3
 SEEN_TIMEOUT_S = 15.0
 LIMIT_S = 120.0
 SHARE_TOLERANCE = 0.05
 LEAST_KEPT = 0.99
+# A busy machine may keep the switch from its packets for longer than their buffer lasts, whatever the routing.
+MOST_LOST = 0.01
 
 Ways = dict[int, str]  # source port -> switch interface
 
@@ -79,7 +81,7 @@ def run(quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
     ways = ways_by_phase(list(files.values()), phases)
     rows = judge(phases, ways, predicted, result, ports)
     content = {"holds": all(ok for *_, ok in rows), "rows": [(what, got, want) for what, got, want, _ in rows],
-               "sent": result.sent, "answered": result.answered, "lost": len(result.lost),
+               "sent": len(result.packets), "lost": sum(not answers for *_, answers in result.packets),
                "phases": msgspec.to_builtins(phases)}
     result_run.finish(content)
     return content
@@ -174,7 +176,13 @@ def judge(phases: list[Phase], ways: dict[str, dict[int, Counter[str]]], predict
         else:
             back = sum(now.get(flow) == way for flow, way in first.items())
             row(f"{phase.name}: flows on their first port again", str(back), str(FLOWS), back == FLOWS)
-        lost = sum(phase.start_ns <= sent_ns < phase.end_ns for _, sent_ns in probe.lost)
-        row(f"{phase.name}: packets lost once it was seen", str(lost), "0", lost == 0)
-    row("packets answered twice", str(probe.duplicated), "0", probe.duplicated == 0)
+        within = [(flow, answers) for flow, sent_ns, answers in probe.packets
+                  if phase.start_ns <= sent_ns < phase.end_ns]
+        silent = {flow for flow, _ in within} - {flow for flow, answers in within if answers}
+        row(f"{phase.name}: flows without any answer once it was seen", str(len(silent)), "0", not silent)
+        lost = sum(not answers for _, answers in within)
+        row(f"{phase.name}: packets lost once it was seen", f"{lost} of {len(within)}",
+            f"<= {MOST_LOST:.0%}", lost <= MOST_LOST * len(within))
+    twice = sum(answers > 1 for *_, answers in probe.packets)
+    row("packets answered twice", str(twice), "0", twice == 0)
     return rows

@@ -36,12 +36,9 @@ class ProbeConfig(msgspec.Struct, frozen=True):
 
 
 class ProbeResult(msgspec.Struct, frozen=True):
-    """`lost` lists packets without an answer: source port and when it was sent, Unix time in ns."""
+    """`packets` lists every packet: source port, when it was sent (Unix time in ns), and how often it was answered."""
 
-    sent: int
-    answered: int
-    duplicated: int
-    lost: list[tuple[int, int]]
+    packets: list[tuple[int, int, int]]
 
 
 class _Stop(Exception):
@@ -97,6 +94,5 @@ def run(config: bytes) -> bytes:
     until = time.monotonic() + DRAIN_S
     while time.monotonic() < until:
         hear(0.05)
-    lost = [(told.first_port + number % told.flows, sent_ns[number])
-            for number in range(len(answers)) if not answers[number]]
-    return msgspec.msgpack.encode(ProbeResult(len(answers), len(answers) - len(lost), answers.count(2), lost))
+    return msgspec.msgpack.encode(ProbeResult(
+        [(told.first_port + number % told.flows, sent_ns[number], answers[number]) for number in range(len(answers))]))
