@@ -81,9 +81,9 @@ class ClientResult(msgspec.Struct, frozen=True):
     foreign: int
     seconds: float
     longest_gap_s: float
-    resent: int
     latencies: Latencies
     complaints: list[str]
+    resent: int = 0
 
 
 class _Stop(Exception):
@@ -249,36 +249,28 @@ class _Client:
         sent_at, payload, sender = waiting
         self._remember(message.request_id)
         self._latencies.append(now - sent_at)
+        what, complaint = self._judged(payload, message, sent_at)
         if sender is not flow:
-            self._count("wrong", message.request_id, "the reply came to another port than the request left from")
-        elif (complaint := self._differs(payload, message, sent_at)) is not None:
-            self._count("wrong", message.request_id, complaint)
-        elif message.kind != KIND_REPLY and self._oracle is None:
-            error = self.workload.check_error(payload, message.payload.decode(errors="replace"))
-            if error is None:
-                self._counts["answered"] += 1
-            else:
-                self._count("errors", message.request_id, error)
-        elif message.kind == KIND_REPLY and (
-                complaint := self.workload.check_reply(payload, message.payload)) is not None:
-            self._count("wrong", message.request_id, complaint)
+            what, complaint = "wrong", "the reply came to another port than the request left from"
+        if complaint:
+            self._count(what, message.request_id, complaint)
         else:
-            self._counts["answered"] += 1
+            self._counts[what] += 1
         self._request(sender)
 
-    def _differs(self, payload: bytes, message: DataMessage, sent_at: float) -> str | None:
-        """Return how a reply differs from what the oracle says; None if it does not, or nobody asked."""
-        if self._oracle is None:
-            return None
-        expected = self._oracle.ask(payload, sent_at)
-        if message.kind == KIND_REPLY:
-            got = "" if not expected.error and expected.payload == message.payload else "another reply"
-        else:
-            error = message.payload.decode(errors="replace").rstrip("\N{REPLACEMENT CHARACTER}")  # cut to its length
-            got = "" if expected.error and expected.error.startswith(error) else f"the error {error!r}"
-        if not got:
-            return None
-        return f"{got} ({message.payload[:60]!r}...) where {expected.error or expected.payload[:60]!r} was due"
+    def _judged(self, payload: bytes, message: DataMessage, sent_at: float) -> tuple[str, str]:
+        """Return which count a first reply belongs to, and the complaint if it is not "answered"."""
+        is_error = message.kind != KIND_REPLY
+        if self._oracle is not None:
+            complaint = self._oracle.complaint(payload, message.payload, is_error, sent_at)
+            if complaint is not None:
+                return "wrong", complaint
+        if is_error and self._oracle is None:
+            complaint = self.workload.check_error(payload, message.payload.decode(errors="replace"))
+            return ("errors", complaint) if complaint is not None else ("answered", "")
+        if not is_error and (complaint := self.workload.check_reply(payload, message.payload)) is not None:
+            return "wrong", complaint
+        return "answered", ""
 
     def _remember(self, request_id: int) -> None:
         self._done.add(request_id)

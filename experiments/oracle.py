@@ -46,6 +46,19 @@ class Oracle:
             payload, stage, shard = self._onward(stage, shard, outputs)
         return Expected(payload)
 
+    def complaint(self, payload: bytes, reply: bytes, is_error: bool, now: float) -> str | None:
+        """Ask, and return how `reply` (or error text, cut to what a message carries) differs; None if it does not."""
+        expected = self.ask(payload, now)
+        if is_error:
+            error = reply.decode(errors="replace").rstrip("\N{REPLACEMENT CHARACTER}")  # may be cut within a character
+            right = bool(expected.error) and expected.error.startswith(error)
+        else:
+            right = not expected.error and expected.payload == reply
+        if right:
+            return None
+        due = f"the error {expected.error!r}" if expected.error else _shown(expected.payload)
+        return f"expected {due}, got {'the error ' if is_error else ''}{_shown(reply)}"
+
     def _shard(self, stage: str, payload: bytes) -> int:
         return shard_of(self._services[stage].key_of(payload), self._shards[stage])
 
@@ -63,3 +76,7 @@ class Oracle:
                     return payload, channel.target, onward
             return payload, None, 0
         raise ServiceError(f"{stage} gave no output that leads to a reply")
+
+
+def _shown(payload: bytes) -> str:
+    return repr(payload) if len(payload) <= 80 else f"{payload[:80]!r}... of {len(payload)} bytes"

@@ -9,6 +9,7 @@ from docs_page import printed, write_files
 
 from experiments.chosen_application import application_of, requests_of
 from experiments.errors import ExperimentError
+from experiments.oracle import Oracle
 from experiments.payload_workload import PayloadWorkload
 from microservices.application_file import load_application, workload_in
 from microservices.direct import DirectRun
@@ -69,19 +70,20 @@ def test_requests_from_a_file_are_held_against_a_direct_evaluation_if_they_go_on
     assert requests_of(name, application, None, sequential=False).workload.endswith("scores.py:Games")
 
 
-def test_a_direct_evaluation_follows_the_state_and_tells_wrong_replies_and_errors(page) -> None:
+def test_the_oracle_follows_the_state_and_tells_wrong_replies_and_errors(page) -> None:
     application = load_application(page / "scores.yaml")
-    workload = PayloadWorkload((b"ada 9", b"ada 3", b"ada 900"), application)
+    workload = PayloadWorkload((b"ada 9", b"ada 3", b"ada 900"))
     assert list(islice(workload.requests(), 4)) == [b"ada 9", b"ada 3", b"ada 900", b"ada 9"]
-    assert workload.check_reply(b"ada 9", b"ada 9") is None
-    assert workload.check_reply(b"ada 3", b"ada 9") is None
-    assert "expected b'ada 9'" in str(workload.check_reply(b"ada 3", b"ada 3"))
-    error = DirectRun(application).ask(b"ada 900").error
-    assert error is not None and workload.check_error(b"ada 900", error) is None
-    assert workload.check_error(b"ada 900", error[:20]) is None  # cut on the wire
-    assert workload.check_error(b"ada 900", "something else") is not None
-    assert workload.check_error(b"ada 1", error) is not None
-    assert workload.check_reply(b"ada 900", b"ada 900") is not None
+    oracle = Oracle(application)
+    assert oracle.complaint(b"ada 9", b"ada 9", False, 0.0) is None
+    assert oracle.complaint(b"ada 3", b"ada 9", False, 0.0) is None
+    assert "expected b'ada 9'" in str(oracle.complaint(b"ada 3", b"ada 3", False, 0.0))
+    error = (DirectRun(application).ask(b"ada 900").error or "").encode()
+    assert error and oracle.complaint(b"ada 900", error, True, 0.0) is None
+    assert oracle.complaint(b"ada 900", error[:20], True, 0.0) is None  # cut on the wire
+    assert oracle.complaint(b"ada 900", b"something else", True, 0.0) is not None
+    assert oracle.complaint(b"ada 1", error, True, 0.0) is not None
+    assert oracle.complaint(b"ada 900", b"ada 900", False, 0.0) is not None
 
 
 CLOCK = """
