@@ -24,7 +24,8 @@ at `sudo ./e3 cli` is in [cli.md](cli.md).
 
 Every command explains itself with `--help`. Results go to standard output and progress to standard error, so that
 `--json` can be piped. Exit status: 0 if all is as it should be, 1 if the command ran and something is not, 2 for bad
-input or a machine that cannot (one line says which), 130 if it was interrupted. `E3_LOG=INFO` shows what happens inside.
+input or a machine that cannot (one line says which), 130 if it was interrupted. `E3_LOG=INFO` in the environment says
+more about what happens inside.
 
 `./e3 setup`, which the launcher handles by itself, sets the machine up without running anything: see
 [install.md](install.md).
