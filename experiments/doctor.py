@@ -38,9 +38,9 @@ PROGRAMS = (
 # (qdisc, its arguments, what follows from its lack)
 QDISCS = (
     ("tbf", "rate 10mbit burst 10kb latency 50ms",
-     "links have no rate limit: results are those of the machine, not of its NICs"),
-    ("htb", "default 1", "no rate can be shared out among classes; links use tbf and need none"),
-    ("netem", "delay 1ms", "links have no delay of their own beyond the real one"),
+     "nothing today: link rates are drawn and recorded, not yet enforced"),
+    ("htb", "default 1", "nothing today: link rates are not yet enforced"),
+    ("netem", "delay 1ms", "nothing today: links have no delay of their own"),
 )
 BPF_SYSCALL = {"x86_64": 321, "aarch64": 280}
 BPF_PROG_LOAD, BPF_PROG_TYPE_XDP = 5, 6
@@ -74,7 +74,7 @@ def _machine() -> Iterator[Row]:
     cores = len(os.sched_getaffinity(0))
     yield Row("kernel", f"Linux {platform.release()}, {platform.machine()}")
     yield Row("Python", platform.python_version())
-    yield Row("cores", str(cores), "" if cores >= 2 else "switch and nodes share one core: expect a large time scale")
+    yield Row("cores", str(cores), "" if cores >= 2 else "switch and nodes share one core: everything is slower")
     fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
     available_gb = int(fields["MemAvailable"].split()[0]) / 2**20
     yield Row("memory", f"{available_gb:.1f} GiB available",
