@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 
 from nodes.host_network import switch_lacp_settings
-
 from nodes.world import World
 from topologies.inventory import Inventory
 
