@@ -22,7 +22,7 @@ from microservices.errors import ServiceError
 from microservices.records import Record, RecordService
 from microservices.state import State
 
-DENSE_SHARE = 1 / 8  # words in more of the documents than this are kept as a row of all documents' scores
+DENSE_SHARE = 1 / 32  # words in more of the documents than this are kept as a row of all documents' scores
 _NOTHING: tuple[np.ndarray | None, np.ndarray | float] = None, 0.0  # what a word adds that no document holds
 _WORD = re.compile(r"[a-z0-9]+")
 

@@ -62,10 +62,16 @@ class Knn(RecordService):
             raise ServiceError(f"vector of {len(record.values)} values; the training set has {self.features}")
         offsets = self._points - record.values
         distances = np.einsum("ij,ij->i", offsets, offsets)
-        if self.k < len(distances):
-            # All points up to the k-th distance, in the order of the set, then the k nearest of them by a stable sort.
-            near = np.flatnonzero(distances <= np.partition(distances, self.k - 1)[self.k - 1])
-            near = near[np.argsort(distances[near], kind="stable")][:self.k]
+        k = self.k
+        if k < len(distances):
+            order = distances.argpartition(k)
+            near = order[:k]
+            limit = distances[near].max()
+            if distances[order[k]] == limit:
+                # More points than there is room for stand at the k-th distance: the first of the set among them count.
+                near = (distances <= limit).nonzero()[0]
+                near = near[distances[near].argsort(kind="stable")][:k]
+            votes = self._labels[near]
         else:
-            near = np.arange(len(distances))
-        return self._names[int(np.bincount(self._labels[near]).argmax())]
+            votes = self._labels
+        return self._names[int(np.bincount(votes).argmax())]

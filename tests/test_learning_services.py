@@ -184,7 +184,7 @@ def test_a_rating_out_of_its_limits_is_an_error_and_not_stored(values) -> None:
 
 
 def test_a_prediction_is_never_a_rounding_above_the_highest_rating() -> None:
-    """Three neighbours' fives with these weights have a mean of 5.000000000000001 before it is cut."""
+    """Means of fives, weighted by such similarities, come out at up to 5.000000000000001 before they are cut."""
     draw, service = Random(3), Recommend(items=8, neighbours=20)
     state, highest = service.new_state(), 0.0
     for _ in range(600):
