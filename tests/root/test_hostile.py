@@ -35,7 +35,7 @@ def udp(bed: Testbed, source: str, destination: str, port: int, payload: bytes) 
     a, b = packed_ip(source), packed_ip(destination)
     ethernet = packed_mac(bed.inventory.switch("tor1").mac) + packed_mac(bed.inventory.node("c1").mac) \
         + frames.ETHERTYPE_IPV4
-    return frames.ipv4_frame(ethernet, a, b, frames.PROTOCOL_UDP, 1, frames.udp_body(a, b, 4000, port, payload))
+    return frames.udp_frame(ethernet, a, b, 4000, port, 1, payload)
 
 
 def dropped(bed: Testbed, words: str, at_least: int) -> int:
