@@ -86,14 +86,6 @@ class ClientResult(msgspec.Struct, frozen=True):
     resent: int = 0
 
 
-class _Stop(Exception):
-    pass
-
-
-def _raise_stop(*_: object) -> None:
-    raise _Stop
-
-
 def run(config: bytes) -> bytes:
     """Be a client: take a msgpack ClientConfig, return a msgpack ClientResult."""
     return msgspec.msgpack.encode(_Client(msgspec.msgpack.decode(config, type=ClientConfig)).run())
@@ -154,28 +146,30 @@ class _Client:
         self._latencies: list[float] = []
         self._longest_gap = 0.0
         self._sends: Sends = []
+        self._stopped = False  # told to send no more requests
 
     def run(self) -> ClientResult:
         poll = select.epoll()
         for descriptor in self._flows:
             poll.register(descriptor, select.EPOLLIN)
         started = self._last_reply = time.monotonic()
-        stopping = False
-        signal.signal(signal.SIGTERM, _raise_stop)
-        try:
-            for flow in self._flows.values():
-                for _ in range(self.told.window):
-                    self._request(flow)
-            while self._waiting:
-                self._turn(poll)
-        except _Stop:
-            stopping = True
+        # A flag, not an exception: that could fall between taking a reply and counting it.
+        signal.signal(signal.SIGTERM, self._stop)
+        for flow in self._flows.values():
+            for _ in range(self.told.window):
+                self._request(flow)
+        while self._waiting:
+            self._turn(poll)
         took_s = time.monotonic() - started
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        self._drain(poll, stopping)
+        until = time.monotonic() + LINGER_S  # the last acknowledgements leave, or the other ends would repeat replies
+        while time.monotonic() < until and not all(f.transport.idle for f in self._flows.values()):
+            self._turn(poll)
         return ClientResult(self._sent, **self._counts, seconds=took_s, longest_gap_s=self._longest_gap,
                             resent=sum(f.transport.counters()["channel_resent"] for f in self._flows.values()),
                             latencies=summary_of(self._latencies), complaints=self._complaints)
+
+    def _stop(self, *_: object) -> None:
+        self._stopped = True
 
     def _turn(self, poll: select.epoll) -> None:
         """Hear what has come, for a moment at most, and do what is due."""
@@ -194,16 +188,6 @@ class _Client:
             flow.transport.tick(now, self._sends)
             flow.send(self._sends)
         self._sweep(now)
-
-    def _drain(self, poll: select.epoll, stopping: bool) -> None:
-        """Send no more requests; wait for replies under way, and acknowledge the last ones."""
-        self._stopped = True
-        until = time.monotonic() + (self.told.timeout_s if stopping else LINGER_S)
-        while time.monotonic() < until and (self._waiting or not all(f.transport.idle for f in self._flows.values())):
-            self._turn(poll)
-        self._sweep(float("inf"))
-
-    _stopped = False
 
     def _request(self, flow: _Flow) -> None:
         if self._stopped or (self.told.requests and self._sent >= self.told.requests):
