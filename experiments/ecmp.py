@@ -25,8 +25,9 @@ from experiments.flow_probe import ProbeConfig, ProbeResult
 from experiments.frame_fields import UDP, ipv4_of, ports_of
 from experiments.pcap_reading import frames
 from experiments.results import Run
+from experiments.running import RunningProcess
 from experiments.switches import lacp_members
-from experiments.testbed import RunningProcess, Testbed, TestbedOptions
+from experiments.testbed import Testbed, TestbedOptions
 from nodes.ip_stack import UDP_ECHO_PORT
 from nodes.team import read_status
 

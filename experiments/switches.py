@@ -12,9 +12,10 @@ from topologies.inventory import Inventory
 ECHO_INTERVAL_S = 1  # how soon a switch notices that the app is gone, and looks for it again
 
 
-def configure_switches(world: World, inventory: Inventory, controller: str) -> None:
+def configure_switches(world: World, inventory: Inventory, controller: str, bonded: bool) -> None:
     """Make every switch, its ports and their LACP, and point it at the app that listens on `controller`.
 
+    `bonded` joins a server's ports for the kernel's bonding driver (host_network.switch_lacp_settings).
     fail_mode=secure: without the app the switch keeps forwarding by what it was told, and learns nothing itself.
     """
     arguments: list[str] = []
@@ -31,7 +32,7 @@ def configure_switches(world: World, inventory: Inventory, controller: str) -> N
                       "--", "set", "controller", switch.name, f"max_backoff={ECHO_INTERVAL_S * 1000}",
                       f"inactivity_probe={ECHO_INTERVAL_S * 5000}"]
     for host in inventory.of_role("host"):
-        arguments += switch_lacp_settings(inventory, host.name)
+        arguments += switch_lacp_settings(inventory, host.name, bonded=bonded)
     world.vsctl(*arguments)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -21,16 +20,18 @@ from controller import tor_counters, tor_program, tor_status
 from controller.tor_counters import RuleCounter
 from controller.tor_status import TorStatus
 from experiments.capture import Capture, start_capture
-from experiments.client import ClientConfig, ClientResult
+from experiments.client import ClientConfig
 from experiments.control_plane import ControlPlane
 from experiments.errors import ExperimentError
+from experiments.faults import Faults
 from experiments.node_setup import agent_order, set_up_single, team_order
 from experiments.pcap_routing import COUNTERS
+from experiments.running import RunningClient, RunningProcess
 from experiments.switches import configure_switches, lacp_members
 from nodes.bonding import teaming_mode
 from nodes.cgroups import Cgroup
 from nodes.deployment import Deployment
-from nodes.emulated_node import build_network, end_network, ip_batch
+from nodes.emulated_node import build_network, end_network
 from nodes.nursery import Child, Nursery, Order
 from nodes.programs import python_module
 from nodes.world import DATAPATHS, World
@@ -79,46 +80,7 @@ class TestbedOptions:
             raise ExperimentError(f"no datapath {self.datapath!r}; there are {', '.join(DATAPATHS)}")
 
 
-@dataclass(frozen=True, slots=True)
-class RunningProcess:
-    """A process at work on a node, that will give a result."""
-
-    nursery: Nursery
-    child: Child
-    result_path: Path
-
-    def stop(self) -> None:
-        """Tell it to end its work and give its result."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.child.pid, signal.SIGTERM)
-
-    def result(self, timeout_s: float) -> bytes:
-        """Wait for its end; raises ExperimentError if it takes longer than `timeout_s` or failed."""
-        status = self.nursery.status(self.child, timeout_s)
-        if status != 0:
-            log_path = self.result_path.with_name(f"{self.child.name}.log")
-            said = log_path.read_text(errors="replace").strip().splitlines()[-1:]
-            raise ExperimentError(f"{self.child.name} {'is not done' if status is None else f'ended with {status}'} "
-                                  f"after {timeout_s:g} s: {' '.join(said)}")
-        return self.result_path.read_bytes()
-
-
-@dataclass(frozen=True, slots=True)
-class RunningClient:
-    """A client at work on its node."""
-
-    process: RunningProcess
-
-    def stop(self) -> None:
-        """Tell it to stop sending and give its result."""
-        self.process.stop()
-
-    def result(self, timeout_s: float) -> ClientResult:
-        """Wait for its end; raises ExperimentError if it takes longer than `timeout_s` or failed."""
-        return msgspec.msgpack.decode(self.process.result(timeout_s), type=ClientResult)
-
-
-class Testbed:
+class Testbed(Faults):
     """A running machine room. Make it with `start`; everything in it ends with `stop`."""
 
     __test__ = False
@@ -134,7 +96,7 @@ class Testbed:
         self.deployments = options.deployments
         self.teaming = teaming_mode()
         self.started_s: dict[str, float] = {}  # seconds that each step of the start took
-        self._agents: dict[str, Child] = {}
+        self.agents: dict[str, Child] = {}
         self._teams: dict[str, Child] = {}
         self._groups: dict[str, Cgroup] = {}
         self._processes_started = 0
@@ -169,6 +131,9 @@ class Testbed:
         self.stop()
 
     def _build(self) -> None:
+        controllers = self.inventory.of_role("controller")
+        if not controllers:
+            raise ExperimentError(f"cluster {self.inventory.cluster} has no controller node; the testbed needs one")
         with self._timed("total"):
             with self._timed("programs"):
                 self._write("inventory.json", self.inventory.to_json())
@@ -176,13 +141,13 @@ class Testbed:
             with self._timed("nodes and links"):
                 self._build_network()
             with self._timed("switches"):
-                configure_switches(self.world, self.inventory, OPENFLOW_LISTEN)
+                configure_switches(self.world, self.inventory, OPENFLOW_LISTEN, bonded=self.teaming == "bonding")
                 self.start_tor_app()
             with self._timed("agents"):
                 self.nursery = Nursery(self.world, PRELOAD)
                 for node in self.inventory.nodes:
                     self._set_up(node)
-                controller = self.inventory.of_role("controller")[0]
+                controller = controllers[0]
                 self.control = ControlPlane(self.net[controller.name].pid, controller.ip)
             if self.options.wait_ready:
                 with self._timed("ready"):
@@ -229,18 +194,12 @@ class Testbed:
         entry = self.inventory.node(name)
         order = agent_order(entry, self.net[name].pid, self.world.run_dir, self.inventory, self.deployments,
                             self.options.frame_loss)
-        self._agents[name] = self.fork(order, name)
+        self.agents[name] = self.fork(order, name)
 
     def start_team(self, host: str) -> None:
         """Start the teaming process of `host`."""
         entry = self.inventory.node(host)
         self._teams[host] = self.fork(team_order(entry, self.net[host].pid, self.world.run_dir, self.teaming), host)
-
-    def agent_pid(self, name: str) -> int:
-        """Return the pid of the agent of `name`; raises ExperimentError for a node that has none."""
-        if name not in self._agents:
-            raise ExperimentError(f"{name} has no agent; agents run on {', '.join(self._agents)}")
-        return self._agents[name].pid
 
     def start_tor_app(self) -> None:
         """Start the Ryu app that programs the switches."""
@@ -289,7 +248,7 @@ class Testbed:
 
     def counters(self, *names: str) -> dict[str, dict[str, int]]:
         """Ask the agents of `names` (default: all) for their counters, over the network."""
-        wanted = [self.inventory.node(n) for n in names or self._agents]
+        wanted = [self.inventory.node(n) for n in names or self.agents]
         return self.control.counters(wanted)
 
     def rule_counters(self, switch: str) -> dict[str, RuleCounter]:
@@ -349,7 +308,7 @@ class Testbed:
         Raises ExperimentError, saying what is not ready, after `timeout_s`.
         """
         deadline = time.monotonic() + timeout_s
-        silent = [self.inventory.node(n) for n in self._agents]
+        silent = [self.inventory.node(n) for n in self.agents]
         missing = "nothing"
         while time.monotonic() < deadline:
             unprogrammed = self.unprogrammed()
@@ -382,52 +341,6 @@ class Testbed:
 
     def team_status_path(self, host: str) -> Path:
         return self.world.run_dir / f"team-{host}.json"
-
-    # -- failures -------------------------------------------------------------------------------------------
-
-    def fail_link(self, name: str) -> None:
-        """Take the link between SmartNIC `name` and the ToR down, as if its cable were pulled."""
-        self._set_link(name, "down")
-
-    def heal_link(self, name: str) -> None:
-        self._set_link(name, "up")
-
-    def _set_link(self, name: str, state: str) -> None:
-        ports = self.inventory.ports_of_node(self.inventory.node(name).name)
-        if not ports:
-            raise ExperimentError(f"{name} has no link to a switch")
-        ip_batch(None, [f"link set {port.interface} {state}" for port in ports])
-
-    def fail_node(self, name: str) -> None:
-        """Cut the power of SmartNIC `name`: its agent ends at once and both its links lose carrier."""
-        self._require_smartnic(name)
-        os.kill(self.agent_pid(name), signal.SIGKILL)
-        self.nursery.status(self._agents[name], timeout_s=5.0)
-        self._set_smartnic_links(name, "down")
-
-    def heal_node(self, name: str) -> None:
-        """Give SmartNIC `name` its power back: links up, a new agent with empty state."""
-        self._require_smartnic(name)
-        if self.nursery.status(self._agents[name]) is None:
-            raise ExperimentError(f"{name} has not failed: its agent runs as process {self.agent_pid(name)}")
-        self._set_smartnic_links(name, "up")
-        self.start_agent(name)
-
-    def _set_smartnic_links(self, name: str, state: str) -> None:
-        pcie = self.inventory.pcie_of_smartnic(name)
-        ip_batch(self.net[name], [f"link set {self.inventory.ports_of_node(name)[0].peer_interface} {state}",
-                                  f"link set {pcie.smartnic_interface} {state}"])
-
-    def hang_agent(self, name: str) -> None:
-        """Stop the agent of `name` (SIGSTOP) with its links up: what only a liveness protocol can notice."""
-        os.kill(self.agent_pid(name), signal.SIGSTOP)
-
-    def resume_agent(self, name: str) -> None:
-        os.kill(self.agent_pid(name), signal.SIGCONT)
-
-    def _require_smartnic(self, name: str) -> None:
-        if self.inventory.node(name).role != "smartnic":
-            raise ExperimentError(f"{name} is a {self.inventory.node(name).role}, not a SmartNIC")
 
     def _write(self, name: str, data: bytes) -> None:
         (self.world.run_dir / name).write_bytes(data)

@@ -83,7 +83,7 @@ def test_ten_thousand_hostile_frames_leave_both_agents_answering(bed: Testbed, w
     answered = bed.counters()
     assert set(answered) == {"s1h", "s1n1", "s2h", "s2n1"}
     assert sum(c["dropped_undecodable"] for c in answered.values()) > 0
-    assert all(bed.nursery.status(bed._agents[name]) is None for name in answered)
+    assert all(bed.nursery.status(bed.agents[name]) is None for name in answered)
 
 
 def test_a_name_that_is_nowhere_is_refused(bed: Testbed) -> None:
