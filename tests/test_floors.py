@@ -50,3 +50,8 @@ def test_third_party_names_stay_behind_their_doors(path: Path) -> None:
 def test_a_module_opens_with_one_plain_sentence(path: Path) -> None:
     text = ast.get_docstring(ast.parse(path.read_text()))
     assert text and text.splitlines()[0].rstrip().endswith((".", "!", "?", ":"))
+
+
+def test_no_two_test_files_share_a_name() -> None:
+    names = [p.name for p in (ROOT / "tests").rglob("*.py")]
+    assert len(names) == len(set(names)), sorted(n for n in names if names.count(n) > 1)
