@@ -226,10 +226,9 @@ class Execution:
         instance.handled += 1
         try:
             outputs = instance.service.handle(Request(message.payload, start), instance.state)
-            hops = instance.router.next(message.instance, outputs)
-            for payload, _ in hops:
-                _check_output(payload)
-            return hops
+            for output in outputs:
+                _check_output(output.payload)
+            return instance.router.next(message.instance, outputs)
         except Exception as error:  # whatever a user's handler raises must not end the node
             instance.errors += 1
             if not isinstance(error, ServiceError):

@@ -76,6 +76,7 @@ class SimulatedNetwork:
     def __init__(self, faults: NetworkFaults, seed: int) -> None:
         self.environment = simpy.Environment()
         self.faults = faults
+        self.last_s = 0.0  # when the last datagram arrived
         self.fingerprint = 0  # of every datagram that arrived: when, from where, to where, what
         self._draw = random.Random(seed).random
         self._ends: dict[Address, End] = {}
@@ -148,6 +149,7 @@ class SimulatedNetwork:
         if end is None:
             self._nowhere += 1
             return
+        self.last_s = self.now
         self.fingerprint = crc32(b"%r %b %d %b %d " % (self.now, *source, *to) + data, self.fingerprint)
         out: Sends = []
         end.receive(source, data, self.now, out)

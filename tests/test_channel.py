@@ -366,7 +366,7 @@ def test_who_waits_for_credit_asks_for_it_even_while_more_is_offered(kind: int, 
 
 
 def test_a_probe_tells_a_rebooted_receiver_the_session_and_the_sender_of_the_reboot() -> None:
-    sender, sent = sender_with(6)
+    sender, _ = sender_with(6)
     sender.acknowledged(1, ack(4, edge=4), 0.01, [])
     out: list[DataMessage] = []
     sender.tick(sender.due(), out)
