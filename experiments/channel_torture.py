@@ -93,7 +93,7 @@ def _subject(name: str) -> _Subject:
 
 
 def torture(name: str, seed: int, requests: int = REQUESTS, faults: NetworkFaults = FAULTS) -> Outcome:
-    """Run the application called `name` under `seed` until nothing is left to do, and say what was wrong, if anything."""
+    """Run the application called `name` under `seed` until nothing is left to do, and say what was wrong."""
     subject = _subject(name)
     simulation = Simulation(subject.inventory, [subject.deployment], faults, seed, log=True,
                             routers={subject.deployment.number: subject.router})
@@ -132,7 +132,7 @@ def run(quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
     with (result_run.directory / "data.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(field.name for field in fields(Outcome))
-        table.writerows(astuple(outcome)[:-1] + ("; ".join(outcome.complaints),) for outcome in outcomes)
+        table.writerows((*astuple(outcome)[:-1], "; ".join(outcome.complaints)) for outcome in outcomes)
     content = judged(outcomes, seeds)
     result_run.finish({"faults": asdict(FAULTS), **content})
     return content
@@ -158,4 +158,5 @@ def judged(outcomes: Sequence[Outcome], seeds: int) -> dict[str, Any]:
             ("datagrams held back", share("held_back"), "10 % of the rest", True),
             ("messages sent again by channels", sum(o.resent for o in outcomes), "", True)]
     return {"holds": all(ok for *_, ok in rows), "rows": [(w, str(g), n) for w, g, n, _ in rows],
-            "complaints": [f"{o.application}, seed {o.seed}: {c}" for o in wrong for c in o.complaints[:MAX_COMPLAINTS]]}
+            "complaints": [f"{o.application}, seed {o.seed}: {complaint}"
+                           for o in wrong for complaint in o.complaints[:MAX_COMPLAINTS]]}

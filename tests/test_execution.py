@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import defaultdict
 
@@ -89,7 +90,7 @@ def deployed(services: str, stages: str, nodes: dict[int, str] | None = None) ->
     """Return a chain of `stages`, each a copier, on s1n1 unless `nodes` says where."""
     names = stages.split()
     application = Application("chain", 5, tuple(Stage(n, f"{services}:Copy") for n in names),
-                              tuple(Channel(a, b) for a, b in zip(names, names[1:], strict=False)))
+                              tuple(Channel(a, b) for a, b in itertools.pairwise(names)))
     return deploy(application, nodes or dict.fromkeys(range(len(names)), "s1n1"), RACK)
 
 

@@ -300,3 +300,5 @@ def test_an_unknown_node_or_an_impossible_client_is_refused(echo: str) -> None:
         simulation.runtime("s9n9")
     with pytest.raises(NodeError, match="0 outstanding"):
         simulation.client(deployment, Echoed(), 1, window=0)
+    with pytest.raises(NodeError, match="5000 flows"):
+        simulation.client(deployment, Echoed(), 1, flows=5000)
