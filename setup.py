@@ -36,6 +36,7 @@ setup(
         "rich",
         "scapy",
         "scipy",
+        "simpy",
         "typer",
     ],
     extras_require={

@@ -20,7 +20,8 @@ from experiments.errors import ExperimentError
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
-LIBRARIES = ("mininet", "ryu", "os-ken", "scapy", "dpkt", "numpy", "scipy", "cryptography", "msgspec")
+LIBRARIES = ("mininet", "ryu", "os-ken", "scapy", "dpkt", "numpy", "scipy", "simpy", "cryptography",
+             "msgspec")
 
 
 class Run:

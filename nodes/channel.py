@@ -5,7 +5,8 @@ The two ends are pure state machines; `transport.py` gives them addresses and ti
     sender    offer -> [waiting] -> (credit) -> [in flight] -> acknowledged
     receiver  [ahead of order] -> delivered in order -> consumed (gives credit)
 
-What arrived ahead of order stays in flight at the sender: a receiver that loses its state loses that, too.
+What arrived ahead of order stays in flight at the sender: a receiver that loses its state loses that, too. As in
+TCP, a receiver must be gone for longer than a datagram stays under way (RFC 9293, "quiet time").
 
 Numbering, cumulative and selective acknowledgement and the retransmission timer follow TCP (RFC 9293, 2018,
 6298); credit is a window edge, as in HTTP/2 (RFC 9113) but counted in messages. Time is emulated seconds.
@@ -104,11 +105,11 @@ class Sender:
             if boot < self._peer_boot:
                 return  # from the receiver's earlier run, overtaken by one from its present
             self._peer_boot, self.quiet_since = boot, now
-            if self._settled:
+            if entry.expected < self._settled:
                 self._restart(now, out)
                 return
-            # Nothing is settled, so the new run can have everything in this session; to begin another would repeat
-            # what it has delivered meanwhile.
+            # Nothing is missing before what it has, so this session can go on; to begin another would repeat what it
+            # has delivered meanwhile.
             for sent in self._in_flight.values():
                 sent.arrived = False
         self._peer_boot, self.quiet_since = boot, now

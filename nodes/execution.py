@@ -61,7 +61,9 @@ class InstanceStatistics:
     blocked: int
 
 
-class _Instance:
+class RunningInstance:
+    """An instance on this node: its microservice, its state, and what waits for it."""
+
     __slots__ = ("answering", "blocked", "busy_s", "channels", "deepest", "errors", "handled", "inbox", "key", "local",
                  "name", "parked", "queued", "ready_at", "router", "service", "state")
 
@@ -73,7 +75,7 @@ class _Instance:
         self.answering = answering  # on the way to the reply, not on a side branch
         self.state: State = service.new_state()
         self.inbox: deque[tuple[DataMessage, ChannelId | None, float]] = deque()
-        self.local: list[_Instance] = []  # successors on this node
+        self.local: list[RunningInstance] = []  # successors on this node
         self.channels: list[ChannelId] = []  # to successors elsewhere
         self.queued = self.parked = False
         self.ready_at = 0.0  # when it last got room downstream
@@ -92,13 +94,13 @@ class Execution:
     def __init__(self, node: str, deployments: tuple[Deployment, ...] = (), cores: int = 1,
                  cost: CostModel | None = None, stopwatch: Callable[[], float] | None = None,
                  routers: Mapping[int, Router] | None = None) -> None:
-        self._instances: dict[tuple[int, int], _Instance] = {}
+        self._instances: dict[tuple[int, int], RunningInstance] = {}
         self._addresses: dict[tuple[int, int], Address] = {}
-        self._runnable: deque[_Instance] = deque()
-        self._parked: list[_Instance] = []
+        self._runnable: deque[RunningInstance] = deque()
+        self._parked: list[RunningInstance] = []
         self._core_free_at = [0.0] * cores
         self._next_core = 0
-        self._finishing: list[tuple[float, int, _Instance, DataMessage, list[Hop]]] = []
+        self._finishing: list[tuple[float, int, RunningInstance, DataMessage, list[Hop]]] = []
         self._order = itertools.count()
         self._cost = cost
         self._stopwatch = stopwatch
@@ -116,7 +118,7 @@ class Execution:
             self._addresses[key] = Address(IPv4Address(place.ip).packed, DATA_PORT)
             if place.node == node:
                 instance = names[place.number]
-                self._instances[key] = _Instance(key, f"{application.name}/{instance.name}",
+                self._instances[key] = RunningInstance(key, f"{application.name}/{instance.name}",
                                                  router.services[instance.stage], router,
                                                  instance.stage in application.answering)
         for sender, receiver in application.edges:
@@ -194,7 +196,7 @@ class Execution:
                 return core
         return None
 
-    def _start(self, instance: _Instance, core: int, now: float, outlet: Outlet, out: Sends) -> None:
+    def _start(self, instance: RunningInstance, core: int, now: float, outlet: Outlet, out: Sends) -> None:
         instance.queued = False
         if not _has_room(instance, outlet):
             instance.parked = True
@@ -221,22 +223,21 @@ class Execution:
             instance.queued = True
             self._runnable.append(instance)
 
-    def _handle(self, instance: _Instance, message: DataMessage, start: float) -> list[Hop]:
+    def _handle(self, instance: RunningInstance, message: DataMessage, start: float) -> list[Hop]:
         """Run the handler; an error becomes the reply, marked by a hop to no instance."""
         instance.handled += 1
         try:
             outputs = instance.service.handle(Request(message.payload, start), instance.state)
-            hops = instance.router.next(message.instance, outputs)
-            for payload, _ in hops:
-                _check_output(payload)
-            return hops
+            for output in outputs:
+                _check_output(output.payload)
+            return instance.router.next(message.instance, outputs)
         except Exception as error:  # whatever a user's handler raises must not end the node
             instance.errors += 1
             if not isinstance(error, ServiceError):
                 log.exception("%s failed on a request", instance.name)
             return [Hop((str(error) or type(error).__name__).encode()[:MAX_ERROR_BYTES], _ERROR)]
 
-    def _pass_on(self, instance: _Instance, message: DataMessage, hops: list[Hop], finish: float, now: float,
+    def _pass_on(self, instance: RunningInstance, message: DataMessage, hops: list[Hop], finish: float, now: float,
                  outlet: Outlet, out: Sends) -> None:
         """Send on what a request that was done at `finish` gave."""
         for payload, number in hops:
@@ -273,7 +274,7 @@ class Execution:
 _ERROR = -2  # beside CLIENT: where an error goes
 
 
-def _has_room(instance: _Instance, outlet: Outlet) -> bool:
+def _has_room(instance: RunningInstance, outlet: Outlet) -> bool:
     return (all(len(other.inbox) < INBOX_LIMIT for other in instance.local)
             and all(outlet.has_room(channel) for channel in instance.channels))
 

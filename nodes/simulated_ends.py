@@ -12,7 +12,7 @@ from microservices.routing import Hop, Router
 from nodes import messages
 from nodes.channel import ChannelOptions
 from nodes.deployment import Deployment
-from nodes.execution import Execution, Outlet
+from nodes.execution import Execution, Outlet, RunningInstance
 from nodes.messages import (
     CLIENT_BIT,
     KIND_ERROR,
@@ -26,6 +26,7 @@ from nodes.transport import Address, Sends, Transport
 from topologies.addressing import DATA_PORT
 
 FLOW_BITS = 12  # of an endpoint: which of a client's flows
+MAX_FLOWS = 1 << FLOW_BITS
 
 
 class End(Protocol):
@@ -128,7 +129,7 @@ class LoggedExecution(Execution):
             self.log.offered(message)
         super().submit(message, channel, now, outlet, out)
 
-    def _handle(self, instance, message: DataMessage, start: float) -> list[Hop]:  # type: ignore[no-untyped-def]
+    def _handle(self, instance: RunningInstance, message: DataMessage, start: float) -> list[Hop]:
         if self.log is not None:
             self.log.given(message)
         return super()._handle(instance, message, start)

@@ -1,0 +1,377 @@
+"""The two ends of a channel: everything once and in order whatever the network does, and never beyond the credit."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from nodes.channel import ChannelOptions, Receiver, Sender
+from nodes.messages import (
+    KIND_PROBE,
+    KIND_REPLY,
+    KIND_REPLY_PROBE,
+    KIND_REQUEST,
+    PROBE_KINDS,
+    AckEntry,
+    ChannelId,
+    DataMessage,
+)
+
+CHANNEL = ChannelId(1, 2, 3)
+SMALL = ChannelOptions(window=4, backlog=3)
+
+
+def message(number: int, kind: int = KIND_REQUEST) -> DataMessage:
+    """A message before its channel has numbered it."""
+    return DataMessage(kind, CHANNEL.application, CHANNEL.receiver, number, bytes(4), 1, 0, b"%d" % number,
+                       CHANNEL.sender)
+
+
+def numbers(messages: list[DataMessage]) -> list[int]:
+    return [m.request_id for m in messages]
+
+
+def sender_with(count: int, options: ChannelOptions = SMALL, session: int = 7) -> tuple[Sender, list[DataMessage]]:
+    """Return a sender that was offered `count` messages at 0 s, and what it sent."""
+    sender, out = Sender(CHANNEL, session, options, 0.0), []
+    for number in range(count):
+        sender.offer(message(number), 0.0, out)
+    return sender, out
+
+
+def ack(expected: int, bitmap: int = 0, edge: int = 0, session: int = 7) -> AckEntry:
+    return AckEntry(CHANNEL, session, expected, bitmap, edge)
+
+
+class Pair:
+    """A sender and a receiver with datagrams on two wires between them; `fates` give each datagram's delays."""
+
+    def __init__(self, data_fates: list[list[float]], ack_fates: list[list[float]], service_s: float) -> None:
+        self.sender, self.receiver = Sender(CHANNEL, 7, SMALL, 0.0), Receiver(CHANNEL, SMALL)
+        self.offered: list[int] = []
+        self.delivered: list[int] = []
+        self._fates = {"data": iter(data_fates), "ack": iter(ack_fates)}
+        self._events: list[tuple[float, int, str, object]] = []
+        self._order = itertools.count()
+        self._service_s = service_s
+        self._serving = 0
+
+    def run(self, offers: int) -> float:
+        """Offer so many messages as there is room, till all are acknowledged; return when that was."""
+        now = 0.0
+        while len(self.offered) < offers or not self.sender.idle:
+            out: list[DataMessage] = []
+            while len(self.offered) < offers and self.sender.has_room:
+                self.offered.append(len(self.offered))
+                self.sender.offer(message(self.offered[-1]), now, out)
+            self._send("data", out, now)
+            due = self.sender.due()
+            assert self._events or due is not None, "nothing is under way and nothing is due"
+            if self._events and (due is None or self._events[0][0] <= due):
+                now, _, kind, what = heapq.heappop(self._events)
+                self._happen(kind, what, now)
+            else:
+                now = due
+                again: list[DataMessage] = []
+                self.sender.tick(now, again)
+                assert again, "a tick that is due does something"
+                self._send("data", again, now)
+            assert now < 1e4
+        return now
+
+    def _happen(self, kind: str, what: object, now: float) -> None:
+        out: list[DataMessage] = []
+        if kind == "data" and what.kind in PROBE_KINDS:
+            assert self.receiver.enter(what.session)
+            self._send("ack", [self.receiver.acknowledgement()], now)
+        elif kind == "data":
+            for ready in self.receiver.receive(what):
+                self.delivered.append(ready.request_id)
+                heapq.heappush(self._events, (now + self._service_s, next(self._order), "consumed", None))
+            self._send("ack", [self.receiver.acknowledgement()], now)
+        elif kind == "consumed":
+            if self.receiver.consumed():
+                self._send("ack", [self.receiver.acknowledgement()], now)
+        else:
+            self.sender.acknowledged(1, what, now, out)
+            self._send("data", out, now)
+
+    def _send(self, kind: str, what: list, now: float) -> None:
+        for one in what:
+            for delay_s in next(self._fates[kind], [0.01]):
+                heapq.heappush(self._events, (now + delay_s, next(self._order), kind, one))
+
+
+fates = st.lists(st.lists(st.floats(0.001, 3.0), max_size=3), max_size=60)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 40), fates, fates, st.sampled_from([0.0, 0.05, 1.0]))
+def test_whatever_a_network_does_for_a_while_all_is_delivered_once_in_order_within_the_credit(
+        offers: int, data_fates: list[list[float]], ack_fates: list[list[float]], service_s: float) -> None:
+    pair = Pair(data_fates, ack_fates, service_s)
+    pair.run(offers)
+    assert pair.delivered == pair.offered == list(range(offers))
+    assert pair.receiver.refused == 0
+    assert pair.receiver.deepest <= SMALL.window
+    assert pair.sender.deepest <= SMALL.backlog
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Datagrams under way are delivered, lost or copied in any order, and either end may lose its state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now, self.boot, self.session = 0.0, 1, 7
+        self.sender, self.receiver = Sender(CHANNEL, 7, SMALL, 0.0), Receiver(CHANNEL, SMALL)
+        self.data: list[DataMessage] = []
+        self.acks: list[tuple[int, AckEntry]] = []
+        self.offered = 0
+        self.owed_from = 0  # by the sender's present run
+        self.got: list[int] = []  # by the receiver's present run
+        self.ever: set[int] = set()
+        self.held = 0
+
+    @rule()
+    def offer(self) -> None:
+        if self.sender.has_room:
+            self.sender.offer(message(self.offered), self.now, self.data)
+            self.offered += 1
+
+    @rule(step_s=st.floats(0.01, 5.0))
+    def wait(self, step_s: float) -> None:
+        self.now += step_s
+        self.sender.tick(self.now, self.data)
+
+    @precondition(lambda self: self.data)
+    @rule(which=st.integers(0, 1000), copy=st.booleans())
+    def arrive(self, which: int, copy: bool) -> None:
+        one = self.data[which % len(self.data)]
+        if not copy:
+            self.data.remove(one)
+        if one.kind in PROBE_KINDS:
+            if self.receiver.enter(one.session):
+                self.acks.append((self.boot, self.receiver.acknowledgement()))
+            return
+        ready = numbers(self.receiver.receive(one))
+        self.got += ready
+        self.ever.update(ready)
+        self.held += len(ready)
+        self.acks.append((self.boot, self.receiver.acknowledgement()))
+
+    @precondition(lambda self: self.acks)
+    @rule(which=st.integers(0, 1000), copy=st.booleans())
+    def acknowledge(self, which: int, copy: bool) -> None:
+        one = self.acks[which % len(self.acks)]
+        if not copy:
+            self.acks.remove(one)
+        self.sender.acknowledged(*one, self.now, self.data)
+
+    @precondition(lambda self: self.data)
+    @rule(which=st.integers(0, 1000))
+    def lose(self, which: int) -> None:
+        del self.data[which % len(self.data)]
+
+    @precondition(lambda self: self.held)
+    @rule()
+    def consume(self) -> None:
+        self.held -= 1
+        if self.receiver.consumed():
+            self.acks.append((self.boot, self.receiver.acknowledgement()))
+
+    @rule()
+    def reboot_the_receiver(self) -> None:
+        self.boot += 1
+        self.receiver = Receiver(CHANNEL, SMALL)
+        self.data.clear()  # gone for longer than a datagram stays under way
+        self.held, self.got = 0, []
+
+    @rule()
+    def reboot_the_sender(self) -> None:
+        self.session += 1000
+        self.sender = Sender(CHANNEL, self.session, SMALL, self.now)
+        self.owed_from = self.offered
+
+    @invariant()
+    def in_order_and_once(self) -> None:
+        assert self.got == sorted(set(self.got))
+        assert self.held <= SMALL.window
+        assert self.receiver.deepest <= SMALL.window
+
+    def teardown(self) -> None:
+        for _ in range(10_000):
+            if self.sender.idle:
+                break
+            while self.data:
+                self.arrive(0, False)
+            while self.held:
+                self.consume()
+            while self.acks:
+                self.acknowledge(0, False)
+            self.wait(5.0)
+        assert self.sender.idle
+        self.in_order_and_once()
+        assert self.ever >= set(range(self.owed_from, self.offered))
+
+
+AnyOrder.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestAnyOrder = AnyOrder.TestCase
+
+
+def test_a_timeout_doubles_up_to_its_limit_and_recovers_with_the_first_news() -> None:
+    sender, _ = sender_with(1)
+    at = []
+    for _ in range(4):
+        at.append(sender.due())
+        sender.tick(at[-1], [])
+    assert [b - a for a, b in itertools.pairwise([0.0, *at])] == [1.0, 2.0, 4.0, 4.0]
+    sender.acknowledged(1, ack(1, edge=5), 11.0, [])
+    sender.offer(message(1), 12.0, [])
+    assert sender.due() == 13.0  # what was sent several times measures nothing: Karn
+
+
+def test_a_timeout_follows_the_round_trip_and_its_variation() -> None:
+    sender, _ = sender_with(1)
+    sender.acknowledged(1, ack(1, edge=9), 0.2, [])
+    sender.offer(message(1), 1.0, [])
+    assert sender.due() == pytest.approx(1.0 + 0.2 + 4 * 0.1)
+    sender.acknowledged(1, ack(2, edge=9), 1.001, [])
+    for number in range(2, 60):
+        sender.offer(message(number), float(number), [])
+        sender.acknowledged(1, ack(number + 1, edge=99), number + 0.001, [])
+    sender.offer(message(60), 60.0, [])
+    assert sender.due() == 60.0 + SMALL.least_rto_s
+
+
+@given(st.floats(0.0, 1e6), st.floats(1e-6, 3.0))
+def test_what_is_due_is_done_at_that_very_moment(start_s: float, rtt_s: float) -> None:
+    sender = Sender(CHANNEL, 7, SMALL, start_s)
+    sender.offer(message(0), start_s, [])
+    sender.acknowledged(1, ack(1, edge=9), start_s + rtt_s, [])
+    sender.offer(message(1), start_s + 4.0, [])
+    out: list[DataMessage] = []
+    sender.tick(sender.due(), out)
+    assert numbers(out) == [1]
+
+
+def test_no_more_than_the_window_is_sent_before_credit_comes() -> None:
+    sender, out = sender_with(7)
+    assert numbers(out) == [0, 1, 2, 3] and sender.waiting == 3 and not sender.has_room
+    sender.acknowledged(1, ack(4, edge=5), 0.1, out)
+    assert numbers(out) == [0, 1, 2, 3, 4]
+    sender.acknowledged(1, ack(4, edge=4), 0.2, out)  # an older one that was overtaken takes no credit back
+    sender.acknowledged(1, ack(5, edge=7), 0.3, out)
+    assert numbers(out) == list(range(7))
+
+
+def test_a_message_that_three_acknowledgements_passed_over_is_sent_again_at_once_and_once() -> None:
+    sender, _ = sender_with(4)
+    out: list[DataMessage] = []
+    for bitmap in (0b1, 0b11):
+        sender.acknowledged(1, ack(0, bitmap, 4), 0.1, out)
+    assert out == []
+    for bitmap in (0b111, 0b111, 0b111, 0b111):
+        sender.acknowledged(1, ack(0, bitmap, 4), 0.1, out)
+    assert numbers(out) == [0] and sender.resent == 1
+
+
+def test_only_what_is_missing_is_sent_again() -> None:
+    sender, _ = sender_with(4)
+    sender.acknowledged(1, ack(1, 0b01, 4), 0.1, [])  # 0 and 2 have arrived
+    out: list[DataMessage] = []
+    sender.tick(sender.due(), out)
+    assert numbers(out) == [1, 3]
+
+
+def test_acknowledgements_of_another_session_or_of_what_was_never_sent_are_ignored() -> None:
+    sender, _ = sender_with(2)
+    out: list[DataMessage] = []
+    for entry in (ack(2, edge=9, session=6), ack(2, edge=9, session=8), ack(3, edge=9)):
+        sender.acknowledged(1, entry, 0.1, out)
+    assert out == [] and not sender.idle and sender.due() == 1.0
+
+
+def test_a_later_session_begins_at_the_first_message_and_the_earlier_is_over() -> None:
+    receiver = Receiver(CHANNEL, SMALL)
+    first, second = sender_with(3, session=7)[1], sender_with(2, session=8)[1]
+    assert numbers(receiver.receive(first[0]) + receiver.receive(second[0])) == [0, 0]
+    assert receiver.receive(first[1]) == []
+    entry = receiver.acknowledgement()
+    assert (entry.session, entry.expected) == (8, 1)
+
+
+def test_a_receiver_that_still_holds_an_earlier_session_s_messages_gives_no_credit_for_their_place() -> None:
+    receiver = Receiver(CHANNEL, SMALL)
+    for one in sender_with(4, session=7)[1]:
+        receiver.receive(one)
+    (first, *_) = sender_with(4, session=8)[1]
+    assert receiver.receive(first) == [] and receiver.refused == 1
+    assert receiver.acknowledgement().edge == 0
+    receiver.consumed()
+    assert receiver.acknowledgement().edge == 1
+    assert numbers(receiver.receive(first)) == [0] and receiver.deepest == SMALL.window
+
+
+def test_a_rebooted_receiver_gets_again_what_it_had_ahead_of_order() -> None:
+    sender, sent = sender_with(4)
+    old = Receiver(CHANNEL, SMALL)
+    for one in (sent[0], sent[2], sent[3]):
+        old.receive(one)
+    sender.acknowledged(1, old.acknowledgement(), 0.1, [])
+    new, out = Receiver(CHANNEL, SMALL), []
+    assert new.receive(sent[1]) == []
+    sender.acknowledged(2, new.acknowledgement(), 0.2, out)
+    assert numbers(out) == [1, 2, 3] and {m.session for m in out} == {8}
+    assert numbers([m for one in out for m in new.receive(one)]) == [1, 2, 3]
+
+
+def test_a_reboot_before_anything_was_settled_repeats_nothing() -> None:
+    sender, sent = sender_with(3)
+    sender.acknowledged(1, ack(0, 0b1, 4), 0.1, [])  # the earlier run had 1, but not 0
+    new, out = Receiver(CHANNEL, SMALL), []
+    got = numbers(new.receive(sent[0]))
+    sender.acknowledged(2, new.acknowledgement(), 0.2, out)
+    got += numbers([m for one in sent[1:] for m in new.receive(one)])  # were under way, too
+    sender.tick(9.0, out)
+    got += numbers([m for one in out for m in new.receive(one)])
+    assert got == [0, 1, 2]
+
+
+def test_an_acknowledgement_of_an_earlier_run_that_comes_late_begins_nothing() -> None:
+    sender, _ = sender_with(3)
+    sender.acknowledged(2, ack(1, edge=5), 0.1, [])
+    out: list[DataMessage] = []
+    sender.acknowledged(1, ack(0, edge=4), 0.2, out)
+    assert out == [] and sender.session == 7
+
+
+@pytest.mark.parametrize(("kind", "probe_kind"), [(KIND_REQUEST, KIND_PROBE), (KIND_REPLY, KIND_REPLY_PROBE)])
+def test_who_waits_for_credit_asks_for_it_even_while_more_is_offered(kind: int, probe_kind: int) -> None:
+    sender = Sender(CHANNEL, 7, SMALL, 0.0)
+    for number in range(5):
+        sender.offer(message(number, kind), 0.0, [])
+    sender.acknowledged(1, ack(4, edge=4), 0.01, [])
+    out: list[DataMessage] = []
+    for step in range(1, 40):
+        sender.offer(message(4 + step, kind), step * 0.1, out)
+        sender.acknowledged(1, ack(4, edge=4), step * 0.1, out)
+        sender.tick(step * 0.1, out)
+    assert {m.kind for m in out} == {probe_kind} and len(out) >= 3
+    assert {(m.sequence, m.payload) for m in out} == {(4, b"")}
+
+
+def test_a_probe_tells_a_rebooted_receiver_the_session_and_the_sender_of_the_reboot() -> None:
+    sender, _ = sender_with(6)
+    sender.acknowledged(1, ack(4, edge=4), 0.01, [])
+    out: list[DataMessage] = []
+    sender.tick(sender.due(), out)
+    new = Receiver(CHANNEL, SMALL)
+    assert [m.kind for m in out] == [KIND_PROBE] and new.enter(out[0].session)
+    out.clear()
+    sender.acknowledged(2, new.acknowledgement(), 5.0, out)
+    assert numbers([m for one in out for m in new.receive(one)]) == [4, 5]
