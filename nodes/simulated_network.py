@@ -14,6 +14,9 @@ from nodes.simulated_ends import End
 from nodes.transport import Address, Sends
 
 
+APART_S = 1e-9  # between datagrams in order: two at one time could change places when SimPy rounds their delays
+
+
 @dataclass(frozen=True, slots=True)
 class NetworkFaults:
     """What happens to each datagram, by probability: `loss`, `duplication` (a second copy), `reordering`.
@@ -121,7 +124,7 @@ class SimulatedNetwork:
                 arrival += draw() * faults.reordering_s
             else:
                 pair = (source.ip, to.ip)
-                self._last[pair] = arrival = max(arrival, self._last.get(pair, 0.0))
+                self._last[pair] = arrival = max(arrival, self._last.get(pair, 0.0) + APART_S)
             self.at(arrival - self.now, lambda: self._arrive(source, to, data))
 
     def _arrive(self, source: Address, to: Address, data: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 
 import pytest
@@ -23,7 +24,8 @@ from nodes.errors import NodeError
 from nodes.execution import INBOX_LIMIT
 from nodes.messages import DataMessage
 from nodes.simulated import NetworkFaults, SimulatedClient, Simulation
-from nodes.transport import CLIENT_BACKLOG, CLIENT_GIVE_UP_S
+from nodes.simulated_network import NetworkCounters, SimulatedNetwork
+from nodes.transport import CLIENT_BACKLOG, CLIENT_GIVE_UP_S, Address, Send, Sends
 from topologies.catalog import cluster_named
 from topologies.inventory import inventory_of
 
@@ -284,6 +286,46 @@ def test_with_a_cost_a_node_answers_at_its_pace_and_without_at_once(echo: str) -
         simulation.run()
         (answer,) = client.answers
         assert answer.answered_s == pytest.approx(4e-3 + took_s)
+
+
+class Listener:
+    """An end that notes what it hears and says nothing."""
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self.heard: list[bytes] = []
+
+    def receive(self, source: Address, payload: bytes, now: float, out: Sends) -> None:
+        self.heard.append(payload)
+
+    def work(self, now: float, out: Sends) -> None:
+        pass
+
+    def due(self) -> None:
+        return None
+
+
+def heard_under(faults: NetworkFaults, count: int = 400) -> tuple[list[int], NetworkCounters]:
+    network, source, to = SimulatedNetwork(faults, 1), *(Listener(Address(bytes([10, 0, 0, i]), 1)) for i in (1, 2))
+    network.plug(to)
+    for number in range(count):
+        network.at(number * 1e-4, partial(network.after, source, [Send(*to.address, b"%d" % number)]))
+    network.environment.run()
+    return [int(payload) for payload in to.heard], network.counters()
+
+
+def test_delays_that_vary_change_no_order_and_reordering_does() -> None:
+    jittery, _ = heard_under(NetworkFaults(jitter_s=2e-3))
+    assert jittery == list(range(400))
+    mixed, counters = heard_under(NetworkFaults(reordering=0.2))
+    assert sorted(mixed) == jittery != mixed and 50 < counters.held_back < 110
+
+
+def test_loss_and_duplication_are_as_probable_as_was_said() -> None:
+    heard, counters = heard_under(NetworkFaults(loss=0.25, duplication=0.5))
+    assert (counters.sent, len(heard)) == (400, 400 - counters.lost + counters.doubled)
+    assert 70 < counters.lost < 130 and 110 < counters.doubled < 190
+    assert len(set(heard)) == 400 - counters.lost
 
 
 @pytest.mark.parametrize("fault", [{"loss": -0.1}, {"duplication": 1.1}, {"reordering": 2.0}, {"delay_s": -1.0},
