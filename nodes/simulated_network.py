@@ -13,7 +13,6 @@ from nodes.errors import NodeError
 from nodes.simulated_ends import End
 from nodes.transport import Address, Sends
 
-
 APART_S = 1e-9  # between datagrams in order: two at one time could change places when SimPy rounds their delays
 
 
