@@ -13,6 +13,8 @@ from nodes.errors import NodeError
 from nodes.simulated_ends import End
 from nodes.transport import Address, Sends
 
+APART_S = 1e-9  # between datagrams in order: two at one time could change places when SimPy rounds their delays
+
 
 @dataclass(frozen=True, slots=True)
 class NetworkFaults:
@@ -121,7 +123,7 @@ class SimulatedNetwork:
                 arrival += draw() * faults.reordering_s
             else:
                 pair = (source.ip, to.ip)
-                self._last[pair] = arrival = max(arrival, self._last.get(pair, 0.0))
+                self._last[pair] = arrival = max(arrival, self._last.get(pair, 0.0) + APART_S)
             self.at(arrival - self.now, lambda: self._arrive(source, to, data))
 
     def _arrive(self, source: Address, to: Address, data: bytes) -> None:

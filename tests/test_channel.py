@@ -305,6 +305,14 @@ def test_acknowledgements_of_another_session_or_of_what_was_never_sent_are_ignor
     assert out == [] and not sender.idle and sender.due() == 1.0
 
 
+def test_a_double_is_counted_and_dropped_whether_it_was_delivered_or_is_ahead_of_order() -> None:
+    receiver, (first, _, third, _) = Receiver(CHANNEL, SMALL), sender_with(4)[1]
+    for one in (first, third):
+        receiver.receive(one)
+        assert receiver.receive(one) == []
+    assert receiver.doubled == 2 and receiver.acknowledgement().bitmap == 0b1
+
+
 def test_a_later_session_begins_at_the_first_message_and_the_earlier_is_over() -> None:
     receiver = Receiver(CHANNEL, SMALL)
     first, second = sender_with(3, session=7)[1], sender_with(2, session=8)[1]
