@@ -138,13 +138,14 @@ class Testbed(Faults):
             with self._timed("programs"):
                 self._write("inventory.json", self.inventory.to_json())
                 self._write("programs.json", tor_program.to_json(self.programs))
+                self.nursery = Nursery(self.world, PRELOAD)  # it and the app import while the network is built
+                self.start_tor_app()
             with self._timed("nodes and links"):
                 self._build_network()
             with self._timed("switches"):
                 configure_switches(self.world, self.inventory, OPENFLOW_LISTEN, bonded=self.teaming == "bonding")
-                self.start_tor_app()
             with self._timed("agents"):
-                self.nursery = Nursery(self.world, PRELOAD)
+                self.nursery.wait_ready()
                 for node in self.inventory.nodes:
                     self._set_up(node)
                 controller = controllers[0]

@@ -58,7 +58,10 @@ class Child:
 
 
 class Nursery:
-    """The owner's handle on the nursery process. Not thread-safe: one thread orders and waits."""
+    """The owner's handle on the nursery process. Not thread-safe: one thread orders and waits.
+
+    The process imports while its owner does other things; the first order waits for it.
+    """
 
     def __init__(self, world: World, preload: tuple[str, ...]) -> None:
         ours, theirs = socket.socketpair()
@@ -68,11 +71,17 @@ class Nursery:
                 pass_fds=(theirs.fileno(),))
         self._connection = Connection(ours.detach())
         self._exited: dict[int, int] = {}
-        if self._receive(START_TIMEOUT_S) != {"ready": True}:
+        self._ready = False
+
+    def wait_ready(self) -> None:
+        """Wait till it has imported what it was told to; raises NodeError if it does not come up."""
+        if not self._ready and self._receive(START_TIMEOUT_S) != {"ready": True}:
             raise NodeError("the nursery did not come up")
+        self._ready = True
 
     def start(self, order: Order) -> Child:
         """Fork a child as ordered and return it; raises NodeError if it could not be forked."""
+        self.wait_ready()
         self._connection.send_bytes(msgspec.msgpack.encode(order))
         while True:
             answer = self._receive(START_TIMEOUT_S)
