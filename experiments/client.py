@@ -212,7 +212,7 @@ class _Client:
             self._counts["foreign"] += 1
             return
         if isinstance(message, AckMessage):
-            flow.transport.acknowledge(message, now, self._sends)
+            flow.transport.acknowledge(source, message, now, self._sends)
         elif isinstance(message, DataMessage) and message.kind in TO_CLIENT_KINDS:
             for reply in flow.transport.receive(source, message, now, self._sends):
                 flow.transport.consumed(reply.channel, now)

@@ -171,6 +171,10 @@ class Execution:
         return [InstanceStatistics(i.name, i.handled, i.errors, i.busy_s, len(i.inbox), i.deepest, i.blocked)
                 for i in self._instances.values()]
 
+    def address_of(self, application: int, instance: int) -> Address | None:
+        """Return where an instance of a deployment known here stands; None for one that is not."""
+        return self._addresses.get((application, instance))
+
     def state(self, application: int, instance: int) -> State:
         """Return the state of an instance on this node; raises KeyError for another."""
         return self._instances[application, instance].state

@@ -21,7 +21,7 @@ from nodes.execution import Execution
 from nodes.forwarding import Forwarding, Port
 from nodes.ip_stack import UDP_ECHO_PORT, IpStack
 from nodes.lacpdu import out_of_sync
-from nodes.messages import KIND_PROBE, KIND_REQUEST, AckMessage, DataMessage
+from nodes.messages import CLIENT_BIT, KIND_PROBE, KIND_REQUEST, AckMessage, DataMessage
 from nodes.traffic_manager import DEFAULT_CAPACITY_FRAMES, TrafficManager
 from nodes.transport import Address, Sends, Transport
 from topologies.addressing import CONTROL_PORT, DATA_PORT
@@ -46,6 +46,7 @@ class ServiceRuntime:
         self.execution = execution
         self.transport = transport
         self._undecodable = 0
+        self._forged = 0
 
     def receive(self, source: Address, payload: bytes, now: float, out: Sends) -> None:
         """Take a datagram from the data port. Call `work` when all that has come is in."""
@@ -55,13 +56,25 @@ class ServiceRuntime:
             self._undecodable += 1
             return
         if isinstance(message, AckMessage):
-            self.transport.acknowledge(message, now, out)
+            self.transport.acknowledge(source, message, now, out)
         elif isinstance(message, DataMessage) and message.kind in (KIND_REQUEST, KIND_PROBE):
             channel = message.channel
+            if source != self._stands_at(message):
+                self._forged += 1
+                return
             for request in self.transport.receive(source, message, now, out):
                 self.execution.submit(request, channel, now, self.transport, out)
         else:
             self._undecodable += 1
+
+    def _stands_at(self, message: DataMessage) -> Address | None:
+        """Return where the sender of `message` must be: nobody may begin a channel in another's name.
+
+        The ToR lets no false source address in, so a datagram's source can be believed.
+        """
+        if message.sender & CLIENT_BIT:
+            return Address(message.client_ip, message.client_port)
+        return self.execution.address_of(message.application, message.sender)
 
     def work(self, now: float, out: Sends) -> None:
         """Execute what can be executed, and do what is due on the channels."""
@@ -74,7 +87,8 @@ class ServiceRuntime:
         return min(times) if times else None
 
     def counters(self) -> Counters:
-        return {"dropped_undecodable": self._undecodable, **self.transport.counters(), **self.execution.counters()}
+        return {"dropped_undecodable": self._undecodable, "dropped_forged": self._forged,
+                **self.transport.counters(), **self.execution.counters()}
 
 
 class SmartNicRuntime:

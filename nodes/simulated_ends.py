@@ -165,7 +165,7 @@ class ClientFlow:
     def receive(self, source: Address, payload: bytes, now: float, out: Sends) -> None:
         message = messages.decode(payload)
         if isinstance(message, AckMessage):
-            self.transport.acknowledge(message, now, out)
+            self.transport.acknowledge(source, message, now, out)
         elif isinstance(message, DataMessage) and message.kind in TO_CLIENT_KINDS:
             for reply in self.transport.receive(source, message, now, out):
                 self.transport.consumed(reply.channel, now)

@@ -50,6 +50,7 @@ class Transport:
         self._session = self.boot  # of the next channel to begin here
         self._resent_before = 0  # on channels that were given up
         self.gave_up = 0
+        self.forged = 0  # acknowledgements from somebody who is not at the channel's other end
 
     def offer(self, message: DataMessage, to: Address, now: float, out: Sends) -> None:
         """Send `message` on its channel, in order and once, to whoever stands at `to`."""
@@ -91,11 +92,14 @@ class Transport:
         if self._receivers[channel].consumed():
             self._owe(self._sources[channel], channel, now, at_once=True)
 
-    def acknowledge(self, message: AckMessage, now: float, out: Sends) -> None:
-        """Take acknowledgements of channels that begin here."""
+    def acknowledge(self, source: Address, message: AckMessage, now: float, out: Sends) -> None:
+        """Take acknowledgements from `source` of channels that begin here and end there."""
         for entry in message.entries:
             sender = self._senders.get(entry.channel)
             if sender is None:
+                continue
+            if self._addresses[entry.channel] != source:
+                self.forged += 1
                 continue
             leaving: list[DataMessage] = []
             sender.acknowledged(message.boot, entry, now, leaving)
@@ -142,6 +146,7 @@ class Transport:
                 "channel_beyond_credit": sum(r.refused for r in receivers),
                 "channel_deepest_backlog": max((s.deepest for s in senders), default=0),
                 "channel_deepest_window": max((r.deepest for r in receivers), default=0),
+                "channel_forged": self.forged,
                 "channel_clients_gone": self.gave_up}
 
     def _give_up(self, channel: ChannelId) -> None:

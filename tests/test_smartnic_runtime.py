@@ -16,6 +16,7 @@ from nodes.transport import Transport
 from topologies.addressing import CONTROL_PORT, DATA_PORT
 
 NIC, HOST, CLIENT, GATEWAY = "10.1.1.11", "10.1.1.1", "10.1.254.1", "10.1.255.254"
+AS_CLIENT = messages.CLIENT_BIT | 1
 MAC, GATEWAY_MAC = "02:e3:01:01:00:01", "02:e3:ff:01:00:01"
 
 
@@ -90,7 +91,7 @@ def test_two_echo_services_do_not_talk_for_ever() -> None:
 
 
 def test_a_request_for_no_instance_gets_an_error_reply() -> None:
-    request = messages.DataMessage(messages.KIND_REQUEST, 1, 3, 77, packed_ip(CLIENT), 4000, 0, b"payload")
+    request = messages.DataMessage(messages.KIND_REQUEST, 1, 3, 77, packed_ip(CLIENT), 4000, 0, b"payload", AS_CLIENT)
     nic = runtime()
     (_, frame), = passed(nic, Port.NETWORK, udp(CLIENT, NIC, DATA_PORT, request.encode()))
     reply = messages.decode(read_udp(frame)[2])
@@ -104,6 +105,15 @@ def test_a_request_for_no_instance_gets_an_error_reply() -> None:
     acknowledgement = messages.decode(read_udp(frame)[2])
     assert isinstance(acknowledgement, messages.AckMessage)
     assert [(entry.channel, entry.expected) for entry in acknowledgement.entries] == [(request.channel, 1)]
+
+
+@pytest.mark.parametrize("sender", [3, AS_CLIENT])
+def test_nobody_begins_a_channel_in_anothers_name(sender: int) -> None:
+    nic = runtime()
+    elsewhere = "10.1.254.9"
+    request = messages.DataMessage(messages.KIND_REQUEST, 1, 3, 77, packed_ip(CLIENT), 4000, 0, b"x", sender, 2**32 - 1)
+    assert passed(nic, Port.NETWORK, udp(elsewhere, NIC, DATA_PORT, request.encode())) == []
+    assert nic.counters()["dropped_forged"] == 1
 
 
 def test_frames_are_lost_on_purpose_only_where_asked_and_only_ipv4() -> None:
@@ -189,7 +199,7 @@ def test_a_hundred_thousand_hostile_frames_change_nothing_but_counters() -> None
     """Valid frames with bytes flipped, cut short, or with their lengths lied about."""
     nic = runtime()
     draw = random.Random(3)
-    request = messages.DataMessage(messages.KIND_REQUEST, 1, 3, 77, packed_ip(CLIENT), 4000, 0, b"p" * 64)
+    request = messages.DataMessage(messages.KIND_REQUEST, 1, 3, 77, packed_ip(CLIENT), 4000, 0, b"p" * 64, AS_CLIENT)
     seeds = [udp(CLIENT, NIC, DATA_PORT, request.encode()), udp(CLIENT, NIC, CONTROL_PORT, b"\xe3\xa7\x01\x10"),
              udp(CLIENT, HOST, 9, b"host"), udp(CLIENT, NIC, 7, b"echo"),
              frames.Arp(1, bytes(6), packed_ip(CLIENT), bytes(6), packed_ip(NIC)).frame(bytes(6), bytes(6))]

@@ -38,7 +38,7 @@ def passed(sends: Sends, source: Address, to: Transport, now: float) -> tuple[li
     for send in sends:
         message = decode(send.data)
         if isinstance(message, AckMessage):
-            to.acknowledge(message, now, out)
+            to.acknowledge(source, message, now, out)
         else:
             delivered += to.receive(source, message, now, out)
     return delivered, out
@@ -238,3 +238,16 @@ def test_any_boot_number_goes_on_the_wire(boot: int) -> None:
     assert [m.channel for m in delivered] == [ChannelId(5, 1, 2)]
     passed(ticked(receiver, 1.0), THERE, sender, 1.0)
     assert sender.idle
+
+
+def test_an_acknowledgement_from_somebody_else_is_not_believed() -> None:
+    here, there = Transport(1), Transport(2)
+    sent = offered(here, request(0))
+    _, answers = passed(sent, HERE, there, 0.0)
+    there.tick(1.0, answers)
+    acknowledgement = decode(answers[0].data)
+    assert isinstance(acknowledgement, AckMessage)
+    here.acknowledge(AT_CLIENT, acknowledgement, 1.0, [])
+    assert not here.idle and here.counters()["channel_forged"] == 1
+    here.acknowledge(THERE, acknowledgement, 1.0, [])
+    assert here.idle
