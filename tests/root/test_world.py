@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -238,7 +239,7 @@ def pinging(world: World) -> Iterator[subprocess.Popen[str]]:
                        f"ip link set tor1-{name} up && {inside} ip link set {name}-net up && "
                        f"{inside} ip address add 10.1.254.{number}/24 dev {name}-net", shell=True, check=True)
         world.vsctl("add-port", "tor1", f"tor1-{name}")
-    talk = subprocess.Popen(["nsenter", "--target", str(nodes["c1"].pid), "--net", "ping", "-i", "0.05", "-q",
+    talk = subprocess.Popen(["nsenter", "--target", str(nodes["c1"].pid), "--net", "ping", "-n", "-i", "0.05",
                              "10.1.254.2"], stdout=subprocess.PIPE, text=True)
     yield talk
     for process in (talk, *nodes.values()):
@@ -294,7 +295,9 @@ def check_still_talking(talk: subprocess.Popen[str]) -> None:
     assert talk.poll() is None
     talk.send_signal(signal.SIGINT)
     said, _ = talk.communicate(timeout=10)
-    assert " 0% packet loss" in said, said
+    answered = [int(number) for number in re.findall(r"icmp_seq=(\d+) ttl", said)]
+    # Every answer in turn; that to the last question may still be under way when ping is told to end.
+    assert answered == list(range(1, len(answered) + 1)) and len(answered) > 20, said[-400:]
 
 
 @pytest.mark.skipif(KERNEL_MODULE.exists(), reason="this machine has the openvswitch module")
