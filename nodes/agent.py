@@ -116,10 +116,11 @@ def _smartnic_loop(runtime: SmartNicRuntime, wires: tuple[socket.socket, socket.
         ports[wire.fileno()] = (int(port), wire.recv)
     send = tuple(wire.send for wire in wires)
     receive, run, wait, clock = runtime.receive, runtime.run, poll.poll, time.monotonic
+    services = runtime.services
     out: Frames = []
     due = 0.0
     while True:
-        for descriptor, _ in wait(_patience(runtime.due(), clock)):
+        for descriptor, _ in wait(_patience(runtime.due(), clock) if services.awake else TICK_S):
             if descriptor not in ports:
                 if (network, False) in links.read():
                     runtime.lost_network(out)

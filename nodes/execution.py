@@ -167,6 +167,11 @@ class Execution:
         """Return when `run` has something to do next; None while nothing is being executed."""
         return self._finishing[0][0] if self._finishing else None
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is queued, held up or being executed."""
+        return not (self._runnable or self._parked or self._finishing)
+
     def statistics(self) -> list[InstanceStatistics]:
         return [InstanceStatistics(i.name, i.handled, i.errors, i.busy_s, len(i.inbox), i.deepest, i.blocked)
                 for i in self._instances.values()]

@@ -45,11 +45,13 @@ class ServiceRuntime:
     def __init__(self, execution: Execution, transport: Transport) -> None:
         self.execution = execution
         self.transport = transport
+        self.awake = False  # whether there is, or may soon be, something for `work` to do
         self._undecodable = 0
         self._forged = 0
 
     def receive(self, source: Address, payload: bytes, now: float, out: Sends) -> None:
         """Take a datagram from the data port. Call `work` when all that has come is in."""
+        self.awake = True
         try:
             message = messages.decode(payload)
         except WireError:
@@ -80,9 +82,12 @@ class ServiceRuntime:
         """Execute what can be executed, and do what is due on the channels."""
         self.execution.run(now, self.transport, out)
         self.transport.tick(now, out)
+        self.awake = not (self.execution.idle and self.transport.idle)
 
     def due(self) -> float | None:
-        """Return when `work` has something to do although nothing comes in."""
+        """Return when `work` has something to do although nothing comes in; None while not `awake`."""
+        if not self.awake:
+            return None
         times = [t for t in (self.execution.due(), self.transport.due()) if t is not None]
         return min(times) if times else None
 
@@ -135,9 +140,10 @@ class SmartNicRuntime:
                     out.append((to, frame))
             else:
                 self._not_ipv4(ingress, frame, out)
-        sends: Sends = []
-        self.services.work(now, sends)
-        self._to_wire(sends, out)
+        if self.services.awake:
+            sends: Sends = []
+            self.services.work(now, sends)
+            self._to_wire(sends, out)
         return done
 
     def due(self) -> float | None:

@@ -52,6 +52,15 @@ def server_mac(rack: int, server: int) -> str:
     return f"02:e3:{rack:02x}:{server:02x}:00:01"
 
 
+def bypassed_mac(rack: int, server: int, nic: int, wire: int) -> str:
+    """Return the address of the kernel's interface under a SmartNIC's agent: `wire` 1 is to the ToR, 2 to the host.
+
+    It is on no frame. The agent receives and sends with the server's MAC; the kernel, which must leave those frames
+    alone, takes them for somebody else's at the first look instead of routing each before it drops it.
+    """
+    return f"02:e3:{rack:02x}:{server:02x}:{wire:02x}:{nic:02x}"
+
+
 def client_mac(rack: int, client: int) -> str:
     return f"02:e3:{rack:02x}:{CLIENT_SERVER_BYTE:02x}:00:{client:02x}"
 

@@ -19,8 +19,11 @@ if "topologies" not in sys.modules:
 
 from mininet.topo import Topo  # noqa: E402
 
+from topologies.addressing import bypassed_mac  # noqa: E402
 from topologies.catalog import cluster_named  # noqa: E402
 from topologies.inventory import Inventory, inventory_of, switch_links  # noqa: E402
+
+TO_TOR, TO_HOST = 1, 2
 
 
 class E3Topo(Topo):
@@ -36,18 +39,20 @@ class E3Topo(Topo):
         for node in inventory.nodes:
             self.addHost(node.name, cls=classes.get(node.role), ip=f"{node.ip}/8", entry=node)
         macs = {node.name: node.mac for node in inventory.nodes}
+        bypassed = {(node.name, wire): bypassed_mac(node.rack, node.server, node.nic, wire)
+                    for node in inventory.of_role("smartnic") for wire in (TO_TOR, TO_HOST)}
         between_switches = list(switch_links(inventory))
         fabric = {port.interface for pair in between_switches for port in pair}
         for port in inventory.ports:
             if port.interface not in fabric:
                 self.addLink(port.switch, port.peer, port1=port.port, intfName1=port.interface,
-                             intfName2=port.peer_interface, addr2=macs[port.peer])
+                             intfName2=port.peer_interface, addr2=bypassed.get((port.peer, TO_TOR), macs[port.peer]))
         for lower, upper in between_switches:
             self.addLink(lower.switch, upper.switch, port1=lower.port, port2=upper.port,
                          intfName1=lower.interface, intfName2=upper.interface)
         for link in inventory.pcie:
             self.addLink(link.smartnic, link.host, intfName1=link.smartnic_interface,
-                         intfName2=link.host_interface, addr1=macs[link.smartnic], addr2=macs[link.host])
+                         intfName2=link.host_interface, addr1=bypassed[link.smartnic, TO_HOST], addr2=macs[link.host])
 
 
 topos = {"e3": E3Topo}
