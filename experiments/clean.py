@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from nodes import journal
+from nodes import cgroups, journal
 from nodes.errors import WorldError
 from nodes.remains import Removed, remove_remains
 
@@ -54,4 +54,7 @@ def clean(root: Path = journal.RUN_ROOT) -> CleanReport:
                 lock, entries = taken
                 removed.append(remove_remains(run_dir, entries))
                 os.close(lock)
+    hierarchy = cgroups.detect()
+    if hierarchy is not None:
+        cgroups.remove_parent(hierarchy)  # a world killed at its very last step may have left it, empty
     return CleanReport(tuple(removed), tuple(alive))

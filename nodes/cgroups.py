@@ -150,9 +150,14 @@ class Subtree:
     def remove(self) -> None:
         """Remove every group of the world, then /e3 if no other world is in it."""
         self.root.remove()
-        for root in self.hierarchy.roots:
-            with contextlib.suppress(OSError):
-                (root / PARENT).rmdir()
+        remove_parent(self.hierarchy)
+
+
+def remove_parent(hierarchy: Hierarchy) -> None:
+    """Remove /e3 itself if no world is in it: the kernel refuses to remove a group with others below."""
+    for root in hierarchy.roots:
+        with contextlib.suppress(OSError):
+            (root / PARENT).rmdir()
 
 
 def where_now(hierarchy: Hierarchy, pid: int) -> tuple[Path, ...]:

@@ -310,3 +310,14 @@ def test_another_thread_may_not_spawn(world: World, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(world, "_thread", world._thread + 1)
     with pytest.raises(WorldError, match="must be spawned by the thread that started"):
         world.spawn(["true"], "stray")
+
+
+def test_clean_takes_an_empty_parent_group_away_where_no_world_is_left() -> None:
+    hierarchy = cgroups.detect()
+    if hierarchy is None:
+        pytest.skip("this machine has no cgroup cpu controller")
+    for root in hierarchy.roots:
+        (root / cgroups.PARENT).mkdir(exist_ok=True)
+    others = {root: any(path.is_dir() for path in (root / cgroups.PARENT).iterdir()) for root in hierarchy.roots}
+    clean()
+    assert {root: (root / cgroups.PARENT).exists() for root in hierarchy.roots} == others
