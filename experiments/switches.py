@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 
 from nodes.host_network import switch_lacp_settings
 from nodes.world import World
@@ -56,8 +55,3 @@ def parse_lacp(text: str) -> dict[str, bool]:
         elif line.strip().startswith("may_enable:") and current:
             found[current] = line.split(":")[1].strip() == "true"
     return found
-
-
-def unready(wanted: Mapping[str, bool], lacp: Mapping[str, bool]) -> list[str]:
-    """Return the interfaces whose LACP is not as `wanted`."""
-    return [name for name, up in wanted.items() if lacp.get(name) is not up]

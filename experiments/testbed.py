@@ -67,7 +67,6 @@ class TestbedOptions:
     speed: str = "unpaced"
     deployments: tuple[Deployment, ...] = ()
     frame_loss: float = 0.0
-    wait_ready: bool = True
 
     __test__ = False  # a noun, not a test, whatever its name starts with
 
@@ -85,13 +84,10 @@ class Testbed(Faults):
 
     __test__ = False
 
-    def __init__(self, options: TestbedOptions, world: World) -> None:
-        cluster = options.cluster
-        if isinstance(cluster, str):
-            cluster = cluster_named(cluster, clients=options.clients)
+    def __init__(self, options: TestbedOptions, inventory: Inventory, world: World) -> None:
         self.options = options
         self.world = world
-        self.inventory: Inventory = inventory_of(cluster)
+        self.inventory = inventory
         self.programs = tor_program.programs_of(self.inventory)
         self.deployments = options.deployments
         self.teaming = teaming_mode()
@@ -107,11 +103,13 @@ class Testbed(Faults):
     def start(cls, options: TestbedOptions | None = None) -> Testbed:
         """Build and start everything; raises WorldError, NodeError or ExperimentError, leaving nothing behind."""
         options = options or TestbedOptions()
-        if isinstance(options.cluster, str):
-            cluster_named(options.cluster, clients=options.clients)  # refuse a bad name before anything is made
+        cluster = options.cluster
+        if isinstance(cluster, str):
+            cluster = cluster_named(cluster, clients=options.clients)
+        inventory = inventory_of(cluster)  # refuses what cannot be before anything is made
         world = World.start(options.label, options.datapath)
         try:
-            bed = cls(options, world)
+            bed = cls(options, inventory, world)
             bed._build()
             return bed
         except BaseException:
@@ -150,9 +148,8 @@ class Testbed(Faults):
                     self._set_up(node)
                 controller = controllers[0]
                 self.control = ControlPlane(self.net[controller.name].pid, controller.ip)
-            if self.options.wait_ready:
-                with self._timed("ready"):
-                    self.wait_until_ready()
+            with self._timed("ready"):
+                self.wait_until_ready()
 
     def _build_network(self) -> None:
         self.net = build_network(self.inventory)
