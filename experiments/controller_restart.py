@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
 from experiments.client import ClientConfig
 from experiments.errors import ExperimentError
 from experiments.first_placement import place_in_turn
@@ -66,7 +64,7 @@ def run(quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
             ("the switch's counters went on", "yes" if kept else "no", "yes", kept),
             ("longest time without a reply", f"{result.longest_gap_s:.3f} s", "", True)]
     content = {"holds": all(ok for *_, ok in rows), "rows": [(w, str(g), n) for w, g, n, _ in rows],
-               "client": msgspec.to_builtins(result), "reconciled_after_s": took_s}
+               "client": result.content(), "reconciled_after_s": took_s}
     result_run.finish(content)
     return content
 

@@ -47,7 +47,7 @@ def run(quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
         for number, name in enumerate(APPLICATIONS, start=1):
             requests = QUICK_REQUESTS if quick else REQUESTS
             result = _client(bed, "c1", number, deployments[name], requests, exact=True).result(TIMEOUT_S)
-            clients[name] = msgspec.to_builtins(result)
+            clients[name] = result.content()
             _judge(rows, f"{name} alone, exact replies", result, requests, say)
     with Testbed.start(options) as bed:
         names = list(APPLICATIONS)

@@ -11,8 +11,6 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
 from experiments.client import ClientConfig
 from experiments.first_placement import place_in_turn
 from experiments.pcap_routing import run as prove
@@ -61,7 +59,7 @@ def run(quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
     rows.append(("flows over uplink groups (chi-square)", "; ".join(spread) or "not judged", "p not tiny",
                  all(s.p_value is None or s.p_value > 1e-4 for s in proof.spreads)))
     content = {"holds": all(ok for *_, ok in rows), "rows": [(w, str(g), n) for w, g, n, _ in rows],
-               "clients": msgspec.to_builtins(results), "proof": proof.content()}
+               "clients": [result.content() for result in results], "proof": proof.content()}
     if content["holds"]:
         shutil.rmtree(captures)
     result_run.finish(content)
