@@ -42,6 +42,7 @@ setup(
     ],
     extras_require={
         "test": [
+            'hdrhistogram; platform_machine == "x86_64"',
             "hypothesis",
             "mypy",
             "pytest",

@@ -20,6 +20,7 @@ from experiments.chosen_application import application_of, requests_of
 from experiments.client import ClientConfig, ClientResult
 from experiments.errors import ExperimentError
 from experiments.first_placement import place_in_turn
+from experiments.pacing import Pacing
 from experiments.pcap_routing import run as prove
 from experiments.results import Run
 from experiments.routing_proof import DELIVERY, RoutingProof
@@ -96,7 +97,7 @@ class DemoResult:
                 "requests": self.total("sent"), "answered": self.total("answered"),
                 "lost": self.total("lost"), "duplicated": self.total("duplicated"), "wrong": self.total("wrong"),
                 "misrouted": self.proof.check(DELIVERY).counts["misrouted"], "captured_packets": self.proof.packets,
-                "clients": {name: msgspec.to_builtins(result) for name, result in self.clients.items()},
+                "clients": {name: result.content() for name, result in self.clients.items()},
                 "placement": self.placement, "teaming": self.teaming, "switch_drops": self.switch_drops,
                 "node_drops": self.node_drops, "started_s": self.started_s, "proof": self.proof.content(),
                 "directory": self.directory}
@@ -113,7 +114,7 @@ def run_demo(options: DemoOptions, say: Callable[[str], None] = lambda _: None) 
     nodes = place_in_turn(application, inventory, options.where)
     deployment = deploy(application, nodes, inventory)
     bed_options = TestbedOptions(options.cluster, clients=options.clients, label="demo", datapath=options.datapath,
-                                 speed=options.speed, deployments=(deployment,))
+                                 pacing=Pacing(options.speed), deployments=(deployment,))
     run = Run("demo")
     say(f"building {options.cluster}: {len(inventory.of_role('host'))} hosts, {len(inventory.of_role('smartnic'))} "
         f"SmartNICs, {len(inventory.switches)} switch(es), {options.clients} client(s)")

@@ -32,6 +32,7 @@ from experiments.first_placement import place_in_turn
 from experiments.shell_mininet_verbs import MininetVerbs
 from experiments.shell_verbs import words_of
 from experiments.shell_views import chosen
+from experiments.pacing import Pacing
 from experiments.testbed import Testbed, TestbedOptions
 from microservices.applications import nfv_fin
 from microservices.errors import ServiceError
@@ -58,7 +59,7 @@ def run_interactive(cluster: str, clients: int, speed: str, datapath: str) -> No
     inventory = inventory_of(cluster_named(cluster, clients=clients))
     application = nfv_fin(shards=max(1, len(inventory.of_role("smartnic")) or len(inventory.of_role("host"))))
     deployment = deploy(application, place_in_turn(application, inventory), inventory)
-    options = TestbedOptions(cluster, clients=clients, label="cli", datapath=datapath, speed=speed,
+    options = TestbedOptions(cluster, clients=clients, label="cli", datapath=datapath, pacing=Pacing(speed),
                              deployments=(deployment,))
     with Testbed.start(options) as bed, contextlib.suppress(BrokenPipeError):
         E3Shell(bed).run()

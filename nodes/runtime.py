@@ -17,11 +17,13 @@ import msgspec
 
 from nodes import frames, messages
 from nodes.errors import WireError
+from nodes.delay_line import DelayLine
 from nodes.execution import Execution
 from nodes.forwarding import Forwarding, Port
 from nodes.ip_stack import UDP_ECHO_PORT, IpStack
 from nodes.lacpdu import out_of_sync
-from nodes.messages import CLIENT_BIT, KIND_PROBE, KIND_REQUEST, AckMessage, DataMessage
+from nodes.messages import CLIENT_BIT, KIND_PROBE, KIND_REQUEST, AckMessage, ChannelId, DataMessage, age_s
+from nodes.pace import Pace
 from nodes.traffic_manager import DEFAULT_CAPACITY_FRAMES, TrafficManager
 from nodes.transport import Address, Sends, Transport
 from topologies.addressing import CONTROL_PORT, DATA_PORT
@@ -29,6 +31,7 @@ from topologies.addressing import CONTROL_PORT, DATA_PORT
 Frames = list[tuple[int, bytes]]
 Datagrams = list[tuple[tuple[str, int], int, bytes]]  # destination, our port, payload
 Counters = dict[str, int]
+ROUNDING = 1e-6  # of a frame: a clock that reads just the time at which a frame is through must find it through
 
 
 def packed_mac(text: str) -> bytes:
@@ -42,10 +45,14 @@ def packed_ip(text: str) -> bytes:
 class ServiceRuntime:
     """What runs on a compute node of either kind: channels and the execution engine, at the level of datagrams."""
 
-    def __init__(self, execution: Execution, transport: Transport) -> None:
+    def __init__(self, execution: Execution, transport: Transport, pace: Pace | None = None) -> None:
         self.execution = execution
         self.transport = transport
         self.awake = False  # whether there is, or may soon be, something for `work` to do
+        self._ways = pace.ways if pace is not None else {}
+        self._pcie = frozenset(pace.pcie) if pace is not None else frozenset()
+        self._client_way_s = pace.client_way_s if pace is not None else 0.0
+        self._on_the_way = DelayLine[tuple[DataMessage, ChannelId, bool]]()
         self._undecodable = 0
         self._forged = 0
 
@@ -64,8 +71,14 @@ class ServiceRuntime:
             if source != self._stands_at(message):
                 self._forged += 1
                 return
+            over_network = source.ip not in self._pcie
+            way_s = self._ways.get(source.ip, self._client_way_s)
             for request in self.transport.receive(source, message, now, out):
-                self.execution.submit(request, channel, now, self.transport, out)
+                arrival = self._on_the_way.arrival_of(channel, now, way_s - age_s(request.sent, now))
+                if arrival > now:
+                    self._on_the_way.put(arrival, (request, channel, over_network))
+                else:
+                    self.execution.submit(request, channel, now, self.transport, out, over_network)
         else:
             self._undecodable += 1
 
@@ -80,15 +93,17 @@ class ServiceRuntime:
 
     def work(self, now: float, out: Sends) -> None:
         """Execute what can be executed, and do what is due on the channels."""
+        for arrival, (request, channel, over_network) in self._on_the_way.due_by(now):
+            self.execution.submit(request, channel, arrival, self.transport, out, over_network)
         self.execution.run(now, self.transport, out)
         self.transport.tick(now, out)
-        self.awake = not (self.execution.idle and self.transport.idle)
+        self.awake = not (self.execution.idle and self.transport.idle and self._on_the_way.empty)
 
     def due(self) -> float | None:
         """Return when `work` has something to do although nothing comes in; None while not `awake`."""
         if not self.awake:
             return None
-        times = [t for t in (self.execution.due(), self.transport.due()) if t is not None]
+        times = [t for t in (self.execution.due(), self.transport.due(), self._on_the_way.due()) if t is not None]
         return min(times) if times else None
 
     def counters(self) -> Counters:
@@ -100,10 +115,12 @@ class SmartNicRuntime:
     """The agent of one SmartNIC. Feed it with `receive`, let it work with `run`, call `tick` now and then."""
 
     def __init__(self, ip: str, mac: str, gateway: str, host_ip: str, services: ServiceRuntime,
-                 queue_frames: int = DEFAULT_CAPACITY_FRAMES, loses: Callable[[], bool] | None = None) -> None:
+                 queue_frames: int = DEFAULT_CAPACITY_FRAMES, loses: Callable[[], bool] | None = None,
+                 forward_s: float = 0.0) -> None:
         self.traffic = TrafficManager(queue_frames)
-        # Queues a frame that came in from Port.NETWORK or Port.HOST; returns False if it was dropped.
-        self.receive: Callable[[int, bytes], bool] = self.traffic.offer
+        self._urgent: list[tuple[int, bytes]] = []  # the links' own protocols, which no queue holds up
+        self._forward_s = forward_s
+        self._forward_free_at = 0.0
         self.stack = IpStack(packed_ip(ip), packed_mac(mac), packed_ip(gateway), packed_ip(host_ip))
         self._forwarding = Forwarding(self.stack.ip, self.stack.host_ip)
         self.services = services
@@ -115,15 +132,28 @@ class SmartNicRuntime:
         self._refused = 0  # control datagrams that are no question
         self._lost = 0  # frames dropped on purpose, to try the channels
         self.unsent = 0  # frames that the driver could not send
+        self.driver_counters: Callable[[], Counters] = dict
         self._switch_said = b""  # its last LACPDU for the host
+
+    def receive(self, ingress: int, frame: bytes) -> bool:
+        """Queue a frame that came in from Port.NETWORK or Port.HOST; return False if it was dropped."""
+        if frame[12:14] == frames.ETHERTYPE_SLOW:
+            self._urgent.append((ingress, frame))
+            return True
+        return self.traffic.offer(ingress, frame)
 
     def run(self, budget: int, now: float, out: Frames) -> int:
         """Work off up to `budget` queued frames at `now`, append what must be sent to `out`; return how many."""
+        while self._urgent:
+            ingress, frame = self._urgent.pop()
+            self._not_ipv4(ingress, frame, out)
         traffic = self.traffic
-        done = min(budget, len(traffic))
+        waiting = min(budget, len(traffic))
+        if self._forward_s:
+            waiting = self._forwarded_by(now, waiting)
         egress, own, drop, take = self._forwarding.egress, Port.LOCAL, Port.DROP, traffic.take
         forwarded, local = self._forwarded, self._local
-        for _ in range(done):
+        for _ in range(waiting):
             ingress, frame = take()
             if self._loses is not None and frame[12:14] == frames.ETHERTYPE_IPV4 and self._loses():
                 self._lost += 1
@@ -144,11 +174,37 @@ class SmartNicRuntime:
             sends: Sends = []
             self.services.work(now, sends)
             self._to_wire(sends, out)
+        return waiting
+
+    def _forwarded_by(self, now: float, waiting: int) -> int:
+        """Return how many of the first `waiting` frames the agent's cores are through with by `now`.
+
+        Each takes `forward_s`, and longer while memory-intensive microservices run here: they contend with the
+        firmware for cache and memory (section 2.4). Frames that were found at one look are taken to have come right
+        after the look before.
+        """
+        frame_s = self._frame_s()
+        free_at = self._forward_free_at
+        done = min(waiting, int((now - free_at) / frame_s + ROUNDING)) if now > free_at else 0
+        free_at += done * frame_s
+        self._forward_free_at = max(free_at, now) if done == len(self.traffic) else free_at
         return done
+
+    def _frame_s(self) -> float:
+        return self._forward_s * (1.0 + self.services.execution.interference)
 
     def due(self) -> float | None:
         """Return when `run` has something to do although no frame comes in."""
-        return self.services.due()
+        later = self.services.due()
+        if self._forward_s and len(self.traffic):
+            forwarded = self._forward_free_at + self._frame_s()
+            return forwarded if later is None else min(forwarded, later)
+        return later
+
+    @property
+    def awake(self) -> bool:
+        """Whether there is, or may soon be, something to do although no frame comes in."""
+        return self.services.awake or (self._forward_s > 0.0 and len(self.traffic) > 0)
 
     def tick(self, now: float, out: Frames) -> None:
         """Do what is due now and then: keep the gateway's address fresh."""
@@ -177,6 +233,7 @@ class SmartNicRuntime:
             "dropped_on_purpose": self._lost,
             "dropped_unsent": self.unsent,
             **self.services.counters(),
+            **self.driver_counters(),
         }
 
     def _local(self, frame: bytes, now: float, out: Frames) -> None:
@@ -230,6 +287,7 @@ class HostRuntime:
         self.services = services
         self._refused = 0
         self.unsent = 0  # datagrams that the driver could not send
+        self.driver_counters: Callable[[], Counters] = dict
 
     def receive(self, source: tuple[str, int], port: int, payload: bytes, now: float, out: Datagrams) -> None:
         """Take the datagram that `source` sent at `now` to our UDP `port`; append what must be sent to `out`."""
@@ -256,7 +314,8 @@ class HostRuntime:
         return self.services.due()
 
     def counters(self) -> Counters:
-        return {"dropped_refused": self._refused, "dropped_unsent": self.unsent, **self.services.counters()}
+        return {"dropped_refused": self._refused, "dropped_unsent": self.unsent, **self.services.counters(),
+                **self.driver_counters()}
 
     def _to_sockets(self, sends: Sends, out: Datagrams) -> None:
         for ip, port, data in sends:

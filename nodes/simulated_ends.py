@@ -124,10 +124,11 @@ class LoggedExecution(Execution):
 
     log: ChannelLog | None = None
 
-    def submit(self, message: DataMessage, channel: ChannelId | None, now: float, outlet: Outlet, out: Sends) -> None:
+    def submit(self, message: DataMessage, channel: ChannelId | None, now: float, outlet: Outlet, out: Sends,
+               over_network: bool = False) -> None:
         if self.log is not None and channel is None:
             self.log.offered(message)
-        super().submit(message, channel, now, outlet, out)
+        super().submit(message, channel, now, outlet, out, over_network)
 
     def _handle(self, instance: RunningInstance, message: DataMessage, start: float) -> list[Hop]:
         if self.log is not None:

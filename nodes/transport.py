@@ -8,7 +8,16 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from nodes.channel import ChannelOptions, Receiver, Sender
-from nodes.messages import CLIENT_BIT, MAX_ACK_ENTRIES, PROBE_KINDS, AckEntry, AckMessage, ChannelId, DataMessage
+from nodes.messages import (
+    CLIENT_BIT,
+    MAX_ACK_ENTRIES,
+    PROBE_KINDS,
+    AckEntry,
+    AckMessage,
+    ChannelId,
+    DataMessage,
+    stamp_of,
+)
 
 CLIENT_GIVE_UP_S = 30.0  # ours: a client that says nothing for so long has gone, and its replies with it
 CLIENT_BACKLOG = 4096  # ours: a client that lets so many replies wait for credit has stopped reading them
@@ -62,7 +71,7 @@ class Transport:
         self._busy.add(channel)
         leaving: list[DataMessage] = []
         sender.offer(message, now, leaving)
-        self._leave(channel, leaving, out)
+        self._leave(channel, leaving, now, out)
 
     def has_room(self, channel: ChannelId) -> bool:
         """Whether who feeds `channel` may go on."""
@@ -103,16 +112,14 @@ class Transport:
                 continue
             leaving: list[DataMessage] = []
             sender.acknowledged(message.boot, entry, now, leaving)
-            self._leave(entry.channel, leaving, out)
+            self._leave(entry.channel, leaving, now, out)
             if sender.idle:
                 self._busy.discard(entry.channel)
 
     def tick(self, now: float, out: Sends) -> None:
         """Do what is due: acknowledgements that have waited long enough, and messages to repeat."""
         if self._owed_at is not None and now >= self._owed_at:
-            for address in list(self._owed):
-                self._send_owed(address, out)
-            self._owed_at = None
+            self.flush(out)
         if now < self._timers_at:
             return
         self._timers_at = now + TIMER_GRAIN_S
@@ -124,7 +131,13 @@ class Transport:
                 continue
             leaving: list[DataMessage] = []
             sender.tick(now, leaving)
-            self._leave(channel, leaving, out)
+            self._leave(channel, leaving, now, out)
+
+    def flush(self, out: Sends) -> None:
+        """Send every acknowledgement that is owed, before its time: for an end that is about to go."""
+        for address in list(self._owed):
+            self._send_owed(address, out)
+        self._owed_at = None
 
     def due(self) -> float | None:
         """Return when `tick` has something to do; None while nothing is under way."""
@@ -158,11 +171,11 @@ class Transport:
         self._resent_before += sender.resent
         self.gave_up += 1
 
-    def _leave(self, channel: ChannelId, leaving: list[DataMessage], out: Sends) -> None:
+    def _leave(self, channel: ChannelId, leaving: list[DataMessage], now: float, out: Sends) -> None:
         if leaving:
-            to = self._addresses[channel]
+            to, stamp = self._addresses[channel], stamp_of(now)
             for one in leaving:
-                out.append(Send(to.ip, to.port, one.encode()))
+                out.append(Send(to.ip, to.port, one.encode(stamp)))
 
     def _owe(self, address: Address, channel: ChannelId, now: float, at_once: bool) -> int:
         owed = self._owed.setdefault(address, {})

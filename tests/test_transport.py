@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from nodes.channel import ChannelOptions
@@ -14,6 +16,7 @@ from nodes.messages import (
     ChannelId,
     DataMessage,
     decode,
+    stamp_of,
 )
 from nodes.transport import CLIENT_BACKLOG, CLIENT_GIVE_UP_S, TIMER_GRAIN_S, Address, Sends, Transport
 
@@ -111,7 +114,8 @@ def test_a_lost_datagram_is_due_and_is_sent_again() -> None:
     sender = Transport(1, OPTIONS)
     first = offered(sender, request(1))
     assert sender.due() == OPTIONS.first_rto_s and ticked(sender, 0.99) == []
-    assert ticked(sender, 1.0) == first
+    again = ticked(sender, 1.0)
+    assert [decode(send.data) for send in again] == [replace(decode(first[0].data), sent=stamp_of(1.0))]
     assert sender.counters()["channel_resent"] == 1
 
 
