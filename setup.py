@@ -37,6 +37,7 @@ setup(
         "scapy",
         "scipy",
         "simpy",
+        'tomli; python_version < "3.11"',
         "typer",
     ],
     extras_require={
