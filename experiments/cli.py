@@ -47,7 +47,9 @@ def _use_nodes(path: Path | None) -> Path | None:
 Nodes = Annotated[Path | None, typer.Option("--nodes", callback=_use_nodes, help="A TOML file with servers of your "
                                             "own, to be used in CLUSTER by their names.")]
 Datapath = Annotated[str, typer.Option(help="Open vSwitch's datapath: netdev (in user space) or kernel.")]
-Speed = Annotated[str, typer.Option(help="Node speed: unpaced, or quota (cgroup limits by cores and clock).")]
+Speed = Annotated[str, typer.Option(help="Node speed: calibrated (Table 1, in scaled time), quota (cgroup limits by "
+                                         "cores and clock) or unpaced.")]
+TimeScale = Annotated[float | None, typer.Option(help="Real seconds that an emulated second lasts, if calibrated.")]
 
 
 def emit(content: Any, as_json: bool, show: Callable[[], None]) -> None:
@@ -176,11 +178,14 @@ def assumptions(json: Json = False) -> None:
 @app.command("cli")
 def cli_command(cluster: ClusterArgument = "type1x3",
                 clients: Annotated[int, typer.Option(help="Client nodes, 1 to 64.")] = 1,
-                speed: Speed = "unpaced", datapath: Datapath = "netdev", nodes: Nodes = None) -> None:
+                speed: Speed = "calibrated", time_scale: TimeScale = None, datapath: Datapath = "netdev",
+                nodes: Nodes = None) -> None:
     """Bring a rack up with NFV-FIN on it, and type at Mininet's CLI with E3's verbs."""
-    from experiments.interactive import run_interactive
+    from experiments.interactive import TIME_SCALE, run_interactive
+    from experiments.pacing import Pacing
 
-    run_interactive(cluster, clients, speed, datapath)
+    usual = TIME_SCALE if speed == "calibrated" else 1.0
+    run_interactive(cluster, clients, Pacing(speed, usual if time_scale is None else time_scale), datapath)
 
 
 @app.command()
