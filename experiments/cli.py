@@ -167,14 +167,24 @@ def pcap(files: Annotated[list[Path], typer.Argument(help="Captures, or director
 @app.command()
 def run(names: Annotated[list[str], typer.Argument(help="Experiments, or all; see `e3 list`.")],
         quick: Annotated[bool, typer.Option("--quick", help="Minutes rather than the full size.")] = False,
+        resume: Annotated[bool, typer.Option("--resume", help="Go on with the latest unfinished run of these options.")]
+        = False,
+        time_scale: Annotated[str | None, typer.Option(help="Real seconds per emulated one: a number, or auto.")]
+        = None,
+        retry: Annotated[int, typer.Option(help="Times to repeat, slower, a point whose machine did not keep up.")] = 0,
+        simulate: Annotated[bool, typer.Option("--simulate", help="In virtual time, without packets.")] = False,
         json: Json = False) -> None:
-    """Run experiments; each writes results/NAME/RUN-ID/."""
+    """Run experiments; each writes results/NAME/RUN-ID/. An option that an experiment cannot honour is refused."""
     from experiments.registry import EXPERIMENTS, chosen
+    from experiments.run_options import RunOptions, time_scale_of
 
+    options = RunOptions(quick, resume, time_scale_of(time_scale), retry, simulate)
     content = {}
     for name in chosen(names):
+        EXPERIMENTS[name].refuse(options)  # before the first begins
+    for name in chosen(names):
         say(f"{name}: {EXPERIMENTS[name].sentence}")
-        outcome = content[name] = EXPERIMENTS[name].run(quick, say)
+        outcome = content[name] = EXPERIMENTS[name].run(options, say)
         emit(None, False, lambda outcome=outcome, name=name: None if json else table(  # type: ignore[misc]
             f"{name}: {'holds' if outcome['holds'] else 'FAILS'}", ("what", "measured", "wanted"), outcome["rows"]))
     if json:

@@ -123,9 +123,8 @@ class _Client:
             intended = intended_times(started, self.told.rate_rps, self.told.arrivals, self.told.seed)
             upcoming = next(intended)
         else:
-            for flow in self._flows:
-                for _ in range(self.told.window):
-                    self._request(flow, started, started)
+            for flow in islice(cycle(self._flows), self.told.outstanding or self.told.flows * self.told.window):
+                self._request(flow, started, started)
         turn = cycle(self._flows)
         while (self._waiting or (intended is not None and not self._finished)) and not self._drained:
             wait_s = TURN_S

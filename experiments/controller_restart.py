@@ -14,6 +14,7 @@ from experiments.client import ClientConfig
 from experiments.errors import ExperimentError
 from experiments.first_placement import place_in_turn
 from experiments.results import Run
+from experiments.run_options import RunOptions
 from experiments.testbed import Testbed, TestbedOptions
 from microservices.applications import nfv_fin
 from nodes.deployment import deploy
@@ -25,9 +26,9 @@ PHASE_S = 2.0
 RESTART_TIMEOUT_S = 30.0
 
 
-def run(quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
-    """Run the experiment; `quick` changes nothing, it is short. Returns {"holds", "rows", ...}."""
-    del quick
+def run(options: RunOptions, say: Callable[[str], None]) -> dict[str, Any]:
+    """Run the experiment; no option changes it, it is short. Returns {"holds", "rows", ...}."""
+    del options
     result_run = Run("controller-restart")
     inventory = inventory_of(cluster_named(CLUSTER))
     application = nfv_fin(shards=3)

@@ -22,7 +22,8 @@ ARRIVALS = ("poisson", "constant")
 class ClientConfig(msgspec.Struct, frozen=True):
     """What a client does: `requests` in all (0: until SIGTERM), over `flows` ports.
 
-    Closed loop (`rate_rps` 0): each flow keeps `window` requests outstanding. Open loop: requests leave at `rate_rps`,
+    Closed loop (`rate_rps` 0): each flow keeps `window` requests outstanding or, if `outstanding` says how many there
+    are in all, its share of them. Open loop: requests leave at `rate_rps`,
     `arrivals` "poisson" or "constant", flow after flow, and a latency counts from the time at which its request was to
     leave, whenever it did: a client that falls behind hides nothing (no coordinated omission).
 
@@ -56,6 +57,7 @@ class ClientConfig(msgspec.Struct, frozen=True):
     check_every: int = 1
     pool: int = 0
     drain_real_s: float = 60.0
+    outstanding: int = 0
 
     def __post_init__(self) -> None:
         if self.requests < 0 or not 1 <= self.flows <= MAX_FLOWS or self.window < 1:
@@ -67,6 +69,9 @@ class ClientConfig(msgspec.Struct, frozen=True):
         if self.rate_rps < 0 or self.arrivals not in ARRIVALS:
             raise ExperimentError(f"{self.arrivals} arrivals at {self.rate_rps} requests/s; the least rate is 0, "
                                   f"and arrivals are {' or '.join(ARRIVALS)}")
+        if self.outstanding < 0 or (self.outstanding and self.rate_rps):
+            raise ExperimentError(f"{self.outstanding} requests outstanding at {self.rate_rps} requests/s: the least "
+                                  "is 0, and an open loop has no such number")
         if self.check_every < 1 or self.pool < 0:
             raise ExperimentError(f"one reply in {self.check_every} checked, {self.pool} requests made before the "
                                   "start; the least are 1 and 0")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -82,8 +82,8 @@ class Measurement(msgspec.Struct, frozen=True):
 
 
 def measure(bed: Testbed, configs: Mapping[str, ClientConfig], plan: Plan = Plan(),
-            limits: FidelityLimits = USUAL_LIMITS) -> Measurement:
-    """Put `bed` under the load of `configs`, a client config by client node, and measure.
+            limits: FidelityLimits = USUAL_LIMITS, meanwhile: Callable[[], None] = lambda: None) -> Measurement:
+    """Put `bed` under the load of `configs`, a client config by client node, and measure; `meanwhile` runs once.
 
     Raises ExperimentError if clients fail, or if no request comes through.
     """
@@ -95,6 +95,7 @@ def measure(bed: Testbed, configs: Mapping[str, ClientConfig], plan: Plan = Plan
         dropped = _switch_drops(bed)
         meter = LoadMeter(bed.process_pids())
         before = _snapshot(bed)
+        meanwhile()
         _wait(bed, entries, _handled(before, entries), plan.requests, plan.most_real_s)
         after = _snapshot(bed)
         machine = meter.read()
@@ -115,7 +116,8 @@ def _measurement(bed: Testbed, results: dict[str, ClientResult], before: Snapsho
         found.append(latencies_s[(answered_s >= began) & (answered_s < ended)])
     latencies_s = np.concatenate(found)
     latencies = summary_of(latencies_s)
-    sources = {node: _judged(after[node], before[node]) for node in after}
+    sources = {node: _judged(after[node], before[node]) for node in after
+               if any(_grew(name, after[node], before[node]) for name in _AT_WORK)}
     for name, result in results.items():
         sources[name] = {"late_p50_ns": result.behind.p50_ns, "late_p99_ns": result.behind.p99_ns,
                          "turn_p99_ns": result.turns.p99_ns, "dropped_socket": result.dropped_socket}
@@ -135,6 +137,13 @@ def _judged(after: dict[str, int], before: dict[str, int]) -> dict[str, int]:
             "finishes": late.count, "late_p50_ns": late.p50_ns, "late_p99_ns": late.p99_ns,
             "late_max_ns": late.max_ns, "turn_p50_ns": turn.p50_ns, "turn_p99_ns": turn.p99_ns,
             "turn_max_ns": turn.max_ns}
+
+
+_AT_WORK = ("to_network", "to_host", "handled ")  # counters of a node that has a part in the load
+
+
+def _grew(prefix: str, after: dict[str, int], before: dict[str, int]) -> bool:
+    return any(value > before.get(name, 0) for name, value in after.items() if name.startswith(prefix))
 
 
 def _entry_counters(deployments: list[Deployment]) -> set[str]:

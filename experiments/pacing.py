@@ -71,12 +71,20 @@ class Pacing:
         return share * (os.cpu_count() or 1)
 
     def shaping(self, inventory: Inventory) -> Iterator[tuple[str | None, str]]:
-        """Yield (node, line for `tc -batch`) for both ends of every link; None is a switch's end."""
+        """Yield (node, line for `tc -batch`) for both ends of every link; None is a switch's end.
+
+        The lines give a link its rate or, where nothing is paced, take it away again.
+        """
         switches = {s.name for s in inventory.switches}
         for port in inventory.ports:
-            yield None, shaping_line(port.interface, port.gbps, self.time_scale)
+            yield None, self._shape(port.interface, port.gbps, True)
             if port.peer not in switches:
-                yield port.peer, shaping_line(port.peer_interface, port.gbps, self.time_scale)
+                yield port.peer, self._shape(port.peer_interface, port.gbps, True)
         for link in inventory.pcie:
             for node, interface in ((link.smartnic, link.smartnic_interface), (link.host, link.host_interface)):
-                yield node, shaping_line(interface, link.gbps, self.time_scale, ethernet=False)
+                yield node, self._shape(interface, link.gbps, False)
+
+    def _shape(self, interface: str, gbps: float, ethernet: bool) -> str:
+        if not self.calibrated:
+            return f"qdisc del dev {interface} root"
+        return shaping_line(interface, gbps, self.time_scale, ethernet)

@@ -4,12 +4,13 @@ import pytest
 
 from experiments.demo import DemoOptions, run_demo
 from experiments.registry import EXPERIMENTS
+from experiments.run_options import RunOptions
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_the_experiment_holds(name: str) -> None:
     said: list[str] = []
-    outcome = EXPERIMENTS[name].run(True, said.append)
+    outcome = EXPERIMENTS[name].run(RunOptions(quick=True), said.append)
     assert outcome["holds"], (outcome["rows"], said)
 
 
