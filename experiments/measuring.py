@@ -22,6 +22,7 @@ from experiments.fidelity import USUAL_LIMITS, FidelityLimits, Observed, Verdict
 from experiments.latencies import Latencies, summary_of
 from experiments.load import ClientConfig, ClientResult
 from experiments.machine_load import LoadMeter, MachineLoad
+from experiments.port_use import PortUse, port_snapshot, utilisation
 from experiments.testbed import Testbed
 from nodes.deployment import Deployment
 from nodes.lateness import summary
@@ -53,6 +54,7 @@ class Measurement(msgspec.Struct, frozen=True):
     after: Snapshot
     clients: dict[str, ClientResult]
     machine: MachineLoad
+    ports: dict[str, PortUse]
 
     def delta(self, node: str, counter: str) -> int:
         return self.after[node].get(counter, 0) - self.before[node].get(counter, 0)
@@ -94,21 +96,24 @@ def measure(bed: Testbed, configs: Mapping[str, ClientConfig], plan: Plan = Plan
         _wait(bed, entries, 0, plan.warm_requests, plan.most_real_s)
         dropped = _switch_drops(bed)
         meter = LoadMeter(bed.process_pids())
+        ports = port_snapshot(bed)
         before = _snapshot(bed)
         meanwhile()
         _wait(bed, entries, _handled(before, entries), plan.requests, plan.most_real_s)
         after = _snapshot(bed)
+        gbps = {port.interface: port.gbps for port in bed.inventory.ports}
+        use = utilisation(ports, port_snapshot(bed), gbps)
         machine = meter.read()
         dropped = _switch_drops(bed) - dropped
     finally:
         for client in running.values():
             client.stop()
     results = {name: client.result(END_TIMEOUT_S) for name, client in running.items()}
-    return _measurement(bed, results, before, after, machine, dropped, limits)
+    return _measurement(bed, results, before, after, machine, use, dropped, limits)
 
 
 def _measurement(bed: Testbed, results: dict[str, ClientResult], before: Snapshot, after: Snapshot,
-                 machine: MachineLoad, dropped: int, limits: FidelityLimits) -> Measurement:
+                 machine: MachineLoad, ports: dict[str, PortUse], dropped: int, limits: FidelityLimits) -> Measurement:
     began, ended = (max(counters["now_ns"] for counters in snapshot.values()) / 1e9 for snapshot in (before, after))
     found = []
     for result in results.values():
@@ -124,7 +129,7 @@ def _measurement(bed: Testbed, results: dict[str, ClientResult], before: Snapsho
     observed = Observed(sources, latencies.mean_s, {"the switches' sockets": dropped} if dropped else {},
                         machine.machine_cpu, machine.process_cpu, machine.busiest_process)
     return Measurement(bed.pacing.time_scale, ended - began, len(latencies_s), len(latencies_s) / (ended - began),
-                       latencies, judge(observed, limits), before, after, results, machine)
+                       latencies, judge(observed, limits), before, after, results, machine, ports)
 
 
 def _judged(after: dict[str, int], before: dict[str, int]) -> dict[str, int]:

@@ -56,6 +56,9 @@ LIQUIDIO_10G = replace(TYPE1, model="liquidio10g", smartnics=(LIQUIDIO2_ONE_PORT
 SYSTEMS: dict[str, Server] = {
     s.model: s for s in (BEEFY, WIMPY, TYPE1, TYPE2, SUPERBEEFY, BEEFY_10G, LIQUIDIO_10G)}
 
+# Whose host is the processor that Table 1's host columns were measured on.
+TABLE_1_HOSTS = frozenset(model for model, server in SYSTEMS.items() if server.host == XEON_E5_2680V3)
+
 # Every cluster that the paper measures, in the notation of `cluster_named`.
 PAPER_CLUSTERS: dict[str, str] = {
     "beefy10gx1": "Table 1, Figures 2 and 3: microservices on a host behind one 10GbE port",
