@@ -162,7 +162,7 @@ class Sender:
 
     def _pump(self, now: float, out: list[DataMessage]) -> None:
         while self._waiting and self._next < self._edge:
-            message = replace(self._waiting.popleft(), session=self.session, sequence=self._next)
+            message = _numbered(self._waiting.popleft(), self.session, self._next)
             self._in_flight[self._next] = _InFlight(message, now)
             self._next += 1
             out.append(message)
@@ -292,6 +292,13 @@ class Receiver:
             if bit < BITMAP_BITS:
                 bitmap |= 1 << bit
         return AckEntry(self.channel, self.session, self._expected, bitmap, self._edge)
+
+
+def _numbered(message: DataMessage, session: int, sequence: int) -> DataMessage:
+    """Return `message` with its place on its channel. Once per message of a run: dataclasses.replace takes thrice as long."""
+    return DataMessage(message.kind, message.application, message.instance, message.request_id, message.client_ip,
+                       message.client_port, message.hops, message.payload, message.sender, session, sequence,
+                       message.sent)
 
 
 def _has(entry: AckEntry, sequence: int) -> bool:

@@ -22,6 +22,7 @@ from nodes.messages import (
 CLIENT_GIVE_UP_S = 30.0  # ours: a client that says nothing for so long has gone, and its replies with it
 CLIENT_BACKLOG = 4096  # ours: a client that lets so many replies wait for credit has stopped reading them
 TIMER_GRAIN_S = 0.005
+NEVER = float("inf")
 
 
 class Address(NamedTuple):
@@ -56,6 +57,7 @@ class Transport:
         self._owed: dict[Address, dict[ChannelId, int]] = {}  # acknowledgements, and how many messages each covers
         self._owed_at: float | None = None  # when the oldest of them must leave
         self._timers_at = 0.0
+        self._look_at = NEVER  # no timer of a busy sender is due before: kept so that nobody has to ask all of them
         self._session = self.boot  # of the next channel to begin here
         self._resent_before = 0  # on channels that were given up
         self.gave_up = 0
@@ -68,9 +70,13 @@ class Transport:
         if sender is None:
             sender = self._senders[channel] = Sender(channel, self._session, self.options, now)
         self._addresses[channel] = to
-        self._busy.add(channel)
         leaving: list[DataMessage] = []
         sender.offer(message, now, leaving)
+        if channel not in self._busy:
+            self._busy.add(channel)
+            self._heed(sender)
+        elif sender.waiting > CLIENT_BACKLOG:
+            self._look_at = now
         self._leave(channel, leaving, now, out)
 
     def has_room(self, channel: ChannelId) -> bool:
@@ -115,14 +121,19 @@ class Transport:
             self._leave(entry.channel, leaving, now, out)
             if sender.idle:
                 self._busy.discard(entry.channel)
+                if not self._busy:
+                    self._look_at = NEVER
+            else:
+                self._heed(sender)  # what was measured may have brought its timer forward
 
     def tick(self, now: float, out: Sends) -> None:
         """Do what is due: acknowledgements that have waited long enough, and messages to repeat."""
         if self._owed_at is not None and now >= self._owed_at:
             self.flush(out)
-        if now < self._timers_at:
+        if now < self._timers_at or now < self._look_at:
             return
         self._timers_at = now + TIMER_GRAIN_S
+        self._look_at = NEVER
         for channel in list(self._busy):
             sender = self._senders[channel]
             if channel.receiver & CLIENT_BIT and (now - sender.quiet_since > CLIENT_GIVE_UP_S
@@ -131,6 +142,7 @@ class Transport:
                 continue
             leaving: list[DataMessage] = []
             sender.tick(now, leaving)
+            self._heed(sender)
             self._leave(channel, leaving, now, out)
 
     def flush(self, out: Sends) -> None:
@@ -140,11 +152,12 @@ class Transport:
         self._owed_at = None
 
     def due(self) -> float | None:
-        """Return when `tick` has something to do; None while nothing is under way."""
-        times = [max(t, self._timers_at) for c in self._busy if (t := self._senders[c].due()) is not None]
-        if self._owed_at is not None:
-            times.append(self._owed_at)
-        return min(times) if times else None
+        """Return when `tick` may have something to do; None while nothing is under way."""
+        owed_at = self._owed_at
+        if self._look_at == NEVER:
+            return owed_at
+        timer = max(self._look_at, self._timers_at)
+        return timer if owed_at is None or timer < owed_at else owed_at
 
     @property
     def idle(self) -> bool:
@@ -161,6 +174,15 @@ class Transport:
                 "channel_deepest_window": max((r.deepest for r in receivers), default=0),
                 "channel_forged": self.forged,
                 "channel_clients_gone": self.gave_up}
+
+    def _heed(self, sender: Sender) -> None:
+        """Look at the timers no later than that of `sender` asks for."""
+        due = sender.due()
+        if sender.channel.receiver & CLIENT_BIT:
+            gone_at = sender.quiet_since + CLIENT_GIVE_UP_S
+            due = gone_at if due is None else min(due, gone_at)
+        if due is not None and due < self._look_at:
+            self._look_at = due
 
     def _give_up(self, channel: ChannelId) -> None:
         """Forget a client that is gone. Should it come back, the channel begins again in a later session."""
