@@ -36,7 +36,6 @@ setup(
         "rich",
         "scapy",
         "scipy",
-        "simpy",
         "typer",
     ],
     extras_require={

@@ -100,13 +100,15 @@ class Simulation:
 
     def load(self, client: str, number: int, deployment: Deployment, requests: Iterator[tuple[bytes, int]],
              heard: Callable[[bytes, DataMessage, float], None], window: int = 1, flows: int = 1,
-             intended: Iterator[float] | None = None) -> SimulatedLoad:
+             intended: Iterator[float] | None = None, outstanding: int = 0) -> SimulatedLoad:
         """Start client `number` on the node called `client` at the present time: see SimulatedLoad.
+
+        A closed loop has `window` requests of each flow outstanding, or `outstanding` in all if that is given.
 
         Raises NodeError if it cannot be.
         """
-        made = SimulatedLoad(self.network, self._flows(client, number, deployment, flows), window, requests, intended,
-                             heard)
+        made = SimulatedLoad(self.network, self._flows(client, number, deployment, flows),
+                             outstanding or window * flows, requests, intended, heard)
         self.loads.append(made)
         made.start()
         return made

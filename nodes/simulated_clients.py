@@ -116,12 +116,13 @@ class SimulatedClient(_Client):
 class SimulatedLoad(_Client):
     """A client that measures: a closed loop or, with the times at which requests are to leave, an open one.
 
-    `requests` yields payloads and the instances that they are for. Closed: each flow keeps `window` outstanding. Open:
-    one leaves at each time of `intended`, flow after flow. `heard(payload, reply, sent_s)` is called for each first
-    reply. `answered_s` and `latencies_s` are when each came, and how long after its request left, in seconds.
+    `requests` yields payloads and the instances that they are for. Closed: `outstanding` are under way, shared out over
+    the flows. Open: one leaves at each time of `intended`, flow after flow. `heard(payload, reply, sent_s)` is called
+    for each first reply. `answered_s` and `latencies_s` are when each came, and how long after its request left, in
+    seconds.
     """
 
-    def __init__(self, network: SimulatedNetwork, flows: list[ClientFlow], window: int,
+    def __init__(self, network: SimulatedNetwork, flows: list[ClientFlow], outstanding: int,
                  requests: Iterator[tuple[bytes, int]], intended: Iterator[float] | None,
                  heard: Callable[[bytes, DataMessage, float], None]) -> None:
         super().__init__(network, flows)
@@ -129,7 +130,7 @@ class SimulatedLoad(_Client):
         self.answered_s, self.latencies_s = array("d"), array("d")
         self.doubled = 0  # replies beyond the first
         self.waiting: dict[int, tuple[float, bytes]] = {}  # requests without a reply: when they left, and what
-        self._window = window
+        self._outstanding = outstanding
         self._requests = requests
         self._intended = intended
         self._heard = heard
@@ -141,9 +142,10 @@ class SimulatedLoad(_Client):
         if self._intended is not None:
             self._wait_for_next()
             return
-        for flow in self.flows:
+        share, more = divmod(self._outstanding, len(self.flows))
+        for i, flow in enumerate(self.flows):
             out: Sends = []
-            for _ in range(self._window):
+            for _ in range(share + (i < more)):
                 self._ask(flow, self._network.now, out)
             self._network.after(flow, out)
 
