@@ -29,6 +29,8 @@ from nodes.simulated_links import Calibration
 from topologies.catalog import cluster_named
 from topologies.inventory import Inventory, inventory_of
 
+USUAL_PLAN = Plan()
+
 
 class SimulatedBed:
     """What a testbed is built from, and nothing running: each measurement begins at time 0, with nothing in memory.
@@ -62,7 +64,7 @@ class SimulatedBed:
         self.pacing = _calibrated(pacing)
         self.deployments = self.deployments if deployments is None else deployments
 
-    def measure(self, configs: Mapping[str, ClientConfig], plan: Plan = Plan()) -> Measurement:
+    def measure(self, configs: Mapping[str, ClientConfig], plan: Plan = USUAL_PLAN) -> Measurement:
         """Put the machine room under the load of `configs`, a client config by client node, and measure.
 
         Raises ExperimentError if a client cannot be, or if no request comes through.
@@ -94,7 +96,7 @@ def bed_of(options: TestbedOptions, simulate: bool) -> Iterator[Testbed | Simula
         yield bed
 
 
-def measured_on(bed: Testbed | SimulatedBed, configs: Mapping[str, ClientConfig], plan: Plan = Plan(),
+def measured_on(bed: Testbed | SimulatedBed, configs: Mapping[str, ClientConfig], plan: Plan = USUAL_PLAN,
                 limits: FidelityLimits = USUAL_LIMITS) -> Measurement:
     """Measure on packets or in virtual time, as `bed` is: see measuring.measure."""
     return bed.measure(configs, plan) if isinstance(bed, SimulatedBed) else measure(bed, configs, plan, limits)

@@ -70,11 +70,12 @@ class _Client:
         """Return what came of it by `now`."""
         load = self.load
         overdue = sum(1 for sent_s, _ in load.waiting.values() if now - sent_s > self._told.timeout_s)
-        counts = {**self._counts, "lost": self._counts["lost"] + overdue}
+        counts = self._counts
         answered_s = np.frombuffer(load.answered_s)
         gaps = np.diff(answered_s, prepend=0.0)
         return ClientResult(
-            load.sent, **counts, duplicated=load.doubled, foreign=0, seconds=now,
+            load.sent, counts["answered"], counts["errors"], counts["wrong"], counts["lost"] + overdue, counts["late"],
+            load.doubled, foreign=0, seconds=now,
             longest_gap_s=float(gaps.max()) if len(gaps) else 0.0, latencies=summary_of(load.latencies_s),
             complaints=self._complaints,
             resent=sum(flow.transport.counters()["channel_resent"] for flow in load.flows),

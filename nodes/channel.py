@@ -295,7 +295,7 @@ class Receiver:
 
 
 def _numbered(message: DataMessage, session: int, sequence: int) -> DataMessage:
-    """Return `message` with its place on its channel. Once per message of a run: dataclasses.replace takes thrice as long."""
+    """Return `message` with its place on its channel. dataclasses.replace takes twice as long, on every message."""
     return DataMessage(message.kind, message.application, message.instance, message.request_id, message.client_ip,
                        message.client_port, message.hops, message.payload, message.sender, session, sequence,
                        message.sent)

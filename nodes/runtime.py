@@ -16,8 +16,8 @@ from ipaddress import IPv4Address
 import msgspec
 
 from nodes import frames, messages
-from nodes.errors import WireError
 from nodes.delay_line import DelayLine
+from nodes.errors import WireError
 from nodes.execution import Execution
 from nodes.forwarding import Forwarding, Port
 from nodes.ip_stack import UDP_ECHO_PORT, IpStack

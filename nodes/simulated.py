@@ -138,7 +138,7 @@ class Simulation:
         return self._nodes[node].runtime
 
     def counters(self) -> dict[str, Counters]:
-        """Return the counters of every node; with a calibration, all that a testbed's agents report of emulated time."""
+        """Return the counters of every node; with a calibration, all that a testbed's agents report of emulation."""
         found = {name: node.runtime.counters() for name, node in self._nodes.items()}
         if isinstance(self.network, RackNetwork):
             for name, counters in found.items():
