@@ -36,6 +36,7 @@ setup(
         "rich",
         "scapy",
         "scipy",
+        'tomli; python_version < "3.11"',
         "typer",
     ],
     extras_require={

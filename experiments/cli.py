@@ -34,6 +34,18 @@ app.add_typer(bench, name="bench")
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 ClusterArgument = Annotated[str, typer.Argument(help="MODEL[:SMARTNICS]xCOUNT[+...][/RACKS], for example type1x3.")]
+
+
+def _use_nodes(path: Path | None) -> Path | None:
+    if path is not None:
+        from topologies.node_file import use_nodes
+
+        use_nodes(path)
+    return path
+
+
+Nodes = Annotated[Path | None, typer.Option("--nodes", callback=_use_nodes, help="A TOML file with servers of your "
+                                            "own, to be used in CLUSTER by their names.")]
 Datapath = Annotated[str, typer.Option(help="Open vSwitch's datapath: netdev (in user space) or kernel.")]
 Speed = Annotated[str, typer.Option(help="Node speed: unpaced, or quota (cgroup limits by cores and clock).")]
 
@@ -70,7 +82,7 @@ def demo(cluster: ClusterArgument = "type1x3",
          payloads: Annotated[str, typer.Option(help="A file with a request on each line, sent in turn.")] = "",
          seed: Annotated[int, typer.Option(help="What the requests' contents are drawn from.")] = 1,
          keep_captures: Annotated[bool, typer.Option(help="Keep them even if all is well.")] = False,
-         speed: Speed = "unpaced", datapath: Datapath = "netdev", json: Json = False) -> None:
+         speed: Speed = "unpaced", datapath: Datapath = "netdev", nodes: Nodes = None, json: Json = False) -> None:
     """Bring a rack up, run an application on it, and prove from captured packets how they were routed."""
     from experiments.demo import DemoOptions, run_demo
 
@@ -134,10 +146,37 @@ def apps(name: Annotated[str, typer.Argument(help="One application: of Table 3, 
     emit(content, json, show)
 
 
+@app.command()
+def profiles(names: Annotated[list[str] | None, typer.Argument(help="Microservices, also your own (FILE.py:CLASS); "
+                                                               "without any, the sixteen of Table 1.")] = None,
+             size: Annotated[int, typer.Option(help="Bytes per request, 0 to 8,000.")] = 512,
+             json: Json = False) -> None:
+    """Show what microservices cost in time and power on each node class, as Table 1 and our assumptions have it."""
+    from experiments import profile_views as views
+
+    content = views.profiles_of(names or (), size)
+
+    def show() -> None:
+        table(f"Core time per request of {size} bytes, and active power at the peak", views.COST_COLUMNS,
+              views.cost_rows(content))
+        table("On a SmartNIC", views.SMARTNIC_COLUMNS, views.smartnic_rows(content))
+
+    emit(content, json, show)
+
+
+@app.command()
+def assumptions(json: Json = False) -> None:
+    """Show every assumption behind speed and power: its default, its range, and the paper's words behind it."""
+    from experiments import profile_views as views
+    from microservices.assumptions import ASSUMPTIONS
+
+    emit(ASSUMPTIONS, json, lambda: table("Assumptions", views.ASSUMPTION_COLUMNS, views.assumption_rows()))
+
+
 @app.command("cli")
 def cli_command(cluster: ClusterArgument = "type1x3",
                 clients: Annotated[int, typer.Option(help="Client nodes, 1 to 64.")] = 1,
-                speed: Speed = "unpaced", datapath: Datapath = "netdev") -> None:
+                speed: Speed = "unpaced", datapath: Datapath = "netdev", nodes: Nodes = None) -> None:
     """Bring a rack up with NFV-FIN on it, and type at Mininet's CLI with E3's verbs."""
     from experiments.interactive import run_interactive
 
@@ -210,7 +249,8 @@ def list_command(json: Json = False) -> None:
 @app.command()
 def draw(cluster: ClusterArgument = "type1x3",
          output: Annotated[Path | None, typer.Option("--output", "-o", help="A .svg, .png or .pdf file.")] = None,
-         clients: Annotated[int, typer.Option(help="Client nodes per rack.")] = 1, json: Json = False) -> None:
+         clients: Annotated[int, typer.Option(help="Client nodes per rack.")] = 1, nodes: Nodes = None,
+         json: Json = False) -> None:
     """Draw a cluster: servers, SmartNICs, switches, links, addresses. Without -o: CLUSTER.svg in this directory."""
     from experiments.cluster_picture import picture_of
     from experiments.plot import save_picture

@@ -13,8 +13,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from controller.tor_counters import drops
 from experiments.chosen_application import application_of, requests_of
 from experiments.client import ClientConfig, ClientResult

@@ -29,10 +29,10 @@ from mininet.term import makeTerms, runX11
 from controller.errors import ControllerError
 from experiments.errors import ExperimentError
 from experiments.first_placement import place_in_turn
+from experiments.pacing import Pacing
 from experiments.shell_mininet_verbs import MininetVerbs
 from experiments.shell_verbs import words_of
 from experiments.shell_views import chosen
-from experiments.pacing import Pacing
 from experiments.testbed import Testbed, TestbedOptions
 from microservices.applications import nfv_fin
 from microservices.errors import ServiceError

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from experiments import latency_histogram as histograms
 from experiments.errors import ExperimentError
@@ -29,7 +30,7 @@ class Latencies(msgspec.Struct, frozen=True):
     histogram: str = ""
 
 
-def summary_of(seconds: Sequence[float]) -> Latencies:
+def summary_of(seconds: Sequence[float] | NDArray[np.float64]) -> Latencies:
     """Summarise `seconds`, each one measured duration. Mean, percentiles and maximum are exact.
 
     Raises ExperimentError for a duration that is negative, not a number, or longer than a day.

@@ -41,6 +41,9 @@ class Plan(msgspec.Struct, frozen=True):
     most_real_s: float = 60.0
 
 
+USUAL_PLAN = Plan()
+
+
 class Measurement(msgspec.Struct, frozen=True):
     """A window of a run, in emulated units. `before` and `after` are all counters of all nodes at its ends."""
 
@@ -83,7 +86,7 @@ class Measurement(msgspec.Struct, frozen=True):
         return content
 
 
-def measure(bed: Testbed, configs: Mapping[str, ClientConfig], plan: Plan = Plan(),
+def measure(bed: Testbed, configs: Mapping[str, ClientConfig], plan: Plan = USUAL_PLAN,
             limits: FidelityLimits = USUAL_LIMITS, meanwhile: Callable[[], None] = lambda: None) -> Measurement:
     """Put `bed` under the load of `configs`, a client config by client node, and measure; `meanwhile` runs once.
 

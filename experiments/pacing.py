@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from experiments.errors import ExperimentError
-from microservices.assumptions import Assumptions
+from microservices.assumptions import DEFAULTS, Assumptions
 from nodes.communication import HostStack
 from nodes.deployment import Deployment
 from nodes.emulated_clock import EmulatedClock
@@ -34,7 +34,7 @@ class Pacing:
     speed: str = "unpaced"
     time_scale: float = 1.0
     stack: HostStack = HostStack.LINUX
-    assumptions: Assumptions = Assumptions()
+    assumptions: Assumptions = DEFAULTS
     cores: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -88,3 +88,6 @@ class Pacing:
         if not self.calibrated:
             return f"qdisc del dev {interface} root"
         return shaping_line(interface, gbps, self.time_scale, ethernet)
+
+
+UNPACED = Pacing()

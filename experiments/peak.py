@@ -10,7 +10,7 @@ import msgspec
 from experiments.fidelity import USUAL_LIMITS, FidelityLimits
 from experiments.knee import Knee, Probe, closed_loop, found_by
 from experiments.load import ClientConfig
-from experiments.measuring import Measurement, Plan, measure
+from experiments.measuring import USUAL_PLAN, Measurement, Plan, measure
 from experiments.testbed import Testbed
 
 MOST_FLOWS = 32  # UDP ports of one client; beyond it, a port has several requests outstanding
@@ -43,7 +43,7 @@ class Peak:
         return self.measured[self.knee.probe.load] if self.knee.probe is not None else None
 
 
-def find_peak(bed: Testbed, configs: Mapping[str, ClientConfig], first: int, most: int, plan: Plan = Plan(),
+def find_peak(bed: Testbed, configs: Mapping[str, ClientConfig], first: int, most: int, plan: Plan = USUAL_PLAN,
               limits: FidelityLimits = USUAL_LIMITS, say: Callable[[str], None] = lambda _: None) -> Peak:
     """Search the closed loop's knee from `first` outstanding requests on; `say` hears of every probe."""
     measured: dict[float, Measurement] = {}

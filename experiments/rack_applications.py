@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
 from experiments.client import ClientConfig, ClientResult
 from experiments.first_placement import place_in_turn
 from experiments.results import Run

@@ -16,7 +16,7 @@ from experiments.energy import power_between
 from experiments.fidelity import USUAL_LIMITS, FidelityLimits, next_time_scale
 from experiments.knee import Knee
 from experiments.load import ClientConfig
-from experiments.measuring import Measurement, Plan
+from experiments.measuring import USUAL_PLAN, Measurement, Plan
 from experiments.pacing import Pacing
 from experiments.peak import find_peak, in_closed_loop
 from experiments.run_options import AUTO, RunOptions
@@ -74,7 +74,7 @@ class CellResult(msgspec.Struct, frozen=True):
 class SingleNode:
     """The testbed of such cells: built when first needed, kept while the next cell is in the same column's server."""
 
-    def __init__(self, options: RunOptions, plan: Plan = Plan(), assumptions: Assumptions = DEFAULTS,
+    def __init__(self, options: RunOptions, plan: Plan = USUAL_PLAN, assumptions: Assumptions = DEFAULTS,
                  limits: FidelityLimits = USUAL_LIMITS, say: Callable[[str], None] = lambda _: None) -> None:
         self._options = options
         self._plan = plan
@@ -128,8 +128,9 @@ class SingleNode:
         return self._bed
 
     def _time_scale(self, bed: Testbed, service: str, column: Column, config: ClientConfig, cores: int) -> float:
-        if self._options.time_scale not in (None, AUTO):
-            return float(self._options.time_scale)  # type: ignore[arg-type]
+        wanted = self._options.time_scale
+        if wanted is not None and wanted != AUTO:
+            return wanted
         key = (str(bed.options.cluster), service, config.payload_bytes)
         if key not in self._capacities:
             self._capacities[key] = capacity_of(bed, {"c1": in_closed_loop(config, 32)}, (config.deployment,))

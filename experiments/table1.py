@@ -49,7 +49,8 @@ def run(options: RunOptions, say: Callable[[str], None]) -> dict[str, Any]:
             return room.peak(service, Column(column))
 
         found = measured(result_run, names, cell, CellResult, say)
-    cells = {(service, column): mean_of([r for name, r in found.items() if name.startswith(f"{service}/{column.value}/")])
+    cells = {(service, column): mean_of([result for name, result in found.items()
+                                         if name.startswith(f"{service}/{column.value}/")])
              for service in TABLE_1 for column in Column}
     rows, holds = judged(cells)
     result_run.write_data([_record(cell) for cell in cells.values()])

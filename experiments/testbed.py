@@ -26,7 +26,7 @@ from experiments.control_plane import ControlPlane
 from experiments.errors import ExperimentError
 from experiments.faults import Faults
 from experiments.node_setup import agent_order, set_up_single, team_order
-from experiments.pacing import Pacing
+from experiments.pacing import UNPACED, Pacing
 from experiments.pcap_routing import COUNTERS
 from experiments.running import RunningClient, RunningProcess
 from experiments.switches import configure_switches, lacp_members, leave_queues_alone
@@ -54,13 +54,13 @@ AGENT_END_TIMEOUT_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class TestbedOptions:
-    """What to build. `cluster` is a name (see topologies.catalog) or a Cluster; `pacing` says at what speed it plays."""
+    """What to build. `cluster` is a name (topologies.catalog) or a Cluster; `pacing` says at what speed it plays."""
 
     cluster: str | Cluster = "type1x3"
     clients: int = 1
     label: str = "e3"
     datapath: str = "netdev"
-    pacing: Pacing = Pacing()
+    pacing: Pacing = UNPACED
     deployments: tuple[Deployment, ...] = ()
     frame_loss: float = 0.0
 
@@ -173,7 +173,7 @@ class Testbed(Faults):
         Emulated time starts at 0 again. No client may be at work. Raises ExperimentError or NodeError.
         """
         if pacing.quota_cores(self.inventory.of_role("host")[0], self.inventory) is not None:
-            raise ExperimentError("a running testbed cannot change to the quota model: its cgroups are made at the start")
+            raise ExperimentError("a running testbed cannot change to the quota model: cgroups are set at the start")
         for name, child in self.agents.items():
             os.kill(child.pid, signal.SIGTERM)
             if self.nursery.status(child, AGENT_END_TIMEOUT_S) is None:

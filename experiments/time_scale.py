@@ -18,7 +18,7 @@ from experiments.errors import ExperimentError
 from experiments.fidelity import USUAL_LIMITS, FidelityLimits
 from experiments.load import ClientConfig
 from experiments.measuring import Plan, measure
-from experiments.pacing import Pacing
+from experiments.pacing import UNPACED
 from experiments.testbed import Testbed
 from nodes.deployment import Deployment
 from nodes.emulated_clock import MOST_TIME_SCALE
@@ -30,7 +30,7 @@ PILOT = Plan(requests=3000, warm_requests=500, most_real_s=10.0)
 
 
 class Capacity(msgspec.Struct, frozen=True):
-    """What this machine can do, in real time: requests per second of one kind, and how late a process wakes meanwhile."""
+    """What this machine can do, in real time: requests/s of one kind, and how late a process wakes meanwhile."""
 
     requests_per_s: float
     late_p50_s: float
@@ -73,7 +73,7 @@ def capacity_of(bed: Testbed, configs: Mapping[str, ClientConfig],
                 deployments: tuple[Deployment, ...] | None = None) -> Capacity:
     """Measure what this machine carries of the load `configs` with nothing paced; the testbed stays unpaced."""
     if bed.pacing.speed != "unpaced" or (deployments is not None and deployments != bed.deployments):
-        bed.repace(Pacing("unpaced"), deployments)
+        bed.repace(UNPACED, deployments)
     closed = {name: msgspec.structs.replace(config, rate_rps=0.0) for name, config in configs.items()}
     late: list[tuple[float, float]] = []
     carried = measure(bed, closed, PILOT, meanwhile=lambda: late.append(wake_lateness()))

@@ -125,7 +125,7 @@ ASSUMPTIONS: tuple[Assumption, ...] = (
              'section 3: "For each packet, the agent determines the destination", on dedicated cores, and line rate '
              "is reached in Table 1; no figure"),
     _assumed("hol_factor", 1.0, 16.0,
-             "by how many times forward_s grows per core that is busy with a memory-intensive microservice",
+             "what each core that is busy with a memory-intensive microservice adds to that time, in forward_s",
              'section 2.4: microservices "contend with SmartNIC firmware for cache and memory bandwidth. This can '
              'create a head-of-line blocking problem"; no figure'),
     _assumed("core_sleep_after_s", 20e-6, 2e-3,

@@ -59,9 +59,9 @@ class Cost:
 class Profile:
     """Speed and power of a microservice that Table 1 does not have: `profile = Profile(...)` in its class.
 
-    `like` is a built-in microservice whose numbers are taken where none are given here. `hol_weight` is by how many
-    times one core that is busy with it stretches the traffic manager's time per frame on a SmartNIC (0: not at all,
-    which is the default where there is no `like`).
+    `like` is a built-in microservice whose numbers are taken where none are given here. `hol_weight` is what
+    each core that is busy with it on a SmartNIC adds to the agent's time per frame, in multiples of that time (0:
+    nothing, which is the default where there is no `like`).
     """
 
     like: str | None = None

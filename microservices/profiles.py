@@ -169,7 +169,10 @@ def full_smartnic_watts() -> float:
 
 
 def hol_weight(service: Service, assumptions: Assumptions = DEFAULTS) -> float:
-    """Return by how many times one busy core of `service` on a SmartNIC stretches its agent's time per frame."""
+    """Return what each core that is busy with `service` on a SmartNIC adds to its agent's time per frame.
+
+    In multiples of that time: with weight 4 on two cores, a frame takes 1 + 2 x 4 = 9 times as long.
+    """
     profile = _profile(service)
     if isinstance(profile, str):
         return assumptions.hol_factor if profile in MEMORY_INTENSIVE else 0.0

@@ -13,7 +13,7 @@ _STATISTICS = struct.Struct("=II")  # packets, drops: since the last question
 
 
 class PacketDrops:
-    """Frames that AF_PACKET sockets have lost; the kernel forgets its count whenever it is asked, so it is kept here."""
+    """Frames that AF_PACKET sockets have lost; the kernel forgets its count when it is asked, so it is kept here."""
 
     def __init__(self, wires: Iterable[socket.socket]) -> None:
         self._wires = tuple(wires)

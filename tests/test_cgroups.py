@@ -51,6 +51,13 @@ def test_version_2_counts_only_where_it_has_the_cpu_controller(tmp_path: Path) -
     assert detect(mounts) == Hierarchy(2, tmp_path, tmp_path)
 
 
+@pytest.mark.parametrize(("version", "name", "weight"), [(1, "cpu.shares", "65536"), (2, "cpu.weight", "6400")])
+def test_a_world_weighs_more_than_one_process(version: int, name: str, weight: str, request) -> None:
+    hierarchy: Hierarchy = request.getfixturevalue(f"v{version}")
+    Subtree(hierarchy, "w012345").make()
+    assert [(hierarchy.cpu / path / name).read_text() for path in ("e3", "e3/w012345")] == [weight] * 2
+
+
 def test_no_group_file_system_at_all_is_none() -> None:
     assert detect("proc /proc proc rw 0 0\ncgroup /sys/fs/cgroup/memory cgroup rw,memory 0 0\n") is None
 

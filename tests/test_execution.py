@@ -150,7 +150,7 @@ def test_requests_go_round_the_cores(services: str) -> None:
 
 def test_a_request_runs_to_completion_before_its_core_takes_another(services: str) -> None:
     costs = {b"long": 5.0, b"x": 1.0}
-    engine = Execution("s1n1", (deployed(services, "only"),), cores=1, cost=lambda _, size, __: 5.0 if size == 4 else 1.0)
+    engine = Execution("s1n1", (deployed(services, "only"),), cost=lambda _, size, __: 5.0 if size == 4 else 1.0)
     outlet, out = Outlet(), []
     submit(engine, outlet, 0.0, request(1, b"long"), request(2))
     for now in (0.0, 1.0, 4.9, 5.0, 6.0):

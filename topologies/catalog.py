@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 
 from topologies.cluster import (
@@ -73,7 +74,22 @@ PAPER_CLUSTERS: dict[str, str] = {
     "type2x40": "section 5.6: the largest rack",
 }
 
+# A server's name in that notation: what a count can be told from, as the last "x" and digits.
+SERVER_NAME = re.compile(r"[a-z][a-z0-9_-]{0,23}")
 _PART = re.compile(r"(?P<model>[a-z][a-z0-9_-]*?)(?::(?P<nics>\d+))?x(?P<count>\d+)")
+
+
+def add_systems(servers: Mapping[str, Server]) -> None:
+    """Let `cluster_named` know servers of one's own; raises TopologyError for a name that stands for another server.
+
+    From then on the whole process knows them, as it knows Table 4's.
+    """
+    for model, server in servers.items():
+        if SERVER_NAME.fullmatch(model) is None:
+            raise TopologyError(f"server name {model!r}: it is 1 to 24 of a-z, 0-9, - and _, and begins with a letter")
+        if SYSTEMS.get(model, server) != server:
+            raise TopologyError(f"server name {model!r} is taken; taken are {', '.join(sorted(SYSTEMS))}")
+    SYSTEMS.update(servers)
 
 
 def server_named(model: str, smartnics: int | None = None) -> Server:
@@ -94,7 +110,7 @@ def server_named(model: str, smartnics: int | None = None) -> Server:
     card = server.smartnics[0] if server.smartnics else LIQUIDIO2_ONE_PORT
     plain = server.plain_nics
     if smartnics == 0 and not plain:
-        plain = (PlainNic("plain", card.port_gbps * len(server.smartnics)),)
+        plain = (PlainNic("plain", sum(nic.port_gbps for nic in server.smartnics)),)
     return replace(server, smartnics=(card,) * smartnics, plain_nics=plain)
 
 
