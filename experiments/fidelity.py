@@ -99,7 +99,7 @@ def judge(observed: Observed, limits: FidelityLimits = USUAL_LIMITS) -> Verdict:
     A run of which nothing is known does not hold: without a latency, or without a source that says how late it was.
     """
     blind = []
-    if not observed.mean_latency_s > 0 or not math.isfinite(observed.mean_latency_s):
+    if not _known(observed.mean_latency_s):
         blind.append(f"no latency was measured (mean {observed.mean_latency_s:g} s): lateness has no scale")
     if not any("late_p99_ns" in counters for counters in observed.sources.values()):
         blind.append(f"none of {len(observed.sources)} nodes and clients says how late it was")
@@ -150,7 +150,7 @@ def _figures(observed: Observed, limits: FidelityLimits) -> tuple[Figure, ...]:
 
     def late(name: str, counter: str, share: float) -> Figure:
         where, value = _worst((source, c.get(counter, 0) / 1e9) for source, c in sources.items())
-        return Figure(name, where, value, share * mean_s, SECONDS)
+        return Figure(name, where, value, share * mean_s if _known(mean_s) else None, SECONDS)
 
     return (
         Figure("overruns of finishes", *_worst((name, _overrun_share(c)) for name, c in sources.items()),
@@ -166,6 +166,10 @@ def _figures(observed: Observed, limits: FidelityLimits) -> tuple[Figure, ...]:
         Figure("CPU of the busiest process", observed.busiest_process, observed.process_cpu, limits.process_cpu,
                SHARE),
     )
+
+
+def _known(mean_latency_s: float) -> bool:
+    return mean_latency_s > 0 and math.isfinite(mean_latency_s)
 
 
 def _overrun_share(counters: Mapping[str, int]) -> float:

@@ -70,7 +70,10 @@ def test_of_several_nodes_the_worst_is_named() -> None:
 def test_what_nobody_measured_is_not_held_to_be_good() -> None:
     for nothing in (Observed({}, 1e-3), Observed({"s1n1": {"finishes": 5}}, 1e-3), Observed({"c1": CLIENT}, 0.0),
                     Observed({"c1": CLIENT}, math.nan)):
-        assert not judge(nothing).holds and judge(nothing).reasons
+        verdict = judge(nothing)
+        assert not verdict.holds and len(verdict.reasons) == 1, verdict.reasons
+        assert msgspec.json.decode(msgspec.json.encode(verdict), type=Verdict) == verdict
+        assert next_time_scale(verdict, 3.0) == 6.0
 
 
 def test_an_experiment_sets_its_own_limits() -> None:
