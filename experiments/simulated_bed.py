@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from experiments.errors import ExperimentError
 from experiments.fidelity import USUAL_LIMITS, FidelityLimits
 from experiments.load import ClientConfig
-from experiments.measuring import Measurement, Plan, measure
+from experiments.measuring import USUAL_PLAN, Measurement, Plan, measure
 from experiments.pacing import Pacing
 from experiments.simulated_run import SimulatedRun
 from experiments.testbed import Testbed, TestbedOptions
@@ -28,8 +28,6 @@ from nodes.simulated import Simulation
 from nodes.simulated_links import Calibration
 from topologies.catalog import cluster_named
 from topologies.inventory import Inventory, inventory_of
-
-USUAL_PLAN = Plan()
 
 
 class SimulatedBed:
