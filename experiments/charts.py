@@ -258,6 +258,7 @@ class QueueData(msgspec.Struct, frozen=True):
     simulation: tuple[Measured, ...]
     emulation: tuple[Measured, ...]
     x_label: str = "utilisation"
+    ticks: tuple[float, ...] = ()
 
 
 def queue_chart(data: QueueData) -> CurveChart:
@@ -268,7 +269,7 @@ def queue_chart(data: QueueData) -> CurveChart:
 
     return CurveChart(data.title, data.x_label, f"mean latency ({unit})", (
         curve("theory", data.theory, True), curve("simulation", data.simulation, False),
-        curve("emulation", data.emulation, False)))
+        curve("emulation", data.emulation, False)), ticks=data.ticks)
 
 
 def number(value: float) -> str:

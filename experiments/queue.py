@@ -1,8 +1,8 @@
 """The same queue three times: emulated on packets, simulated in virtual time, and from theory.
 
-    c1 --- [tor1] ---10 Gb/s--- s1n1 === s1h      k-nearest neighbours, or a recommender, on 12 SmartNIC cores
+    c1 --- [tor1] ---10 Gb/s--- s1n1 === s1h      k-nearest neighbours on 12 SmartNIC cores, a recommender on 4
 
-An open loop with Poisson arrivals (M/D/12) and a closed loop with N clients (D/D/12). Emulation, simulation and theory
+An open loop with Poisson arrivals (M/D/c) and a closed loop with N clients (D/D/c). Emulation, simulation and theory
 share the service time of Table 1 and nothing else, so where they agree none of them adds or forgets any waiting.
 Neither microservice is memory-intensive (section 2.3): the traffic manager has no part in their latencies.
 """
@@ -17,41 +17,44 @@ import msgspec
 from experiments.charts import Measured, QueueData
 from experiments.figures import draw, stored
 from experiments.measuring import Plan
-from experiments.one_queue import CLOSED, CORES, OPEN, Load, OneQueue, QueuePoint
+from experiments.one_queue import CLOSED, OPEN, Load, OneQueue, Queue, QueuePoint, full_rps, theory
 from experiments.points import measured
 from experiments.results import Run
 from experiments.run_options import RunOptions
 
 RPS_WITHIN, LATENCY_WITHIN = 0.03, 0.10
 UTILISATIONS = (0.3, 0.6, 0.8)
-CLIENTS, QUICK_CLIENTS = (6, 12, 24), (6, 24)
-# Of which a time scale is used that leaves ample room on a small machine: 1 ms of it is a fortieth of a request.
-TIME_SCALES = {"knn": 100.0, "recommend": 50.0}
-PLAN, QUICK_PLAN = Plan(4000, 500), Plan(900, 150)
-SIMULATED_PLAN, QUICK_SIMULATED_PLAN = Plan(12_000, 2000), Plan(6000, 1000)
+# With the time scale that each is played at: ample room on a small machine, of which 1 ms is a fortieth of a request.
+QUEUES = {Queue("knn", 12): 100.0, Queue("recommend", 4): 40.0}
+REQUESTS, QUICK_REQUESTS = 4000, 1000  # on packets at the highest utilisation; where less waits, less is enough
+LONG, QUICK_LONG = Plan(20_000, 2000), Plan(8000, 800)
 RETRIES = 2
-PACKETS, SIMULATED = "packets", "simulated"
+PACKETS, SIMULATED, LONG_SIMULATED = "packets", "simulated", "simulated, long"
+PAIRS = ((LONG_SIMULATED, "theory"), (PACKETS, "theory"), (PACKETS, SIMULATED))
 
 Rows = list[tuple[str, str, str]]
 
 
 def run(options: RunOptions, say: Callable[[str], None]) -> dict[str, Any]:
-    """Run the experiment; with `simulate`, without packets. Returns {"holds", "rows", ...}."""
+    """Run the experiment; with `simulate`, without packets. Returns {"holds", "rows", ...}.
+
+    What is simulated to be held against packets has their arrivals and as many of them; what is held against theory
+    is longer, because theory speaks of the mean of many.
+    """
     result_run = Run.begin("queue", options)
-    clients = QUICK_CLIENTS if options.quick else CLIENTS
-    loads = [Load(OPEN, u) for u in UTILISATIONS] + [Load(CLOSED, n) for n in clients]
-    sources = (SIMULATED,) if options.simulate else (PACKETS, SIMULATED)
-    plan, simulated_plan = (QUICK_PLAN, QUICK_SIMULATED_PLAN) if options.quick else (PLAN, SIMULATED_PLAN)
-    cells = {f"{service}/{load.name}/{source}": (service, load, source)
-             for service in TIME_SCALES for source in sources for load in loads}
+    sources = (LONG_SIMULATED,) if options.simulate else (PACKETS, SIMULATED, LONG_SIMULATED)
+    most, long = (QUICK_REQUESTS, QUICK_LONG) if options.quick else (REQUESTS, LONG)
+    cells = {f"{queue.name}/{load.name}/{source}": (queue, load, source)
+             for queue in QUEUES for source in sources for load in loads(queue, options.quick)}
 
     with OneQueue() as room:
         def point(name: str) -> QueuePoint:
-            service, load, source = cells[name]
-            usual = TIME_SCALES[service]
-            if source == SIMULATED:
-                return room.simulated(service, load, simulated_plan, usual)
-            return room.packets(service, load, plan, options.time_scale or usual, options.retry or RETRIES)
+            queue, load, source = cells[name]
+            usual = QUEUES[queue]
+            plan = long if source == LONG_SIMULATED else plan_of(load, most)
+            if source == PACKETS:
+                return room.packets(queue, load, plan, options.time_scale or usual, options.retry or RETRIES)
+            return room.simulated(queue, load, plan, usual)
 
         points = measured(result_run, list(cells), point, QueuePoint, say)
     rows, holds = judged(points)
@@ -64,30 +67,36 @@ def run(options: RunOptions, say: Callable[[str], None]) -> dict[str, Any]:
     return content
 
 
+def loads(queue: Queue, quick: bool) -> list[Load]:
+    """Return the utilisations, and clients that are too few for the cores, just enough, and too many."""
+    shares = (0.5, 2) if quick else (0.5, 1, 2)
+    return [Load(OPEN, u) for u in UTILISATIONS] + [Load(CLOSED, queue.cores * share) for share in shares]
+
+
+def plan_of(load: Load, most: int) -> Plan:
+    requests = round(most * (load.size / max(UTILISATIONS) if load.kind == OPEN else 0.4))
+    return Plan(requests, requests // 6)
+
+
 def judged(points: Mapping[str, QueuePoint]) -> tuple[Rows, bool]:
     """Return a row for each pair of sources of each load, and whether all agree and every verdict holds."""
     rows: Rows = []
     good = True
-    for name, simulated in points.items():
-        where, _, source = name.rpartition("/")
-        if source != SIMULATED:
-            continue
-        packets = points.get(f"{where}/{PACKETS}")
-        pairs = [("simulated", simulated, "theory", _by_theory(simulated))]
-        if packets is not None:
-            pairs += [("packets", packets, "theory", _by_theory(packets)), ("packets", packets, "simulated", simulated)]
-        for ours, one, theirs, other in pairs:
-            rps = carried(one) / carried(other)
-            latency = one.mean_s / other.mean_s
+    for where in dict.fromkeys(name.rpartition("/")[0] for name in points):
+        for source, other_source in PAIRS:
+            one = points.get(f"{where}/{source}")
+            if one is None:
+                continue
+            other = _by_theory(one) if other_source == "theory" else points[f"{where}/{other_source}"]
+            rps, latency = carried(one) / carried(other), one.mean_s / other.mean_s
             fine = (abs(rps - 1) <= RPS_WITHIN and abs(latency - 1) <= LATENCY_WITHIN and one.holds and other.holds
                     and not one.bad)
             good = good and fine
-            refused = "".join(f"; REFUSED: {p.reasons[0]}" for p in (one, other) if not p.holds)
-            rows.append((f"{where}, {ours} : {theirs}" + ("" if fine else "  <- off"),
+            rows.append((f"{where}, {source} : {other_source}" + ("" if fine else "  <- off"),
                          f"{one.rps:,.0f} requests/s ({rps - 1:+.1%}), mean {one.mean_s * 1e6:.1f} : "
-                         f"{other.mean_s * 1e6:.1f} us ({latency - 1:+.1%})" + refused
-                         + (f"; {one.bad}" if one.bad else ""),
-                         f"within {RPS_WITHIN:.0%}, {LATENCY_WITHIN:.0%}"))
+                         f"{other.mean_s * 1e6:.1f} us ({latency - 1:+.1%})"
+                         + "".join(f"; REFUSED: {p.reasons[0]}" for p in (one, other) if not p.holds)
+                         + (f"; {one.bad}" if one.bad else ""), f"within {RPS_WITHIN:.0%}, {LATENCY_WITHIN:.0%}"))
     return rows, good
 
 
@@ -100,17 +109,18 @@ def carried(point: QueuePoint) -> float:
 
 
 def figures_of(points: Mapping[str, QueuePoint]) -> dict[str, QueueData]:
-    """Return a figure for each microservice and kind of loop."""
+    """Return a figure for each queue and kind of loop."""
     found = {}
-    for service in dict.fromkeys(p.service for p in points.values()):
-        for kind, title, x_label in ((OPEN, f"{service}: M/D/{CORES}", "utilisation"),
-                                     (CLOSED, f"{service}: closed loop, {CORES} cores", "clients")):
+    for queue in QUEUES:
+        for kind, title, x_label in ((OPEN, f"{queue.service}: M/D/{queue.cores}", "utilisation"),
+                                     (CLOSED, f"{queue.service}: closed loop, {queue.cores} cores", "clients")):
             curves = {source: tuple(Measured(p.size, p.mean_s, not p.holds) for name, p in points.items()
-                                    if (p.service, p.kind) == (service, kind) and name.endswith(f"/{source}"))
-                      for source in (PACKETS, SIMULATED)}
-            theory = tuple(Measured(p.size, p.theory_s) for name, p in points.items()
-                           if (p.service, p.kind) == (service, kind) and name.endswith(f"/{SIMULATED}"))
-            found[f"{service}-{kind}"] = QueueData(title, theory, curves[SIMULATED], curves[PACKETS], x_label)
+                                    if (p.queue, p.kind) == (queue.name, kind) and name.endswith(f"/{source}"))
+                      for source in (PACKETS, LONG_SIMULATED)}
+            sizes = [u / 100 for u in range(5, 90, 2)] if kind == OPEN else range(1, 2 * queue.cores + 1)
+            line = tuple(Measured(x, theory(queue, Load(kind, x), x * full_rps(queue))[1]) for x in sizes)
+            found[f"{queue.name}-{kind}"] = QueueData(title, line, curves[LONG_SIMULATED], curves[PACKETS], x_label,
+                                                      tuple(p.x for p in curves[LONG_SIMULATED]))
     return found
 
 
@@ -119,7 +129,7 @@ def _by_theory(point: QueuePoint) -> QueuePoint:
 
 
 def _record(point: QueuePoint) -> dict[str, Any]:
-    return {"microservice": point.service, "loop": point.kind, "size": point.size, "time_scale": point.time_scale,
+    return {"queue": point.queue, "loop": point.kind, "size": point.size, "time_scale": point.time_scale,
             "replies": point.replies, "rps": point.rps, "offered_rps": point.offered_rps, "mean_us": point.mean_s * 1e6,
             "p50_us": point.p50_s * 1e6, "p99_us": point.p99_s * 1e6, "theory_rps": point.theory_rps,
             "theory_us": point.theory_s * 1e6, "holds": point.holds}
