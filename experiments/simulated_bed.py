@@ -67,7 +67,11 @@ class SimulatedBed:
 
         Raises ExperimentError if a client cannot be, or if no request comes through.
         """
-        return SimulatedRun(self._simulation(configs), self.pacing.time_scale, configs, self._router).measured(plan)
+        return self.begin(configs).measured(plan)
+
+    def begin(self, configs: Mapping[str, ClientConfig]) -> SimulatedRun:
+        """Return a run at time 0, with its clients about to start; raises as `measure` does."""
+        return SimulatedRun(self._simulation(configs), self.pacing.time_scale, configs, self._router)
 
     def _simulation(self, configs: Mapping[str, ClientConfig]) -> Simulation:
         deployed = {d.number: d for d in self.deployments}

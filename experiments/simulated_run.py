@@ -110,6 +110,15 @@ class SimulatedRun:
             client.load.stop()
         return self._measurement(before, after, {name: bytes_after[name] - b for name, b in bytes_before.items()})
 
+    @property
+    def events(self) -> int:
+        """What virtual time has been advanced by: arrivals at nodes and at the end of a link, and alarms."""
+        return self._network.agenda.done
+
+    @property
+    def datagrams(self) -> int:
+        return self._network.counters().sent
+
     def _measurement(self, before: Snapshot, after: Snapshot, moved_bytes: Mapping[str, int]) -> Measurement:
         began, ended = (max(counters["now_ns"] for counters in snapshot.values()) / 1e9 for snapshot in (before, after))
         results = {name: client.result(self._network.now) for name, client in self._clients.items()}

@@ -82,7 +82,7 @@ class Simulation:
             self.network = SimulatedNetwork(network or NetworkFaults(), seed)
             names = [place.node for d in self._deployments for place in d.places]
         else:
-            self.network = RackNetwork(inventory, calibration, lambda name: self.runtime(name).execution.interference)
+            self.network = RackNetwork(inventory, calibration, self._interference)
             names = [entry.name for entry in inventory.nodes if entry.role in ("host", "smartnic")]
         for name in dict.fromkeys(names):
             self.reboot(name)
@@ -169,6 +169,10 @@ class Simulation:
         if isinstance(execution, LoggedExecution):
             execution.log = self.log
         return ServiceRuntime(execution, self._transport(self._boots[entry.name]), pace)
+
+    def _interference(self, name: str) -> Callable[[], float]:
+        nodes = self._nodes  # of which one may be started anew
+        return lambda: nodes[name].runtime.execution.interference
 
     def _transport(self, boot: int) -> Transport:
         return Transport(boot, self._options) if self.log is None else LoggedTransport(boot, self._options, self.log)

@@ -113,25 +113,34 @@ class NicQueue:
         frame.passage = passage
         self.look()
         if self.traffic.offer(passage.ingress, frame):
-            self.look()
+            if self._clock is None:
+                self.look()
+            elif self._alarm is None:
+                self._set_alarm()
 
     def look(self) -> None:
         """Send on what is through by now. To be called whenever the interference may have changed."""
-        traffic, now = self.traffic, self._agenda.now
+        traffic = self.traffic
         queued = len(traffic)
-        through = queued if self._clock is None else self._clock.through_by(now, queued, queued)
+        through = queued if self._clock is None else self._clock.through_by(self._agenda.now, queued, queued)
         for _ in range(through):
             _, frame = traffic.take()
             assert frame.passage is not None
             self.forwarded[frame.passage.egress] += 1
             self._onward(frame)
-        if self._clock is not None and queued > through:
-            due = self._clock.due()
-            if due <= now:  # by rounding only, where time has come so far that its digits are short of a frame
-                due = now + self._clock.frame_s() / 2
-            if self._alarm is None or due < self._alarm:
-                self._alarm = due
-                self._agenda.at(due, self._ring, due)
+        if through == queued:
+            self._alarm = None
+        else:
+            self._set_alarm()
+
+    def _set_alarm(self) -> None:
+        assert self._clock is not None
+        now, due = self._agenda.now, self._clock.due()
+        if due <= now:  # by rounding only, where time has come so far that its digits are short of a frame
+            due = now + self._clock.frame_s() / 2
+        if self._alarm is None or not now < self._alarm <= due:  # one that is early finds nothing and is set anew
+            self._alarm = due
+            self._agenda.at(due, self._ring, due)
 
     def _ring(self, due: float) -> None:
         if self._alarm == due:

@@ -19,16 +19,17 @@ _NO_DELAY = NetworkFaults(delay_s=0.0)  # what a way takes beyond its queues is 
 class RackNetwork(SimulatedNetwork):
     """Carries datagrams over the links and SmartNICs of `inventory`.
 
-    `interference` gives, for the SmartNIC called so, what its microservices add to the agent's time on a frame.
+    `interference` returns, for the SmartNIC called so, what tells how much its microservices add to the agent's time on
+    a frame.
     """
 
-    def __init__(self, inventory: Inventory, calibration: Calibration, interference: Callable[[str], float]) -> None:
+    def __init__(self, inventory: Inventory, calibration: Calibration,
+                 interference: Callable[[str], Callable[[], float]]) -> None:
         super().__init__(_NO_DELAY, 0)
         self.nics: dict[str, NicQueue] = {}
         for entry in inventory.of_role("smartnic"):
             self.nics[entry.name] = NicQueue(self.agenda, calibration.paces[entry.name].forward_s,
-                                             lambda name=entry.name: interference(name),  # type: ignore[misc]
-                                             calibration.queue_frames, self._go)
+                                             interference(entry.name), calibration.queue_frames, self._go)
         self._nic_at = {Address(IPv4Address(inventory.node(name).ip).packed, DATA_PORT): nic
                         for name, nic in self.nics.items()}
         self.routes = Routes(inventory, calibration.time_scale, self.nics.__getitem__)

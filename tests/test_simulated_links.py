@@ -34,7 +34,7 @@ def network_of(inventory: Inventory, interference: float = 0.0, time_scale: floa
     first = inventory.of_role("host")[0].name
     deployment: Deployment = deploy(application, {i.number: first for i in application.instances}, inventory)
     calibration = calibration_of(Pacing("calibrated", time_scale), inventory, (deployment,))
-    return RackNetwork(inventory, calibration, lambda _: interference)
+    return RackNetwork(inventory, calibration, lambda _: lambda: interference)
 
 
 def address(inventory: Inventory, node: str, port: int = DATA_PORT) -> Address:
