@@ -318,6 +318,16 @@ def bench_boot(cluster: ClusterArgument = "type2x40", json: Json = False) -> Non
     emit(rows, json, lambda: table(f"Starting {cluster}", COLUMNS, [r.values() for r in rows]))
 
 
+@bench.command("emulator")
+def bench_emulator(json: Json = False) -> None:
+    """Requests emulated per real second, what bounds them, and the smallest time scale that holds."""
+    from experiments.benchmarks.emulator import COLUMNS, measure_emulator
+
+    rows = measure_emulator(say)
+    emit(rows, json, lambda: table("NFV-FIN on 3 x Type1", COLUMNS, [r.values() for r in rows]))
+    raise typer.Exit(0 if all(row.holds for row in rows) else 1)
+
+
 @bench.command("microservices")
 def bench_microservices(json: Json = False) -> None:
     """Requests per second of each handler on one core, and beside a bare call of the library that does the work."""

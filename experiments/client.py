@@ -33,7 +33,7 @@ from nodes.delay_line import DelayLine
 from nodes.errors import WireError
 from nodes.lateness import Lateness, summary
 from nodes.messages import CLIENT_BIT, KIND_REQUEST, TO_CLIENT_KINDS, AckMessage, DataMessage, age_s
-from nodes.readiness import Readiness
+from nodes.readiness import Readiness, rest_at
 from nodes.socket_drops import udp_drops
 from nodes.transport import Address, Sends, Transport
 from topologies.addressing import DATA_PORT
@@ -109,7 +109,7 @@ class _Client:
         self._look_at = 0.0  # real time at which timers are looked at next
 
     def run(self) -> ClientResult:
-        readiness = Readiness()
+        readiness = Readiness(rest_at(self.told.clock.time_scale) if self.told.ways else 0.0)
         by_descriptor = {}
         for flow in self._flows:
             readiness.register(flow.socket)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from experiments.errors import ExperimentError
@@ -23,11 +23,16 @@ class MachineTimes:
 
 @dataclass(frozen=True, slots=True)
 class MachineLoad:
-    """Busy shares, 0 to 1: of all cores together, and of one core by the busiest thread of `busiest_process`."""
+    """Busy shares, 0 to 1: of all cores together, and of one core by the busiest thread of `busiest_process`.
+
+    `processes` are core-seconds per second of each process that was watched, all its threads together.
+    """
 
     machine_cpu: float
     process_cpu: float = 0.0
     busiest_process: str = ""
+    processes: Mapping[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
 
 
 def machine_times(proc: Path = PROC) -> MachineTimes:
@@ -79,13 +84,16 @@ class LoadMeter:
         total = machine.total - self._machine.total
         ticks = (time.monotonic() - self._since) * os.sysconf("SC_CLK_TCK")
         most, busiest = 0.0, ""
+        shares = {}
         for name, pid in self._pids.items():
             before = self._threads[name]
-            used = max((now - before.get(task, 0) for task, now in thread_times(pid, self._proc).items()), default=0)
-            if ticks > 0 and used / ticks > most:
-                most, busiest = used / ticks, name
+            used = [now - before.get(task, 0) for task, now in thread_times(pid, self._proc).items()]
+            shares[name] = sum(used) / ticks if ticks > 0 else 0.0
+            if ticks > 0 and max(used, default=0) / ticks > most:
+                most, busiest = max(used) / ticks, name
         share = (machine.busy - self._machine.busy) / total if total > 0 else 0.0
-        return MachineLoad(min(1.0, max(0.0, share)), min(1.0, most), busiest)
+        return MachineLoad(min(1.0, max(0.0, share)), min(1.0, most), busiest, shares,
+                           time.monotonic() - self._since)
 
 
 def machine_cpu(seconds: float) -> float:

@@ -98,7 +98,7 @@ def measure(bed: Testbed, configs: Mapping[str, ClientConfig], plan: Plan = USUA
     try:
         _wait(bed, entries, 0, plan.warm_requests, plan.most_real_s)
         dropped = _switch_drops(bed)
-        meter = LoadMeter(bed.process_pids())
+        meter = LoadMeter({**bed.process_pids(), **{name: client.pid for name, client in running.items()}})
         ports = port_snapshot(bed)
         before = _snapshot(bed)
         meanwhile()

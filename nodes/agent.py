@@ -23,7 +23,7 @@ from nodes.ip_stack import UDP_ECHO_PORT
 from nodes.lateness import Lateness
 from nodes.link_watch import LinkWatch
 from nodes.pace import Pace
-from nodes.readiness import Readiness
+from nodes.readiness import Readiness, rest_at
 from nodes.runtime import Counters, Datagrams, Frames, HostRuntime, ServiceRuntime, SmartNicRuntime
 from nodes.socket_drops import PacketDrops, udp_drops
 from nodes.team import run_team
@@ -102,9 +102,10 @@ def _services(told: SmartNicConfig | HostConfig) -> ServiceRuntime:
 class _Driver:
     """What an agent knows of its own work: the emulated clock, and how long each turn of its loop took."""
 
-    def __init__(self, clock: EmulatedClock, drops: Callable[[], int]) -> None:
+    def __init__(self, clock: EmulatedClock, paced: bool, drops: Callable[[], int]) -> None:
         self.now = clock.reader()
         self.time_scale = clock.time_scale
+        self.rest_s = rest_at(clock.time_scale) if paced else 0.0
         self.turns = Lateness()
         self._drops = drops
 
@@ -129,7 +130,7 @@ def run_smartnic(config: bytes) -> None:
     for interface in (told.network_interface, told.host_interface):
         set_up(interface)
     wires = (_raw_socket(told.network_interface), _raw_socket(told.host_interface))
-    driver = _Driver(told.clock, PacketDrops(wires))
+    driver = _Driver(told.clock, told.pace is not None, PacketDrops(wires))
     runtime.driver_counters = driver.counters
     signal.signal(signal.SIGTERM, _raise_stop)
     try:
@@ -140,7 +141,7 @@ def run_smartnic(config: bytes) -> None:
 
 def _smartnic_loop(runtime: SmartNicRuntime, wires: tuple[socket.socket, socket.socket], network: str,
                    driver: _Driver) -> None:
-    readiness, links = Readiness(), LinkWatch()
+    readiness, links = Readiness(driver.rest_s), LinkWatch()
     ports = {}
     for port, wire in zip((Port.NETWORK, Port.HOST), wires, strict=True):
         readiness.register(wire)
@@ -210,7 +211,7 @@ def run_host(config: bytes) -> None:
     """Be the agent of a host until SIGTERM. `config` is a msgpack HostConfig."""
     told = msgspec.msgpack.decode(config, type=HostConfig)
     runtime = HostRuntime(_services(told))
-    driver = _Driver(told.clock, udp_drops)
+    driver = _Driver(told.clock, told.pace is not None, udp_drops)
     runtime.driver_counters = driver.counters
     signal.signal(signal.SIGTERM, _raise_stop)
     try:
@@ -220,7 +221,7 @@ def run_host(config: bytes) -> None:
 
 
 def _host_loop(runtime: HostRuntime, ip: str, driver: _Driver) -> None:
-    readiness = Readiness()
+    readiness = Readiness(driver.rest_s)
     sockets = {}
     by_port = {}
     for port in (DATA_PORT, CONTROL_PORT, UDP_ECHO_PORT):

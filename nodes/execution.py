@@ -129,6 +129,7 @@ class Execution:
         self._hol = hol
         self._in_node_s = in_node_s
         self._overruns = self._overrun_max_ns = 0
+        self._computing_s = 0.0  # that handlers really took
         self._finishing: list[_Executing] = []
         self._order = itertools.count()
         self._cost = cost
@@ -219,7 +220,8 @@ class Execution:
     def counters(self) -> dict[str, int]:
         """Return requests handled and failed per instance, by "handled APPLICATION/INSTANCE"."""
         found = {"dropped_unknown_instance": self._unknown, "overruns": self._overruns,
-                 "overrun_max_ns": self._overrun_max_ns, **self.cores.counters(), **self.lateness.counters("late")}
+                 "overrun_max_ns": self._overrun_max_ns, "computing_ns": round(self._computing_s * 1e9),
+                 **self.cores.counters(), **self.lateness.counters("late")}
         for statistics in self.statistics():
             found[f"handled {statistics.name}"] = statistics.handled
             found[f"errors {statistics.name}"] = statistics.errors
@@ -253,12 +255,16 @@ class Execution:
         name = instance.service.name
         busy = self._cost(name, len(message.payload), over_network)
         start, finish = self.cores.occupy(name, ready, busy)
+        began = self._stopwatch() if self._stopwatch is not None else 0.0
         hops = self._handle(instance, message, start)
         if self._hol is not None:
             self.interference += self._hol(name)
-        if self._stopwatch is not None and (over := self._stopwatch() - finish) > 0.0:
-            self._overruns += 1
-            self._overrun_max_ns = max(self._overrun_max_ns, round(over * 1e9))
+        if self._stopwatch is not None:
+            ended = self._stopwatch()
+            self._computing_s += ended - began
+            if ended > finish:
+                self._overruns += 1
+                self._overrun_max_ns = max(self._overrun_max_ns, round((ended - finish) * 1e9))
         heapq.heappush(self._finishing, _Executing(finish, next(self._order), instance, message, hops))
         instance.busy_s += busy
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import NamedTuple
 
+import msgspec
+
 from nodes.errors import WireError
 
 MAGIC = 0xE3A7
@@ -123,8 +125,7 @@ class ChannelId(NamedTuple):
     receiver: int
 
 
-@dataclass(frozen=True, slots=True)
-class DataMessage:
+class DataMessage(msgspec.Struct, frozen=True, gc=False):
     """A request on its way through the DAG, a reply, an error in place of a reply, or a probe (by `kind`).
 
     `client_ip` is four packed bytes: it is copied from hop to hop and rarely looked at.
@@ -154,6 +155,11 @@ class DataMessage:
                               self.sequence, self.sent if sent is None else sent, size) + self.payload
         except struct.error as error:
             raise WireError(f"{self}: {error}") from error
+
+    def numbered(self, session: int, sequence: int) -> DataMessage:
+        """Return it as this message of its channel's `session`."""
+        return DataMessage(self.kind, self.application, self.instance, self.request_id, self.client_ip,
+                           self.client_port, self.hops, self.payload, self.sender, session, sequence, self.sent)
 
     @property
     def channel(self) -> ChannelId:

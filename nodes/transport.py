@@ -22,7 +22,7 @@ from nodes.messages import (
 CLIENT_GIVE_UP_S = 30.0  # ours: a client that says nothing for so long has gone, and its replies with it
 CLIENT_BACKLOG = 4096  # ours: a client that lets so many replies wait for credit has stopped reading them
 TIMER_GRAIN_S = 0.005
-NEVER = float("inf")
+AT_ONCE = float("-inf")  # before all times: at the next tick
 
 
 class Address(NamedTuple):
@@ -57,7 +57,7 @@ class Transport:
         self._owed: dict[Address, dict[ChannelId, int]] = {}  # acknowledgements, and how many messages each covers
         self._owed_at: float | None = None  # when the oldest of them must leave
         self._timers_at = 0.0
-        self._look_at = NEVER  # no timer of a busy sender is due before: kept so that nobody has to ask all of them
+        self._earliest: float | None = None  # no sender has anything to repeat before; None: none will
         self._session = self.boot  # of the next channel to begin here
         self._resent_before = 0  # on channels that were given up
         self.gave_up = 0
@@ -70,13 +70,10 @@ class Transport:
         if sender is None:
             sender = self._senders[channel] = Sender(channel, self._session, self.options, now)
         self._addresses[channel] = to
+        self._busy.add(channel)
         leaving: list[DataMessage] = []
         sender.offer(message, now, leaving)
-        if channel not in self._busy:
-            self._busy.add(channel)
-            self._heed(sender)
-        elif sender.waiting > CLIENT_BACKLOG:
-            self._look_at = now
+        self._expect(sender)
         self._leave(channel, leaving, now, out)
 
     def has_room(self, channel: ChannelId) -> bool:
@@ -121,19 +118,17 @@ class Transport:
             self._leave(entry.channel, leaving, now, out)
             if sender.idle:
                 self._busy.discard(entry.channel)
-                if not self._busy:
-                    self._look_at = NEVER
             else:
-                self._heed(sender)  # what was measured may have brought its timer forward
+                self._expect(sender)
 
     def tick(self, now: float, out: Sends) -> None:
         """Do what is due: acknowledgements that have waited long enough, and messages to repeat."""
         if self._owed_at is not None and now >= self._owed_at:
             self.flush(out)
-        if now < self._timers_at or now < self._look_at:
+        if now < self._timers_at or self._earliest is None or now < self._earliest:
             return
         self._timers_at = now + TIMER_GRAIN_S
-        self._look_at = NEVER
+        self._earliest = None
         for channel in list(self._busy):
             sender = self._senders[channel]
             if channel.receiver & CLIENT_BIT and (now - sender.quiet_since > CLIENT_GIVE_UP_S
@@ -142,7 +137,7 @@ class Transport:
                 continue
             leaving: list[DataMessage] = []
             sender.tick(now, leaving)
-            self._heed(sender)
+            self._expect(sender)
             self._leave(channel, leaving, now, out)
 
     def flush(self, out: Sends) -> None:
@@ -152,12 +147,17 @@ class Transport:
         self._owed_at = None
 
     def due(self) -> float | None:
-        """Return when `tick` may have something to do; None while nothing is under way."""
-        owed_at = self._owed_at
-        if self._look_at == NEVER:
-            return owed_at
-        timer = max(self._look_at, self._timers_at)
-        return timer if owed_at is None or timer < owed_at else owed_at
+        """Return when `tick` has something to do; None while nothing is under way."""
+        repeats_at = max(self._earliest, self._timers_at) if self._busy and self._earliest is not None else None
+        if repeats_at is None or self._owed_at is None:
+            return repeats_at if self._owed_at is None else self._owed_at
+        return min(repeats_at, self._owed_at)
+
+    def _expect(self, sender: Sender) -> None:
+        """Note when `sender` may have something to repeat: too early is no harm, `tick` looks again."""
+        due = AT_ONCE if sender.waiting > CLIENT_BACKLOG else sender.due()
+        if due is not None and (self._earliest is None or due < self._earliest):
+            self._earliest = due
 
     @property
     def idle(self) -> bool:
@@ -174,15 +174,6 @@ class Transport:
                 "channel_deepest_window": max((r.deepest for r in receivers), default=0),
                 "channel_forged": self.forged,
                 "channel_clients_gone": self.gave_up}
-
-    def _heed(self, sender: Sender) -> None:
-        """Look at the timers no later than that of `sender` asks for."""
-        due = sender.due()
-        if sender.channel.receiver & CLIENT_BIT:
-            gone_at = sender.quiet_since + CLIENT_GIVE_UP_S
-            due = gone_at if due is None else min(due, gone_at)
-        if due is not None and due < self._look_at:
-            self._look_at = due
 
     def _give_up(self, channel: ChannelId) -> None:
         """Forget a client that is gone. Should it come back, the channel begins again in a later session."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from nodes.channel import ChannelOptions
 from nodes.messages import (
@@ -122,10 +122,11 @@ def test_a_lost_datagram_is_due_and_is_sent_again() -> None:
 
 def test_timers_are_looked_at_no_more_often_than_their_grain() -> None:
     sender = Transport(1, OPTIONS)
-    offered(sender, request(1))
-    offered(sender, request(2, receiver=8), now=0.001)
-    assert len(ticked(sender, 1.0)) == 1
-    assert sender.due() == 1.0 + TIMER_GRAIN_S and ticked(sender, 1.002) == []
+    out: Sends = []
+    sender.offer(request(1), THERE, 0.0, out)
+    sender.offer(request(2, receiver=3), ELSEWHERE, 0.001, out)
+    assert sender.due() == 1.0 and len(ticked(sender, 1.0)) == 1
+    assert sender.due() == 1.0 + TIMER_GRAIN_S and ticked(sender, 1.001) == []  # the other waits for the next look
     assert len(ticked(sender, sender.due())) == 1
 
 
