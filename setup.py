@@ -36,7 +36,6 @@ setup(
         "rich",
         "scapy",
         "scipy",
-        "simpy",
         'tomli; python_version < "3.11"',
         "typer",
     ],

@@ -42,6 +42,10 @@ def _experiment(name: str, sentence: str, *honours: str) -> Experiment:
 EXPERIMENTS = {e.name: e for e in (
     _experiment("table1", "sixteen microservices on host and SmartNIC at their peaks (section 2.3)", "resume",
                 "time_scale", "retry"),
+    _experiment("queue", "the same single-node queue on packets, in virtual time and from theory", "resume",
+                "time_scale", "retry", "simulate"),
+    _experiment("scale-invariance", "one workload at the time scales D, 2D and 4D: the same throughput and latency",
+                "resume", "time_scale"),
     _experiment("rack-applications",
                 "Table 3's eight applications on one rack, alone, in pairs, and with 2 % of frames lost"),
     _experiment("ecmp", "flows to a host spread over its SmartNICs, and move when one fails (section 3.2)"),
