@@ -84,32 +84,16 @@ def demo(cluster: ClusterArgument = "type1x3",
          payloads: Annotated[str, typer.Option(help="A file with a request on each line, sent in turn.")] = "",
          seed: Annotated[int, typer.Option(help="What the requests' contents are drawn from.")] = 1,
          keep_captures: Annotated[bool, typer.Option(help="Keep them even if all is well.")] = False,
-         speed: Speed = "unpaced", datapath: Datapath = "netdev", nodes: Nodes = None, json: Json = False) -> None:
+         speed: Speed = "calibrated", time_scale: TimeScale = None, datapath: Datapath = "netdev",
+         nodes: Nodes = None, json: Json = False) -> None:
     """Bring a rack up, run an application on it, and prove from captured packets how they were routed."""
     from experiments.demo import DemoOptions, run_demo
+    from experiments.demo_views import show_demo
 
     result = run_demo(DemoOptions(cluster, requests, clients, where, seed, size, keep_captures=keep_captures,
-                                  speed=speed, datapath=datapath, app=app_, payloads=payloads), say)
-
-    def show() -> None:
-        table("Requests", ("client", "sent", "answered", "lost", "duplicated", "wrong", "requests/s",
-                           "p50 ms", "p99 ms"),
-              [(name, r.sent, r.answered, r.lost, r.duplicated, r.wrong, f"{r.answered / r.seconds:.0f}",
-                f"{r.latencies.p50_s * 1e3:.2f}", f"{r.latencies.p99_s * 1e3:.2f}")
-               for name, r in result.clients.items()])
-        table(f"Routing proof from {result.proof.packets} captured packets", ("check", "verdict", "counts", "claim"),
-              result.proof.rows())
-        table("Paths that requests took", ("path", "requests"), result.proof.node_paths.items())
-        for where_, dropped in {**result.switch_drops, **result.node_drops}.items():
-            if dropped:
-                say(f"dropped at {where_}: {dropped}")
-        for complaint in [c for r in result.clients.values() for c in r.complaints][:5]:
-            say(complaint)
-        say(f"{result.application}; checked: {result.checked}")
-        say(f"host links: {result.teaming}; speed: {speed}; result in {result.directory}")
-        say("all is well" if result.holds else "NOT as it should be: see above")
-
-    emit(result.content(), json, show)
+                                  speed=speed, time_scale=time_scale, datapath=datapath, app=app_,
+                                  payloads=payloads), say)
+    emit(result.content(), json, lambda: show_demo(result, speed, table, say))
     raise typer.Exit(0 if result.holds else 1)
 
 
