@@ -29,6 +29,7 @@ EXPERIMENTS = {name: Experiment(f"experiments.{name.replace('-', '_')}", sentenc
     ("controller-restart", "the ToR app is killed and restarted under load; no request is lost"),
     ("racks", "four racks behind a fat tree: equal-cost paths between racks, proved from captures"),
     ("tcp", "iperf3 between two hosts, through the agents of their SmartNICs"),
+    ("table6", "10,000 microservices placed on 100 to 1,000 servers by three algorithms: time and quality (Table 6)"),
     ("channel-torture", "datagrams lost, doubled and reordered in virtual time; every message once and in order"),
 )}
 
