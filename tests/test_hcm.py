@@ -125,3 +125,17 @@ def test_an_instance_that_has_no_memory_anywhere_is_left_out() -> None:
     state = ClusterState(cluster_named("type1x2"))
     demand = demand_of(chain("count", "ema"), 1.0, state.nodes, behaviours={"s1": Behaviour(memory_mb=1e9)})
     assert hcm(demand, state).keys() == {0}
+
+
+def test_the_random_cases_reach_every_level_and_every_way_out() -> None:
+    levels, overcommitted, left_out, backups = set(), 0, 0, 0
+    for seed in range(300):
+        rng = random.Random(seed)
+        state = random_state(rng, random_cluster(rng))
+        demand = random_demand(rng, state, random_application(rng))
+        where = hcm(demand, state)
+        levels |= {state.nodes.level(where[a], where[b]) for a, b, _ in demand.edges if a in where and b in where}
+        overcommitted += any(min(state.free[n]) < 0 for n in where.values())
+        left_out += len(where) < len(demand.needs)
+        backups += any(need.primary >= 0 for need in demand.needs)
+    assert levels == set(Level) and overcommitted > 50 and left_out > 20 and backups > 50

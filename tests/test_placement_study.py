@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from test_cli import e3
+from test_docs import python_blocks
 
 from controller.placement.constraints import ClusterState
 from controller.placement.cost import SERVICE_FABRIC
@@ -129,3 +130,20 @@ def test_equal_time_has_every_algorithm_at_every_budget_and_says_where_there_is_
     assert len(rows) == 16 and {r.given_ms for r in rows} == {0.01, 0.1, 1.0, 10.0}
     assert all(len(_shown(r)) == len(EQUAL_COLUMNS) - 2 for r in rows)
     assert all(r.taken_ms is None or r.taken_ms <= 1.5 * r.given_ms + 0.02 for r in rows)
+
+
+def page() -> str:
+    return (Path(__file__).resolve().parent.parent / "docs" / "placement.md").read_text(encoding="utf-8")
+
+
+def test_the_snippet_of_the_page_on_placement_prints_what_the_page_says(capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = python_blocks(Path(__file__).resolve().parent.parent / "docs" / "placement.md")
+    exec(compile(code, "placement.md", "exec"), {})
+    shown = capsys.readouterr().out
+    assert shown in page() and len(shown.splitlines()) >= 5
+
+
+def test_the_page_shows_what_place_says() -> None:
+    words = {word for line in e3("place", "nfv-fin", "type1x3").stdout.splitlines() for word in line.split()}
+    assert not {word for word in words if word[0].isalnum()} - set(page().split())
+    assert e3("place", "nfv-fin", "type1x3", "--rps", "9e9").stderr in page()
