@@ -253,6 +253,45 @@ def draw(cluster: ClusterArgument = "type1x3",
     emit(content, json, lambda: print("\n".join([f"{picture.title}, in {path}", *picture.abridged])))
 
 
+@app.command("place")
+def place_command(application: Annotated[str, typer.Argument(metavar="APP", help="A name (see apps) or a file.")],
+                  cluster: ClusterArgument = "type1x3",
+                  algorithm: Annotated[str, typer.Option(help="hcm, annealing or ilp.")] = "hcm",
+                  communication: Annotated[bool, typer.Option("--communication",
+                                                              help="Put distance first in the cost.")] = False,
+                  rps: Annotated[float, typer.Option(help="Requests/s to place for; 0: half of what the cluster could "
+                                                          "serve at best, less what backups reserve.")] = 0.0,
+                  shards: Annotated[int, typer.Option(help="Shards per stage, 1 to 256.")] = 12,
+                  backups: Annotated[int, typer.Option(help="Backups of each shard, 0 to 7.")] = 1,
+                  seed: Annotated[int, typer.Option(help="What annealing draws from.")] = 1,
+                  time_limit: Annotated[float, typer.Option(help="Seconds that ilp may take.")] = 60.0,
+                  plot: Annotated[Path | None, typer.Option(help="Draw it: a .svg, .png or .pdf file.")] = None,
+                  json: Json = False) -> None:
+    """Place an application on a cluster: where everything runs, and what that is predicted to do."""
+    from experiments import placement_views as views
+    from experiments.chosen_application import application_of
+    from topologies.catalog import cluster_named
+
+    placement, state = views.placed_on(application_of(application, *views.size(shards, backups)),
+                                       cluster_named(cluster), algorithm, communication, rps, seed, time_limit)
+    content = views.content_of(placement, state, communication)
+    if plot is not None:
+        from experiments.placement_picture import picture_of_placement
+        from experiments.placement_plot import save_placement
+
+        save_placement(picture_of_placement(placement, state, communication), plot)
+        content["file"] = str(plot)
+
+    def show() -> None:
+        table(f"{content['application']} on {content['cluster']} by {algorithm}", views.NODE_COLUMNS,
+              views.node_rows(content))
+        table("Predicted", views.FIGURE_COLUMNS, views.figure_rows(content))
+        if plot is not None:
+            say(f"drawn in {plot}")
+
+    emit(content, json, show)
+
+
 @app.command()
 def doctor(json: Json = False) -> None:
     """Say what this machine can do, and what follows from each lack."""
@@ -315,6 +354,22 @@ def bench_emulator(json: Json = False) -> None:
     rows = measure_emulator(say)
     emit(rows, json, lambda: table("NFV-FIN on 3 x Type1", COLUMNS, [r.values() for r in rows]))
     raise typer.Exit(0 if all(row.holds for row in rows) else 1)
+
+
+@bench.command("placement")
+def bench_placement(quick: Annotated[bool, typer.Option("--quick", help="Fewer sizes and applications.")] = False,
+                    json: Json = False) -> None:
+    """Time and quality of HCM, annealing and the integer program on 100 to 10,000 servers, side by side."""
+    from experiments.benchmarks.placement import measure, tables
+
+    report = measure(quick, say)
+
+    def show() -> None:
+        for one in tables(report):
+            table(*one)
+
+    emit(report, json, show)
+    raise typer.Exit(0 if report.holds else 1)
 
 
 @bench.command("microservices")
