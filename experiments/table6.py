@@ -44,8 +44,8 @@ def run(options: RunOptions, say: Callable[[str], None]) -> dict[str, Any]:
         for label, algorithm, weights in WAYS:
             state = ClusterState(fat_tree_of(servers))
             demands = workload(state, count)
-            options = Options(weights, time_limit_s=TIME_LIMIT_S)
-            one = deploy_all(algorithm, state, demands, options, label, SERVICE_FABRIC)
+            how = Options(weights, time_limit_s=TIME_LIMIT_S)
+            one = deploy_all(algorithm, state, demands, how, label, SERVICE_FABRIC)
             found.append(one)
             say(f"{servers} servers, {label}: {one.mean_ms:.4f} ms per microservice, "
                 f"{one.prediction.requests_per_joule:,.0f} requests/J, distance {one.prediction.mean_distance:.2f}")
