@@ -26,6 +26,7 @@ from topologies.catalog import cluster_named
 from topologies.inventory import Inventory, inventory_of
 
 KNN = Queue("knn", 12)
+SHORT = Plan(2000, 300)
 
 
 def room(cluster: str, clients: int = 1) -> Inventory:
@@ -45,7 +46,7 @@ def config(inventory: Inventory, deployment: Deployment, workload: str, client: 
 
 
 def measured(cluster: str, deployments: tuple[Deployment, ...], configs: dict[str, ClientConfig],
-             plan: Plan = Plan(2000, 300), clients: int = 1, **pacing: object) -> Measurement:
+             plan: Plan = SHORT, clients: int = 1, **pacing: object) -> Measurement:
     bed = SimulatedBed(TestbedOptions(cluster, clients, pacing=Pacing("calibrated", 400.0, **pacing),
                                       deployments=deployments))
     return bed.measure(configs, plan)
