@@ -42,6 +42,11 @@ def _experiment(name: str, sentence: str, *honours: str) -> Experiment:
 EXPERIMENTS = {e.name: e for e in (
     _experiment("table1", "sixteen microservices on host and SmartNIC at their peaks (section 2.3)", "resume",
                 "time_scale", "retry"),
+    _experiment("fig2", "request size against the SmartNIC's benefit in requests per Joule (section 2.3)", "resume",
+                "time_scale", "retry"),
+    _experiment("fig3", "round trips by communication mechanism (section 2.4)", "resume", "time_scale", "retry"),
+    _experiment("fig8", "power over load of three applications on 3 x Type1 (section 5.1)", "resume", "time_scale",
+                "retry"),
     _experiment("rack-applications",
                 "Table 3's eight applications on one rack, alone, in pairs, and with 2 % of frames lost"),
     _experiment("ecmp", "flows to a host spread over its SmartNICs, and move when one fails (section 3.2)"),
