@@ -19,6 +19,7 @@ from experiments.power_over_load import (
     is_rising,
     judged,
     mean_of,
+    share_of_rise,
     spread,
 )
 from microservices.applications import application_named
@@ -41,7 +42,7 @@ GOOD = {"nfv-fin": curve("nfv-fin", 350, 354, 357, 360, 363, 366), "rta-shm": cu
 
 def test_two_rising_curves_and_a_flat_one_are_what_the_text_says() -> None:
     rows, holds = judged(GOOD)
-    assert holds and len(rows) == 3 * (len(LOADS) + 1)
+    assert holds and len(rows) == 3 * (len(LOADS) + 1) + 2
 
 
 @pytest.mark.parametrize(("name", "watts"), [
@@ -59,6 +60,12 @@ def test_noise_is_no_fall() -> None:
     assert is_rising(curve("x", 350, 400, 399, 430, 460, 480))
     assert not is_rising(curve("x", 350, 400, 390, 430, 460, 480))
     assert spread(curve("x", 350, 400, 399, 430, 460, 700)) == 2.0
+
+
+def test_proportional_power_has_a_fifth_of_its_rise_at_a_fifth_of_the_load() -> None:
+    assert share_of_rise(curve("x", 300, 320, 340, 360, 380, 400), 0.2) == pytest.approx(0.2)
+    assert share_of_rise(GOOD["iot-ts"], 0.2) == pytest.approx(50 / 140)
+    assert share_of_rise(curve("x", 300, 300, 300, 300, 300, 300), 0.4) == 0.0
 
 
 def test_power_is_shown_over_idle_power_and_load_in_percent_of_the_peak() -> None:
