@@ -14,6 +14,7 @@ setup(
         "microservices",
         "nodes",
         "controller",
+        "controller.placement",
         "experiments",
         "experiments.benchmarks",
     ],

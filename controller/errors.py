@@ -15,3 +15,7 @@ class CounterError(ControllerError, ValueError):
 
 class OpenFlowLibraryError(ControllerError):
     """No usable OpenFlow library, or one asked for that is not there."""
+
+
+class PlacementError(ControllerError, ValueError):
+    """An application that does not fit, or a question about placement that has no answer; names the constraint."""

@@ -46,6 +46,8 @@ EXPERIMENTS = {e.name: e for e in (
                 "time_scale", "retry", "simulate"),
     _experiment("scale-invariance", "one workload at the time scales D, 2D and 4D: the same throughput and latency",
                 "resume", "time_scale"),
+    _experiment("table6",
+                "10,000 microservices placed on 100 to 1,000 servers by three algorithms: time and quality (Table 6)"),
     _experiment("rack-applications",
                 "Table 3's eight applications on one rack, alone, in pairs, and with 2 % of frames lost"),
     _experiment("ecmp", "flows to a host spread over its SmartNICs, and move when one fails (section 3.2)"),
