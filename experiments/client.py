@@ -120,7 +120,8 @@ class _Client:
         intended: Iterator[float] | None = None
         upcoming = 0.0
         if self.told.rate_rps:
-            intended = intended_times(started, self.told.rate_rps, self.told.arrivals, self.told.seed)
+            intended = intended_times(started, self.told.rate_rps, self.told.arrivals, self.told.seed,
+                                      self.told.client_number)
             upcoming = next(intended)
         else:
             for flow in islice(cycle(self._flows), self.told.outstanding or self.told.flows * self.told.window):

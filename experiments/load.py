@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgspec
@@ -63,10 +64,12 @@ class ClientConfig(msgspec.Struct, frozen=True):
         if self.requests < 0 or not 1 <= self.flows <= MAX_FLOWS or self.window < 1:
             raise ExperimentError(f"{self.requests} requests over {self.flows} flows with {self.window} outstanding: "
                                   f"the least are 0, 1 and 1, and {MAX_FLOWS} flows the most")
-        if self.exact and (self.flows * self.window != 1 or self.rate_rps or self.check_every != 1):
-            raise ExperimentError(f"{self.flows} flows with {self.window} outstanding; exact replies are known "
-                                  "only for one request at a time, each of them checked")
-        if self.rate_rps < 0 or self.arrivals not in ARRIVALS:
+        outstanding = self.outstanding or self.flows * self.window
+        if self.exact and (outstanding != 1 or self.rate_rps or self.check_every != 1):
+            raise ExperimentError(f"{outstanding} requests outstanding at {self.rate_rps} requests/s, one reply in "
+                                  f"{self.check_every} checked; exact replies are known only for one request at a "
+                                  "time, each of them checked")
+        if not 0 <= self.rate_rps < math.inf or self.arrivals not in ARRIVALS:
             raise ExperimentError(f"{self.arrivals} arrivals at {self.rate_rps} requests/s; the least rate is 0, "
                                   f"and arrivals are {' or '.join(ARRIVALS)}")
         if self.outstanding < 0 or (self.outstanding and self.rate_rps):

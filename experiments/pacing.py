@@ -10,14 +10,14 @@ from experiments.errors import ExperimentError
 from microservices.assumptions import DEFAULTS, Assumptions
 from nodes.communication import HostStack
 from nodes.deployment import Deployment
-from nodes.emulated_clock import EmulatedClock
+from nodes.emulated_clock import LEAST_TIME_SCALE, MOST_TIME_SCALE, EmulatedClock
 from nodes.pace import Pace, pace_of
 from nodes.shaping import shaping_line
 from topologies.inventory import Inventory, NodeEntry
 
 SPEED_MODELS = ("calibrated", "quota", "unpaced")
-# The quota model's ratio of a SmartNIC to a host of 12 cores at 2.5 GHz. Ours: cnMIPS64 does about half the
-# work of a Xeon core per clock; section 5 gives cores and clocks.
+# The quota model's. Ours: cnMIPS64, of SmartNICs and of Wimpy's host, does about half the work of a Xeon core per
+# clock; section 5 gives cores and clocks.
 CNMIPS_WORK_PER_CLOCK = 0.5
 
 
@@ -43,7 +43,12 @@ class Pacing:
         if self.speed != "calibrated" and self.time_scale != 1.0:
             raise ExperimentError(f"a time scale of {self.time_scale:g} with the speed model {self.speed}: only "
                                   "calibrated runs can be slowed down")
-        EmulatedClock(0.0, self.time_scale)  # refuses a scale beyond its limits
+        if not LEAST_TIME_SCALE <= self.time_scale <= MOST_TIME_SCALE:
+            raise ExperimentError(f"time scale {self.time_scale:g}; the limits are {LEAST_TIME_SCALE:g} and "
+                                  f"{MOST_TIME_SCALE:g}")
+        for node, cores in self.cores.items():
+            if cores < 1:
+                raise ExperimentError(f"{cores} cores for {node}; the least is 1")
 
     @property
     def calibrated(self) -> bool:
@@ -72,11 +77,8 @@ class Pacing:
         """Return the core-equivalents of this machine that `entry` may use; None for no limit."""
         if self.speed != "quota" or entry.role in ("client", "controller"):
             return None
-        most = max(h.cores * h.clock_ghz for h in inventory.of_role("host"))
-        share = entry.cores * entry.clock_ghz / most
-        if entry.role == "smartnic":
-            share *= CNMIPS_WORK_PER_CLOCK
-        return share * (os.cpu_count() or 1)
+        most = max(_work_ghz(host) for host in inventory.of_role("host"))
+        return _work_ghz(entry) / most * (os.cpu_count() or 1)
 
     def shaping(self, inventory: Inventory) -> Iterator[tuple[str | None, str]]:
         """Yield (node, line for `tc -batch`) for both ends of every link; None is a switch's end.
@@ -96,6 +98,11 @@ class Pacing:
         if not self.calibrated:
             return f"qdisc del dev {interface} root"
         return shaping_line(interface, gbps, self.time_scale, ethernet)
+
+
+def _work_ghz(entry: NodeEntry) -> float:
+    """Return cores x clock of a node, in what a Xeon does per clock."""
+    return entry.cores * entry.clock_ghz * (CNMIPS_WORK_PER_CLOCK if entry.family == "cnmips" else 1.0)
 
 
 UNPACED = Pacing()

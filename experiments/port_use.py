@@ -10,8 +10,8 @@ import msgspec
 from experiments.testbed import Testbed
 from nodes.shaping import WIRE_OVERHEAD_BYTES
 
-_PORT = re.compile(r'port\s+"?(?P<port>[^":]+)"?: rx pkts=(?P<in_frames>\d+), bytes=(?P<in_bytes>\d+).*?'
-                   r"tx pkts=(?P<out_frames>\d+), bytes=(?P<out_bytes>\d+)", re.DOTALL)
+_PORT = re.compile(r'^\s*port\s+"?(?P<port>[^":]+)"?: rx pkts=(?P<in_frames>\d+), bytes=(?P<in_bytes>\d+).*\n'
+                   r"\s*tx pkts=(?P<out_frames>\d+), bytes=(?P<out_bytes>\d+)", re.MULTILINE)
 
 
 class Counts(NamedTuple):

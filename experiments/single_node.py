@@ -146,6 +146,11 @@ def expected_peak_rps(cost: float, cores: int, payload_bytes: int) -> float:
     return min(cores / cost, PORT_GBPS * 1e9 / 8 / wire_bytes)
 
 
+def limit_of(port_use: float) -> str:
+    """Return which was used up, by the share of its rate that the port was used."""
+    return PORT if port_use >= SATURATED else CORES
+
+
 def unloaded_round_trip_s(column: Column, assumptions: Assumptions) -> float:
     """Return the round trip between a client and the node, apart from what the node does."""
     role = "smartnic" if column is Column.SMARTNIC else "host"
@@ -167,5 +172,5 @@ def _result(service: str, column: Column, payload_bytes: int, node: str, cores: 
         tuple((p.load, p.throughput_rps, p.latencies.mean_s, p.faithful) for p in knee.tried),
         measured.throughput_rps, measured.latencies.mean_s, measured.latencies.p50_s, measured.latencies.p99_s,
         power.active_watts, cores, measured.busy_cores(node), port_use,
-        PORT if port_use >= SATURATED else CORES, int(probe.load),
+        limit_of(port_use), int(probe.load),
         sum(r.checked for r in measured.clients.values()), measured.bad())

@@ -9,6 +9,7 @@ network bounds, latencies and the ratios of section 2.3's text are not calibrate
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from statistics import fmean
@@ -20,7 +21,7 @@ from experiments.measuring import Plan
 from experiments.points import measured
 from experiments.results import Run
 from experiments.run_options import RunOptions
-from experiments.single_node import CORES, PORT, CellResult, SingleNode
+from experiments.single_node import CORES, PORT, CellResult, SingleNode, limit_of
 from experiments.table1_claims import claims
 from microservices.measured import Column
 from microservices.profiles import TABLE_1, is_network_bound
@@ -61,11 +62,18 @@ def run(options: RunOptions, say: Callable[[str], None]) -> dict[str, Any]:
 
 
 def mean_of(repetitions: list[CellResult]) -> CellResult:
-    """Return the mean of a cell's repetitions; it holds if each of them does."""
-    first = repetitions[0]
+    """Return the mean of a cell's repetitions; it holds if each of them does, and bad replies of any are its own.
+
+    What is no mean (`said`, `reasons`, ...) is that of the first that does not hold or, where all do, of the first.
+    """
+    shown = next((r for r in repetitions if not r.holds), repetitions[0])
     means = {name: fmean(getattr(r, name) for r in repetitions)
              for name in ("rps", "mean_s", "p50_s", "p99_s", "active_watts", "busy_cores", "port_use")}
-    return msgspec.structs.replace(first, holds=all(r.holds for r in repetitions), **means)
+    bad = Counter[str]()
+    for repetition in repetitions:
+        bad.update(repetition.bad)
+    return msgspec.structs.replace(shown, bad=dict(bad), checked=sum(r.checked for r in repetitions),
+                                   limited_by=limit_of(means["port_use"]), **means)
 
 
 def judged(cells: Mapping[tuple[str, Column], CellResult]) -> tuple[Rows, bool]:

@@ -170,16 +170,22 @@ class Testbed(Faults):
     def repace(self, pacing: Pacing, deployments: tuple[Deployment, ...] | None = None) -> None:
         """Start all agents anew at another speed or with other deployments, and shape the links to it.
 
-        Emulated time starts at 0 again. No client may be at work. Raises ExperimentError or NodeError.
+        Emulated time starts at 0 again. No client may be at work. Raises ExperimentError, NodeError or ServiceError;
+        what cannot be is refused before anything is changed.
         """
         if pacing.quota_cores(self.inventory.of_role("host")[0], self.inventory) is not None:
             raise ExperimentError("a running testbed cannot change to the quota model: cgroups are set at the start")
+        deployments = self.deployments if deployments is None else deployments
+        for name in self.agents:
+            pacing.pace(self.inventory.node(name), self.inventory, self.clock, deployments)
+        if pacing.calibrated:
+            list(pacing.shaping(self.inventory))
         for name, child in self.agents.items():
             os.kill(child.pid, signal.SIGTERM)
             if self.nursery.status(child, AGENT_END_TIMEOUT_S) is None:
                 raise ExperimentError(f"the agent of {name} did not end within {AGENT_END_TIMEOUT_S:g} s")
         self.pacing = pacing
-        self.deployments = self.deployments if deployments is None else deployments
+        self.deployments = deployments
         self.clock = started_now(pacing.time_scale)
         self._shape()
         for name in list(self.agents):

@@ -6,7 +6,7 @@ Counts only grow, so two reports differ by what happened between them. Pure; emu
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import log2
+from math import ceil, log2
 
 import msgspec
 
@@ -28,12 +28,15 @@ class Lateness:
 
     def counters(self, name: str) -> dict[str, int]:
         """Return counters for a report: how many were in each bucket, called by `name` and its upper edge in ns."""
-        return {f"{name}{_SEPARATOR}{round(2 ** (bucket / BUCKETS_PER_DOUBLING))}": count
-                for bucket, count in self._counts.items()}
+        found: dict[str, int] = {}
+        for bucket, count in self._counts.items():  # the smallest edges, in whole nanoseconds, are the same number
+            edge = f"{name}{_SEPARATOR}{ceil(2 ** (bucket / BUCKETS_PER_DOUBLING))}"
+            found[edge] = found.get(edge, 0) + count
+        return found
 
 
 class LatenessSummary(msgspec.Struct, frozen=True):
-    """Percentiles, each the upper edge of its bucket, 19 % too high at most; all 0 where nothing was counted."""
+    """Percentiles, each its bucket's upper edge, rounded up and 19 % too high at most; 0 where nothing was counted."""
 
     count: int = 0
     p50_ns: int = 0

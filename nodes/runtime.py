@@ -143,9 +143,10 @@ class SmartNicRuntime:
 
     def run(self, budget: int, now: float, out: Frames) -> int:
         """Work off up to `budget` queued frames at `now`, append what must be sent to `out`; return how many."""
-        while self._urgent:
-            ingress, frame = self._urgent.pop()
-            self._not_ipv4(ingress, frame, out)
+        if self._urgent:
+            for ingress, frame in self._urgent:  # in order: of two LACPDUs the later one is what its sender is now
+                self._not_ipv4(ingress, frame, out)
+            self._urgent.clear()
         traffic = self.traffic
         waiting = min(budget, len(traffic))
         if self._frame_clock is not None:
