@@ -107,8 +107,8 @@ def placements_of(application: Application, ways: Mapping[str, Options]) -> dict
                 return _short(way, share, place(demand, state, way.partition("+")[0], how), state)
             except PlacementError as error:
                 refused = str(error)
-        raise ExperimentError(f"{application.name} on {CLUSTER}: {way} places no share of its ceiling of {ceiling:,.0f} "
-                              f"requests/s: {refused}")
+        raise ExperimentError(f"{application.name} on {CLUSTER}: {way} places no share of its ceiling of "
+                              f"{ceiling:,.0f} requests/s: {refused}")
 
     return {way: highest(way, how) for way, how in ways.items()}
 

@@ -46,6 +46,8 @@ EXPERIMENTS = {e.name: e for e in (
                 "time_scale", "retry", "simulate"),
     _experiment("scale-invariance", "one workload at the time scales D, 2D and 4D: the same throughput and latency",
                 "resume", "time_scale"),
+    _experiment("fig6", "HCM against annealing and an integer program, eight applications at their peaks (section 5.4)",
+                "resume", "time_scale", "retry", "simulate"),
     _experiment("table6",
                 "10,000 microservices placed on 100 to 1,000 servers by three algorithms: time and quality (Table 6)"),
     _experiment("fig2", "request size against the SmartNIC's benefit in requests per Joule (section 2.3)", "resume",
