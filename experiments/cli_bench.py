@@ -33,8 +33,9 @@ def bench_boot(cluster: ClusterArgument = "type2x40", json: Json = False) -> Non
 def bench_emulator(json: Json = False) -> None:
     """Requests emulated per real second, what bounds them, and the smallest time scale that holds."""
     from experiments.benchmarks.emulator import COLUMNS, measure_emulator
+    from experiments.benchmarks.simulated import measure_simulated
 
-    rows = measure_emulator(say)
+    rows = [*measure_emulator(say), *measure_simulated(say).rows()]
     emit(rows, json, lambda: table("NFV-FIN on 3 x Type1", COLUMNS, [r.values() for r in rows]))
     raise typer.Exit(0 if all(row.holds for row in rows) else 1)
 

@@ -1,4 +1,4 @@
-"""The peak of a deployment on a testbed: the knee of its closed loop, found on packets."""
+"""The peak of a deployment: the knee of its closed loop, found on packets or in virtual time."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ import msgspec
 from experiments.fidelity import USUAL_LIMITS, FidelityLimits
 from experiments.knee import Knee, Probe, closed_loop, found_by
 from experiments.load import ClientConfig
-from experiments.measuring import USUAL_PLAN, Measurement, Plan, measure
+from experiments.measuring import USUAL_PLAN, Measurement, Plan
+from experiments.simulated_bed import SimulatedBed, measured_on
 from experiments.testbed import Testbed
 
 MOST_FLOWS = 32  # UDP ports of one client; beyond it, a port has several requests outstanding
 POOL = 2048
+# Requests that go to a slow part pile up there till most of those outstanding wait for it: only then is the throughput
+# that of the slowest part. So long, in numbers of requests outstanding, is waited first, and measured then.
+WARM_WINDOWS, WINDOWS = 4, 4
 CHECK_EVERY = 16
 
 
@@ -43,13 +47,16 @@ class Peak:
         return self.measured[self.knee.probe.load] if self.knee.probe is not None else None
 
 
-def find_peak(bed: Testbed, configs: Mapping[str, ClientConfig], first: int, most: int, plan: Plan = USUAL_PLAN,
-              limits: FidelityLimits = USUAL_LIMITS, say: Callable[[str], None] = lambda _: None) -> Peak:
+def find_peak(bed: Testbed | SimulatedBed, configs: Mapping[str, ClientConfig], first: int, most: int,
+              plan: Plan = USUAL_PLAN, limits: FidelityLimits = USUAL_LIMITS,
+              say: Callable[[str], None] = lambda _: None) -> Peak:
     """Search the closed loop's knee from `first` outstanding requests on; `say` hears of every probe."""
     measured: dict[float, Measurement] = {}
 
     def probe(load: float) -> Probe:
-        found = measure(bed, shared_out(configs, int(load)), plan, limits)
+        settled = Plan(max(plan.requests, int(WINDOWS * load)), max(plan.warm_requests, int(WARM_WINDOWS * load)),
+                       plan.most_real_s)
+        found = measured_on(bed, shared_out(configs, int(load)), settled, limits)
         measured[load] = found
         said = Probe(load, found.throughput_rps, found.latencies, found.verdict)
         refused = "" if found.verdict.holds else f"; refused: {found.verdict.reasons[0]}"

@@ -95,8 +95,8 @@ class SingleNode:
             self._bed.stop()
             self._bed = None
 
-    def peak(self, service: str, column: Column, payload_bytes: int = 512) -> CellResult:
-        """Find the peak of `service` in `column` with requests of this size."""
+    def peak(self, service: str, column: Column, payload_bytes: int = 512, cores: int | None = None) -> CellResult:
+        """Find the peak of `service` in `column` with requests of this size, on `cores` (default: Table 1's)."""
         cluster, node = ("liquidio10gx1", "s1n1") if column is Column.SMARTNIC else ("beefy10gx1", "s1h")
         bed = self._room(cluster)
         application = application_named(service, shards=1)
@@ -104,7 +104,7 @@ class SingleNode:
                             bed.inventory)
         config = ClientConfig(bed.inventory.node("c1").ip, 1, deployment, service, payload_bytes=payload_bytes,
                               timeout_s=1e4)
-        cores = active_cores(service, column)
+        cores = active_cores(service, column) if cores is None else cores
         stack = HostStack.LINUX if column is Column.LINUX else HostStack.BYPASS
         scale = self._time_scale(bed, service, column, config, cores)
         for _ in range(1 + self._options.retry):

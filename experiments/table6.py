@@ -8,7 +8,7 @@
       40 x type2   40 x type2 ...
 
 The paper's machine is not ours and its code is not known, so what is compared is growth, 1,000 servers over 100, and
-the ratios between the algorithms; and beside each time stands how good the result is.
+the ratios between the algorithms; and beside each time stands how good the result is. Our times are of the CPU.
 """
 
 from __future__ import annotations

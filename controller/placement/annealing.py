@@ -6,10 +6,10 @@ moved to where it does not fit. Only if not even the start fits may it pass thro
 nothing else outweighs, until it does.
 
 **Stop rule.** The first temperature is the mean size of the changes that random moves make. A plateau is PLATEAU
-proposals per instance at one temperature; then it falls by a factor of COOLING. It is over when PATIENCE plateaus in a
-row have not improved the best cost by more than FROZEN of the first temperature per instance, or after the last plateau
-of the schedule (temperature below COLDEST of the first); the best placement seen is the answer. `Schedule(patience=0)`
-runs the schedule to its end.
+proposals per instance at one temperature; then it falls by a factor of COOLING. It is frozen when PATIENCE plateaus in
+a row have not improved the best cost and less than FROZEN of their proposals were accepted although they cost more, or
+when the schedule ends (temperature below COLDEST of the first). Then, from the best placement seen, QUENCH more
+proposals per instance accept only what lowers the cost. `Schedule(patience=0)` runs the schedule to its end.
 
 The cost of a move is the change that it makes (cost.py), never the whole sum: what it costs to try one does not
 depend on the number of nodes.
@@ -27,7 +27,7 @@ from controller.placement.constraints import NOWHERE, ClusterState
 from controller.placement.cost import SERVICE_FABRIC, Weights, scaled_edges, steps_between
 from controller.placement.demand import PARTS, Demand, Need
 
-PLATEAU, COOLING, PATIENCE, FROZEN, COLDEST = 24, 0.8, 4, 0.001, 0.001
+PLATEAU, COOLING, PATIENCE, FROZEN, COLDEST, QUENCH = 12, 0.8, 3, 0.01, 0.001, 20
 SWAPS = 0.1  # share of proposals that are swaps
 NEAR = 0.7  # with communication in the cost: share of moves towards a node near one that it talks to
 EXCESS_PRICE = 1e6  # per whole capacity that is overcommitted
@@ -35,11 +35,12 @@ EXCESS_PRICE = 1e6  # per whole capacity that is overcommitted
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How long it anneals: proposals per instance and plateau, cooling, and after how many idle plateaus it stops."""
+    """How long it anneals: the numbers of the stop rule above."""
 
     plateau: int = PLATEAU
     cooling: float = COOLING
     patience: int = PATIENCE
+    quench: int = QUENCH
     most_proposals: int = 1 << 62
 
 
@@ -137,14 +138,14 @@ class _Annealing:
             temperature = max(first, EXCESS_PRICE * self.excess / PARTS)
         idle = plateaus = proposals = accepted = 0
         stopped = "the schedule ended"
-        scale = max(1.0, abs(first) * len(self.movable))
         while temperature >= first * COLDEST or plateaus == 0:
-            before = best
+            before, uphill = best, 0
             for _ in range(min(per_plateau, schedule.most_proposals - proposals)):
                 change = self._propose(temperature)
                 proposals += 1
                 if change is not None:
                     accepted += 1
+                    uphill += change > 1e-12
                     cost += change
                     if cost < best - 1e-9:
                         best = cost
@@ -153,12 +154,23 @@ class _Annealing:
             if proposals >= schedule.most_proposals:
                 stopped = "as many proposals as were allowed"
                 break
-            idle = idle + 1 if before - best <= FROZEN * scale else 0
+            idle = idle + 1 if best == before and uphill <= FROZEN * per_plateau else 0
             if schedule.patience and idle >= schedule.patience and not self.excess:
-                stopped = f"{idle} plateaus without improvement"
+                stopped = f"frozen for {idle} plateaus"
                 break
             temperature *= schedule.cooling
-        return Annealed(best_where, proposals, accepted, plateaus, stopped)
+        left = min(schedule.quench * len(self.movable), schedule.most_proposals - proposals)
+        return Annealed(self._quenched(best_where, left), proposals + left, accepted, plateaus, stopped)
+
+    def _quenched(self, best_where: dict[int, int], proposals: int) -> dict[int, int]:
+        """Return what becomes of the best placement if only what lowers the cost is accepted from there on."""
+        for i in self.movable:
+            if self.where[i] != best_where[i]:
+                self._move(i, best_where[i])
+        self.excess = sum(self._excess(node) for node in {self.where[i] for i in self.movable})
+        for _ in range(proposals):
+            self._propose(0.0)
+        return self.where
 
     def _typical_change(self) -> float:
         sizes = []
@@ -183,7 +195,7 @@ class _Annealing:
             if not self.excess:
                 return None
             change += self._excess_change(i, target) * EXCESS_PRICE / PARTS
-        if change > 0 and rng.random() >= math.exp(-change / temperature):
+        if change > 0 and (temperature <= 0 or rng.random() >= math.exp(-change / temperature)):
             return None
         if self.excess:
             self.excess += self._excess_change(i, target)
@@ -204,7 +216,7 @@ class _Annealing:
         grown = self._excess(here) + self._excess(there) - before
         change += grown * EXCESS_PRICE / PARTS
         if (self._allowed(i, there) and self._allowed(j, here) and grown <= 0
-                and (change <= 0 or self.rng.random() < math.exp(-change / temperature))):
+                and (change <= 0 or (temperature > 0 and self.rng.random() < math.exp(-change / temperature)))):
             self.excess += grown
             return change
         self._move(j, there)

@@ -117,8 +117,10 @@ def tightest(demand: Demand, need: Need, state: ClusterState, where: Mapping[int
             assert share is not None
             have = max(0.0, state.free[node][r] / PARTS * capacity)
             asked = share[r] / PARTS * capacity
+            if capacity <= 0:
+                return f"{text}: {nodes.nodes[node].name}, like all others, has none"
             text += (f": it needs {_amount(asked)} {UNITS[r]}, and {nodes.nodes[node].name}, the nearest to that, has "
-                     f"{_amount(have)} of {_amount(capacity)} free") if capacity > 0 else f": {nodes.nodes[node].name} has none"
+                     f"{_amount(have)} of {_amount(capacity)} free")
     return text + (f" (others: {others})" if others else "")
 
 

@@ -48,7 +48,7 @@ class Row:
 def measure_emulator(say: Callable[[str], None]) -> list[Row]:
     """Run the benchmark; raises the testbed's errors."""
     inventory = inventory_of(cluster_named(CLUSTER))
-    deployment = _deployment(inventory)
+    deployment = deployment_of(inventory)
     configs = {"c1": ClientConfig(inventory.node("c1").ip, 1, deployment, APPLICATION, timeout_s=1e4)}
     with Testbed.start(TestbedOptions(CLUSTER, label="bench", deployments=(deployment,))) as bed:
         capacity = capacity_of(bed, shared_out(configs, OUTSTANDING))
@@ -75,7 +75,7 @@ def measure_emulator(say: Callable[[str], None]) -> list[Row]:
     return [*rows, *_profile(best)]
 
 
-def _deployment(inventory: Inventory) -> Deployment:
+def deployment_of(inventory: Inventory) -> Deployment:
     """Place shard i of every stage on SmartNIC i: the stages are aligned, so no request crosses the ToR in between."""
     application = application_named(APPLICATION)
     nics = [node.name for node in inventory.of_role("smartnic")]
