@@ -37,7 +37,6 @@ setup(
         "rich",
         "scapy",
         "scipy",
-        "simpy",
         'tomli; python_version < "3.11"',
         "typer",
     ],

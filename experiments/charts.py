@@ -251,12 +251,14 @@ def knee_chart(data: KneeData) -> CurveChart:
 
 
 class QueueData(msgspec.Struct, frozen=True):
-    """Mean latency in seconds over utilisation (0 to 1), of one queue, from each of three sources."""
+    """Mean latency in seconds of one queue, from each of three sources, over utilisation (0 to 1) or clients."""
 
     title: str
     theory: tuple[Measured, ...]
     simulation: tuple[Measured, ...]
     emulation: tuple[Measured, ...]
+    x_label: str = "utilisation"
+    ticks: tuple[float, ...] = ()
 
 
 def queue_chart(data: QueueData) -> CurveChart:
@@ -265,9 +267,9 @@ def queue_chart(data: QueueData) -> CurveChart:
     def curve(label: Role, points: Sequence[Measured], joined: bool) -> Curve:
         return _curve(label, [Measured(p.x, factor * p.y, p.refused) for p in points], label, joined)
 
-    return CurveChart(data.title, "utilisation", f"mean latency ({unit})", (
+    return CurveChart(data.title, data.x_label, f"mean latency ({unit})", (
         curve("theory", data.theory, True), curve("simulation", data.simulation, False),
-        curve("emulation", data.emulation, False)))
+        curve("emulation", data.emulation, False)), ticks=data.ticks)
 
 
 def number(value: float) -> str:

@@ -97,17 +97,17 @@ def measure(bed: Testbed, configs: Mapping[str, ClientConfig], plan: Plan = USUA
                for name, config in configs.items()}
     try:
         _wait(bed, entries, 0, plan.warm_requests, plan.most_real_s)
-        dropped = _switch_drops(bed)
+        dropped = switch_drops(bed)
         meter = LoadMeter({**bed.process_pids(), **{name: client.pid for name, client in running.items()}})
         ports = port_snapshot(bed)
-        before = _snapshot(bed)
+        before = snapshot(bed)
         meanwhile()
         _wait(bed, entries, _handled(before, entries), plan.requests, plan.most_real_s)
-        after = _snapshot(bed)
+        after = snapshot(bed)
         gbps = {port.interface: port.gbps for port in bed.inventory.ports}
         use = utilisation(ports, port_snapshot(bed), gbps)
         machine = meter.read()
-        dropped = _switch_drops(bed) - dropped
+        dropped = switch_drops(bed) - dropped
     finally:
         for client in running.values():
             client.stop()
@@ -117,22 +117,28 @@ def measure(bed: Testbed, configs: Mapping[str, ClientConfig], plan: Plan = USUA
 
 def _measurement(bed: Testbed, results: dict[str, ClientResult], before: Snapshot, after: Snapshot,
                  machine: MachineLoad, ports: dict[str, PortUse], dropped: int, limits: FidelityLimits) -> Measurement:
-    began, ended = (max(counters["now_ns"] for counters in snapshot.values()) / 1e9 for snapshot in (before, after))
+    began, ended = (max(counters["now_ns"] for counters in taken.values()) / 1e9 for taken in (before, after))
     found = []
     for result in results.values():
         answered_s, latencies_s = result.replies()
         found.append(latencies_s[(answered_s >= began) & (answered_s < ended)])
     latencies_s = np.concatenate(found)
     latencies = summary_of(latencies_s)
+    verdict = judge(observed(before, after, results, latencies.mean_s, machine, dropped), limits)
+    return Measurement(bed.pacing.time_scale, ended - began, len(latencies_s), len(latencies_s) / (ended - began),
+                       latencies, verdict, before, after, results, machine, ports)
+
+
+def observed(before: Snapshot, after: Snapshot, results: Mapping[str, ClientResult], mean_latency_s: float,
+             machine: MachineLoad, dropped: int) -> Observed:
+    """Return what a verdict needs to know of the time between two snapshots; `dropped` are the switches' frames."""
     sources = {node: _judged(after[node], before[node]) for node in after
                if any(_grew(name, after[node], before[node]) for name in _AT_WORK)}
     for name, result in results.items():
         sources[name] = {"late_p50_ns": result.behind.p50_ns, "late_p99_ns": result.behind.p99_ns,
                          "turn_p99_ns": result.turns.p99_ns, "dropped_socket": result.dropped_socket}
-    observed = Observed(sources, latencies.mean_s, {"the switches' sockets": dropped} if dropped else {},
-                        machine.machine_cpu, machine.process_cpu, machine.busiest_process)
-    return Measurement(bed.pacing.time_scale, ended - began, len(latencies_s), len(latencies_s) / (ended - began),
-                       latencies, judge(observed, limits), before, after, results, machine, ports)
+    return Observed(sources, mean_latency_s, {"the switches' sockets": dropped} if dropped else {},
+                    machine.machine_cpu, machine.process_cpu, machine.busiest_process)
 
 
 def _judged(after: dict[str, int], before: dict[str, int]) -> dict[str, int]:
@@ -164,11 +170,12 @@ def _entry_counters(deployments: list[Deployment]) -> set[str]:
     return names
 
 
-def _handled(snapshot: Snapshot, entries: set[str]) -> int:
-    return sum(counters.get(name, 0) for counters in snapshot.values() for name in entries)
+def _handled(taken: Snapshot, entries: set[str]) -> int:
+    return sum(counters.get(name, 0) for counters in taken.values() for name in entries)
 
 
-def _snapshot(bed: Testbed) -> Snapshot:
+def snapshot(bed: Testbed) -> Snapshot:
+    """Ask every node for its counters; raises ExperimentError if one does not answer."""
     found = bed.counters()
     if len(found) < len(bed.agents):
         raise ExperimentError(f"no report from {', '.join(sorted(set(bed.agents) - set(found)))}")
@@ -190,7 +197,7 @@ def _wait(bed: Testbed, entries: set[str], done: int, requests: int, most_real_s
         entered = _handled(bed.counters(), entries)
 
 
-def _switch_drops(bed: Testbed) -> int:
+def switch_drops(bed: Testbed) -> int:
     """Return the frames that the switches lost because their sockets' buffers were full."""
     said = subprocess.run(["ss", "-0", "-n", "-m"], capture_output=True, text=True, check=False).stdout
     return sum(int(number) for number in _DROPS.findall(said))

@@ -49,6 +49,14 @@ class Pacing:
     def calibrated(self) -> bool:
         return self.speed == "calibrated"
 
+    def said(self) -> str:
+        """Say for people at what speed this is."""
+        if self.calibrated:
+            return (f"calibrated speed: one emulated second lasts {self.time_scale:g} s, requests and links take what "
+                    "they take on E3's hardware; ping, iperf and other programs of Linux run in real time")
+        return {"quota": "quota: each node has its share of this machine's cores, links are as fast as they go",
+                "unpaced": "unpaced: nodes and links are as fast as this machine"}[self.speed]
+
     def cores_of(self, entry: NodeEntry) -> int:
         return self.cores.get(entry.name, entry.cores)
 

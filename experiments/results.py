@@ -27,8 +27,7 @@ from experiments.run_options import RunOptions
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
 MANIFEST, RUN_FILE = "manifest.json", "run.json"
-LIBRARIES = ("mininet", "ryu", "os-ken", "scapy", "dpkt", "numpy", "scipy", "simpy", "cryptography",
-             "msgspec")
+LIBRARIES = ("mininet", "ryu", "os-ken", "scapy", "dpkt", "numpy", "scipy", "cryptography", "msgspec")
 
 
 class Run:

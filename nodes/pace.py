@@ -16,6 +16,7 @@ from microservices.profiles import cost_law, hol_weight
 from microservices.service import Microservice, service_class
 from nodes.communication import Communication, HostStack, pcie_neighbours, ways_to
 from nodes.emulated_clock import EmulatedClock
+from topologies.catalog import SUPERBEEFY, TABLE_1_HOSTS
 from topologies.inventory import Inventory, NodeEntry
 
 
@@ -68,16 +69,30 @@ def pace_of(entry: NodeEntry, services: Iterable[str], inventory: Inventory, clo
             assumptions: Assumptions, stack: HostStack = HostStack.LINUX) -> Pace:
     """Return the pace of `entry` for what it may run; raises ServiceError for a microservice without a profile."""
     communication = Communication(assumptions, stack)
+    speed = speed_of(entry, assumptions)
     network, nearby = columns_of(entry, stack)
     costs = {}
     for service in sorted({service_class(name) for name in services}, key=lambda made: made.name):
-        costs[service.name] = ServiceCost(_law(service, network, entry.speed, assumptions),
-                                          _law(service, nearby, entry.speed, assumptions),
+        costs[service.name] = ServiceCost(_law(service, network, speed, assumptions),
+                                          _law(service, nearby, speed, assumptions),
                                           hol_weight(service, assumptions))
     return Pace(clock, costs, ways_to(entry, inventory, communication),
                 tuple(sorted(pcie_neighbours(entry, inventory))),
                 communication.bypass_end_s + communication.tor_s + communication.end_s(entry.role),
                 communication.in_node_s, assumptions.forward_s, assumptions.core_sleep_after_s)
+
+
+def speed_of(entry: NodeEntry, assumptions: Assumptions) -> float:
+    """Return how fast a core of `entry` is against Table 1's of its family: by clock, and two assumptions.
+
+    The hosts of Table 1 are what it is calibrated with, so there is nothing to assume of them.
+    """
+    speed = entry.speed
+    if entry.model == SUPERBEEFY.model:
+        speed *= assumptions.work_per_clock_8160
+    if entry.role == "host" and entry.family == "xeon" and entry.model not in TABLE_1_HOSTS:
+        speed *= assumptions.hyper_threading_gain
+    return speed
 
 
 def _law(service: type[Microservice], column: Column, speed: float, assumptions: Assumptions) -> tuple[float, float]:

@@ -24,14 +24,13 @@ from nodes.ip_stack import UDP_ECHO_PORT, IpStack
 from nodes.lacpdu import out_of_sync
 from nodes.messages import CLIENT_BIT, KIND_PROBE, KIND_REQUEST, AckMessage, ChannelId, DataMessage, age_s
 from nodes.pace import Pace
-from nodes.traffic_manager import DEFAULT_CAPACITY_FRAMES, TrafficManager
+from nodes.traffic_manager import DEFAULT_CAPACITY_FRAMES, FrameClock, TrafficManager
 from nodes.transport import Address, Sends, Transport
 from topologies.addressing import CONTROL_PORT, DATA_PORT
 
 Frames = list[tuple[int, bytes]]
 Datagrams = list[tuple[tuple[str, int], int, bytes]]  # destination, our port, payload
 Counters = dict[str, int]
-ROUNDING = 1e-6  # of a frame: a clock that reads just the time at which a frame is through must find it through
 
 
 def packed_mac(text: str) -> bytes:
@@ -117,10 +116,10 @@ class SmartNicRuntime:
     def __init__(self, ip: str, mac: str, gateway: str, host_ip: str, services: ServiceRuntime,
                  queue_frames: int = DEFAULT_CAPACITY_FRAMES, loses: Callable[[], bool] | None = None,
                  forward_s: float = 0.0) -> None:
-        self.traffic = TrafficManager(queue_frames)
+        self.traffic: TrafficManager[bytes] = TrafficManager(queue_frames)
         self._urgent: list[tuple[int, bytes]] = []  # the links' own protocols, which no queue holds up
-        self._forward_s = forward_s
-        self._forward_free_at = 0.0
+        execution = services.execution
+        self._frame_clock = FrameClock(forward_s, lambda: execution.interference) if forward_s else None
         self.stack = IpStack(packed_ip(ip), packed_mac(mac), packed_ip(gateway), packed_ip(host_ip))
         self._forwarding = Forwarding(self.stack.ip, self.stack.host_ip)
         self.services = services
@@ -149,8 +148,8 @@ class SmartNicRuntime:
             self._not_ipv4(ingress, frame, out)
         traffic = self.traffic
         waiting = min(budget, len(traffic))
-        if self._forward_s:
-            waiting = self._forwarded_by(now, waiting)
+        if self._frame_clock is not None:
+            waiting = self._frame_clock.through_by(now, waiting, len(traffic))
         egress, own, drop, take = self._forwarding.egress, Port.LOCAL, Port.DROP, traffic.take
         forwarded, local = self._forwarded, self._local
         for _ in range(waiting):
@@ -176,35 +175,18 @@ class SmartNicRuntime:
             self._to_wire(sends, out)
         return waiting
 
-    def _forwarded_by(self, now: float, waiting: int) -> int:
-        """Return how many of the first `waiting` frames the agent's cores are through with by `now`.
-
-        Each takes `forward_s`, and longer while memory-intensive microservices run here: they contend with the
-        firmware for cache and memory (section 2.4). Frames that were found at one look are taken to have come right
-        after the look before.
-        """
-        frame_s = self._frame_s()
-        free_at = self._forward_free_at
-        done = min(waiting, int((now - free_at) / frame_s + ROUNDING)) if now > free_at else 0
-        free_at += done * frame_s
-        self._forward_free_at = max(free_at, now) if done == len(self.traffic) else free_at
-        return done
-
-    def _frame_s(self) -> float:
-        return self._forward_s * (1.0 + self.services.execution.interference)
-
     def due(self) -> float | None:
         """Return when `run` has something to do although no frame comes in."""
         later = self.services.due()
-        if self._forward_s and len(self.traffic):
-            forwarded = self._forward_free_at + self._frame_s()
+        if self._frame_clock is not None and len(self.traffic):
+            forwarded = self._frame_clock.due()
             return forwarded if later is None else min(forwarded, later)
         return later
 
     @property
     def awake(self) -> bool:
         """Whether there is, or may soon be, something to do although no frame comes in."""
-        return self.services.awake or (self._forward_s > 0.0 and len(self.traffic) > 0)
+        return self.services.awake or (self._frame_clock is not None and len(self.traffic) > 0)
 
     def tick(self, now: float, out: Frames) -> None:
         """Do what is due now and then: keep the gateway's address fresh."""

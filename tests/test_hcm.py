@@ -8,6 +8,7 @@ import pytest
 from hcm_reference import Reference
 from placement_cases import random_application, random_cluster, random_demand, random_state
 
+from controller.placement.compute_nodes import PLANNED_UTILISATION
 from controller.placement.constraints import ClusterState
 from controller.placement.demand import Behaviour, demand_of
 from controller.placement.hcm import hcm
@@ -65,9 +66,9 @@ def places(cluster: str, application: Application, rps: float, **behaviours: Beh
     return [state.nodes.nodes[where[n]].name for n in sorted(where)]
 
 
-def all_of(family: str, share: float) -> Behaviour:
-    """A microservice that takes `share` of Table 1's LiquidIO at 1,000 requests/s, and next to nothing of a Xeon."""
-    return Behaviour(execution_s={"cnmips": 12 * share / 1000, "xeon": 1e-9, family: 12 * share / 1000})
+def of_smartnic(share: float) -> Behaviour:
+    """A microservice that takes `share` of a LiquidIO at 1,000 requests/s, and next to nothing of a Xeon."""
+    return Behaviour(execution_s={"cnmips": 12 * PLANNED_UTILISATION * share / 1000, "xeon": 1e-9})
 
 
 def test_a_descendant_stays_with_its_ancestor_while_there_is_room() -> None:
@@ -75,26 +76,26 @@ def test_a_descendant_stays_with_its_ancestor_while_there_is_room() -> None:
 
 
 def test_then_it_goes_over_pcie_to_the_host_and_only_then_over_the_tor() -> None:
-    full = all_of("cnmips", 0.9)
+    full = of_smartnic(0.9)
     assert places("type1x3", chain("count", "ema"), 1000.0, s0=full, s1=full) == ["s1n1", "s1h"]
     nic_only = Behaviour(execution_s=full.execution_s, pin="smartnic")
     assert places("type1x3", chain("count", "ema"), 1000.0, s0=full, s1=nic_only) == ["s1n1", "s2n1"]
 
 
 def test_from_a_full_server_smartnics_of_others_come_before_their_hosts() -> None:
-    everywhere = Behaviour(execution_s={"cnmips": 0.9 * 12 / 1000, "xeon": 0.9 * 12 / 1000})
+    everywhere = Behaviour(execution_s=dict.fromkeys(("cnmips", "xeon"), 0.9 * 12 * PLANNED_UTILISATION / 1000))
     assert places("type1x3", chain("count", "ema", "kvs", "natv4"), 1000.0,
                   s0=everywhere, s1=everywhere, s2=everywhere, s3=everywhere) == ["s1n1", "s1h", "s2n1", "s2h"]
 
 
 def test_a_sibling_smartnic_is_as_far_as_one_of_another_server() -> None:
-    nic_only = Behaviour(execution_s={"cnmips": 0.4 * 12 / 1000}, pin="smartnic")
+    nic_only = Behaviour(execution_s={"cnmips": 0.4 * 12 * PLANNED_UTILISATION / 1000}, pin="smartnic")
     state = ClusterState(cluster_named("type2x2"))
     busy = demand_of(Application("busy", 2, (Stage("one", "kvs"),), ()), 1000.0, state.nodes,
                      behaviours={"one": nic_only})
     state.commit(busy, {0: state.nodes.node("s2n1").index})
     demand = demand_of(chain("count", "ema"), 1000.0, state.nodes,
-                       behaviours={"s0": all_of("cnmips", 0.9), "s1": nic_only})
+                       behaviours={"s0": of_smartnic(0.9), "s1": nic_only})
     where = hcm(demand, state)
     # Of all SmartNICs behind the ToR the one that has least left is the best fit, and that is no sibling.
     assert [state.nodes.nodes[where[n]].name for n in (0, 1)] == ["s1n1", "s2n1"]
@@ -124,3 +125,17 @@ def test_an_instance_that_has_no_memory_anywhere_is_left_out() -> None:
     state = ClusterState(cluster_named("type1x2"))
     demand = demand_of(chain("count", "ema"), 1.0, state.nodes, behaviours={"s1": Behaviour(memory_mb=1e9)})
     assert hcm(demand, state).keys() == {0}
+
+
+def test_the_random_cases_reach_every_level_and_every_way_out() -> None:
+    levels, overcommitted, left_out, backups = set(), 0, 0, 0
+    for seed in range(300):
+        rng = random.Random(seed)
+        state = random_state(rng, random_cluster(rng))
+        demand = random_demand(rng, state, random_application(rng))
+        where = hcm(demand, state)
+        levels |= {state.nodes.level(where[a], where[b]) for a, b, _ in demand.edges if a in where and b in where}
+        overcommitted += any(min(state.free[n]) < 0 for n in where.values())
+        left_out += len(where) < len(demand.needs)
+        backups += any(need.primary >= 0 for need in demand.needs)
+    assert levels == set(Level) and overcommitted > 50 and left_out > 20 and backups > 50

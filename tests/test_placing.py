@@ -220,7 +220,7 @@ def test_the_programs_optimum_is_that_of_trying_all(weights, backups: int) -> No
         for node in state.nodes.nodes:
             state.weight[node.index] = rng.choice((0, 0, 1, 3))
             if rng.random() < 0.3:
-                state.report(node.name, others=UsedByOthers(cpu_cores=10.0))
+                state.report(node.name, others=UsedByOthers(cpu_cores=8.0))
         services = [rng.choice(("count", "spike", "kvs", "top_ranker")) for _ in range(2 + (not backups))]
         stages = tuple(Stage(f"s{k}", s, rng.randint(1, 2) if not backups else 1 + (k == 0), backups)
                        for k, s in enumerate(services))
@@ -283,7 +283,7 @@ def test_overload_is_accepted_on_demand_for_rates_but_never_for_memory() -> None
     slow = Behaviour(execution_s={"xeon": 1.0, "cnmips": 1.0})
     placement = place(demand_of(chain(1), 100.0, state.nodes, behaviours={"s0": slow}), state,
                       options=Options(overload=True))
-    assert placement.overcommitted and "CPU of s1n1: 88 cores more than its 12" in placement.overcommitted[0].words
+    assert placement.overcommitted and "CPU of s1n1: 90.4 cores more than its 9.6" in placement.overcommitted[0].words
     big = Behaviour(memory_mb=1e6)
     with pytest.raises(PlacementError, match="memory"):
         place(demand_of(Application("big", 2, (Stage("s0", "count"),), ()), 1.0, state.nodes, behaviours={"s0": big}),

@@ -319,7 +319,7 @@ def heard_under(faults: NetworkFaults, count: int = 400) -> tuple[list[int], Net
     network.plug(to)
     for number in range(count):
         network.at(number * 1e-4, partial(network.after, source, [Send(*to.address, b"%d" % number)]))
-    network.environment.run()
+    network.agenda.run()
     return [int(payload) for payload in to.heard], network.counters()
 
 

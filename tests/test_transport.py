@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from msgspec.structs import replace
 
@@ -126,6 +128,26 @@ def test_timers_are_looked_at_no_more_often_than_their_grain() -> None:
     assert sender.due() == 1.0 and len(ticked(sender, 1.0)) == 1
     assert sender.due() == 1.0 + TIMER_GRAIN_S and ticked(sender, 1.001) == []  # the other waits for the next look
     assert len(ticked(sender, sender.due())) == 1
+
+
+def test_no_timer_of_any_channel_is_due_before_the_transport_says_so() -> None:
+    draw = random.Random(5)
+    sender, peer = Transport(1, OPTIONS), Transport(2, OPTIONS)
+    now = 0.0
+    for step in range(3000):
+        now += draw.random() * 0.05
+        out = offered(sender, request(step, receiver=draw.randrange(2, 9)), now=now)
+        sender.tick(now, out)
+        _, back = passed([send for send in out if draw.random() < 0.9], HERE, peer, now)
+        for channel in list(peer._receivers):
+            while peer._receivers[channel]._held:
+                peer.consumed(channel, now)
+        peer.tick(now, back)
+        passed([send for send in back if draw.random() < 0.9], THERE, sender, now)
+        timers = [due for channel in sender._busy if (due := sender._senders[channel].due()) is not None]
+        if timers:
+            assert sender.due() <= max(min(timers), sender._timers_at)
+    assert sender.counters()["channel_resent"] > 100
 
 
 def test_a_channel_without_credit_has_room_for_its_backlog_only() -> None:

@@ -27,7 +27,7 @@ from controller.placement.constraints import NOWHERE, ClusterState
 from controller.placement.cost import SERVICE_FABRIC, Weights, scaled_edges, steps_between
 from controller.placement.demand import PARTS, Demand, Need
 
-PLATEAU, COOLING, PATIENCE, FROZEN, COLDEST = 12, 0.8, 4, 0.001, 0.001
+PLATEAU, COOLING, PATIENCE, FROZEN, COLDEST = 24, 0.8, 4, 0.001, 0.001
 SWAPS = 0.1  # share of proposals that are swaps
 NEAR = 0.7  # with communication in the cost: share of moves towards a node near one that it talks to
 EXCESS_PRICE = 1e6  # per whole capacity that is overcommitted

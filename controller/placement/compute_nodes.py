@@ -22,6 +22,8 @@ HOST_DISK_MB = 1_000_000.0
 SMARTNIC_DISK_MB = 0.0
 # Ours: requests that may be outstanding at a node, for each of its cores, before it counts as full.
 OUTSTANDING_PER_CORE = 64
+# Ours: how busy placement plans cores to be at most, since a queue before full ones has no end.
+PLANNED_UTILISATION = 0.8
 
 
 class Resource(IntEnum):
@@ -59,8 +61,8 @@ class NodeClass:
 
     @property
     def capacity(self) -> tuple[float, float, float, float, float]:
-        """Return what there is of each Resource."""
-        return (self.memory_mb, self.disk_mb, float(self.cores), self.network_gbps,
+        """Return what there is of each Resource to plan with."""
+        return (self.memory_mb, self.disk_mb, self.cores * PLANNED_UTILISATION, self.network_gbps,
                 float(self.cores * OUTSTANDING_PER_CORE))
 
 

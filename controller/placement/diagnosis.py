@@ -57,22 +57,29 @@ def refusal(demand: Demand, state: ClusterState, survivors: Mapping[int, int], a
     HCM shows which instance it is: the first that it finds no place for.
     """
     where = hcm(demand, state, survivors)
-    placed = {n: node for n, node in where.items() if n not in survivors}
-    stuck = next((need for need in demand.needs if need.number not in where), None)
-    if stuck is None:
-        over = [n for n, node in placed.items() if min(state.free[node]) < 0]
-        stuck = demand.needs[over[-1]] if over else None
+    for n, node in where.items():
+        if n not in survivors:
+            state.give_back(demand.needs[n], node)
+    before: dict[int, int] = dict(survivors)
+    stuck: Need | None = None
+    for n, node in where.items():  # in the order in which HCM placed them
+        if n in survivors:
+            continue
+        if not state.fits(demand.needs[n], node):
+            stuck = demand.needs[n]
+            break
+        state.take(demand.needs[n], node)
+        before[n] = node
     try:
+        if stuck is None:
+            stuck = next((need for need in demand.needs if need.number not in where), None)
         if stuck is None:  # the algorithm found no place where HCM does
             return PlacementError(f"{algorithm} found no place for {demand.name} (hcm does){': ' * bool(said)}{said}")
-        if stuck.number in where:
-            state.give_back(stuck, where[stuck.number])
-            del placed[stuck.number]
-            where = {n: node for n, node in where.items() if n != stuck.number}
-        return PlacementError(f"{demand.name} does not fit: {tightest(demand, stuck, state, where)}")
+        return PlacementError(f"{demand.name} does not fit: {tightest(demand, stuck, state, before)}")
     finally:
-        for n, node in placed.items():
-            state.give_back(demand.needs[n], node)
+        for n, node in before.items():
+            if n not in survivors:
+                state.give_back(demand.needs[n], node)
 
 
 def tightest(demand: Demand, need: Need, state: ClusterState, where: Mapping[int, int]) -> str:
@@ -110,6 +117,10 @@ def tightest(demand: Demand, need: Need, state: ClusterState, where: Mapping[int
             assert share is not None
             have = max(0.0, state.free[node][r] / PARTS * capacity)
             asked = share[r] / PARTS * capacity
-            text += (f": it needs {asked:.3g} {UNITS[r]}, and {nodes.nodes[node].name}, the nearest to that, has "
-                     f"{have:.3g} of {capacity:g} free") if capacity > 0 else f": {nodes.nodes[node].name} has none"
+            text += (f": it needs {_amount(asked)} {UNITS[r]}, and {nodes.nodes[node].name}, the nearest to that, has "
+                     f"{_amount(have)} of {_amount(capacity)} free") if capacity > 0 else f": {nodes.nodes[node].name} has none"
     return text + (f" (others: {others})" if others else "")
+
+
+def _amount(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
