@@ -34,6 +34,7 @@ DRAWINGS: dict[str, Drawing] = {
     "fig2": Drawing(charts.Fig2Data, charts.fig2_chart),
     "fig3": Drawing(charts.Fig3Data, charts.fig3_chart),
     "fig8": Drawing(charts.Fig8Data, charts.fig8_chart),
+    "grouped": Drawing(charts.GroupedData, charts.grouped_chart),
     "knee": Drawing(charts.KneeData, charts.knee_chart),
     "queue": Drawing(charts.QueueData, charts.queue_chart),
 }

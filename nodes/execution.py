@@ -27,12 +27,13 @@ from nodes.cores import Cores
 from nodes.deployment import Deployment
 from nodes.lateness import Lateness
 from nodes.messages import KIND_ERROR, KIND_REPLY, KIND_REQUEST, MAX_PAYLOAD, ChannelId, DataMessage
+from nodes.origin import Origin
 from nodes.transport import Address, Sends
 from topologies.addressing import DATA_PORT
 
 MAX_ERROR_BYTES = 200
 INBOX_LIMIT = 64  # requests that instances of the same node may leave in an instance's queue
-CostModel = Callable[[str, int, bool], float]  # (microservice, payload bytes, over the network) -> seconds on one core
+CostModel = Callable[[str, int, Origin], float]  # (microservice, payload bytes, came by) -> seconds on one core
 log = logging.getLogger(__name__)
 
 
@@ -70,7 +71,7 @@ class _Waiting(NamedTuple):
     message: DataMessage
     channel: ChannelId | None
     arrived: float
-    over_network: bool
+    origin: Origin
 
 
 class _Executing(NamedTuple):
@@ -161,7 +162,7 @@ class Execution:
                     instance_here.channels.append(ChannelId(deployment.number, sender, receiver))
 
     def submit(self, message: DataMessage, channel: ChannelId | None, now: float, outlet: Outlet, out: Sends,
-               over_network: bool = False) -> None:
+               origin: Origin = Origin.NODE) -> None:
         """Queue a request that came by `channel` (None: from this node). One for no instance here is answered so."""
         instance = self._instances.get((message.application, message.instance))
         if instance is None:
@@ -170,7 +171,7 @@ class Execution:
             if channel is not None:
                 outlet.consumed(channel, now)
             return
-        instance.inbox.append(_Waiting(message, channel, now, over_network))
+        instance.inbox.append(_Waiting(message, channel, now, origin))
         if len(instance.inbox) > instance.deepest:
             instance.deepest = len(instance.inbox)
         if not instance.queued and not instance.parked:
@@ -234,18 +235,18 @@ class Execution:
             instance.blocked += 1
             self._parked.append(instance)
             return
-        message, channel, arrived, over_network = instance.inbox.popleft()
+        message, channel, arrived, origin = instance.inbox.popleft()
         if channel is not None:
             outlet.consumed(channel, now)
         if self._cost is None:
             self._run_unpaced(instance, message, now, outlet, out)
         else:
-            self._run_paced(instance, message, max(arrived, instance.ready_at), over_network)
+            self._run_paced(instance, message, max(arrived, instance.ready_at), origin)
         if instance.inbox and not instance.queued:
             instance.queued = True
             self._runnable.append(instance)
 
-    def _run_paced(self, instance: RunningInstance, message: DataMessage, ready: float, over_network: bool) -> None:
+    def _run_paced(self, instance: RunningInstance, message: DataMessage, ready: float, origin: Origin) -> None:
         """Run the handler now, and let what it gave leave at its computed finish.
 
         A driver that wakes late must not make the core late: work starts when it came, there was room for what comes
@@ -253,7 +254,7 @@ class Execution:
         """
         assert self._cost is not None
         name = instance.service.name
-        busy = self._cost(name, len(message.payload), over_network)
+        busy = self._cost(name, len(message.payload), origin)
         start, finish = self.cores.occupy(name, ready, busy)
         began = self._stopwatch() if self._stopwatch is not None else 0.0
         hops = self._handle(instance, message, start)

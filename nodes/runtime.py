@@ -23,6 +23,7 @@ from nodes.forwarding import Forwarding, Port
 from nodes.ip_stack import UDP_ECHO_PORT, IpStack
 from nodes.lacpdu import out_of_sync
 from nodes.messages import CLIENT_BIT, KIND_PROBE, KIND_REQUEST, AckMessage, ChannelId, DataMessage, age_s
+from nodes.origin import Origin
 from nodes.pace import Pace
 from nodes.traffic_manager import DEFAULT_CAPACITY_FRAMES, FrameClock, TrafficManager
 from nodes.transport import Address, Sends, Transport
@@ -51,7 +52,7 @@ class ServiceRuntime:
         self._ways = pace.ways if pace is not None else {}
         self._pcie = frozenset(pace.pcie) if pace is not None else frozenset()
         self._client_way_s = pace.client_way_s if pace is not None else 0.0
-        self._on_the_way = DelayLine[tuple[DataMessage, ChannelId, bool]]()
+        self._on_the_way = DelayLine[tuple[DataMessage, ChannelId, Origin]]()
         self._undecodable = 0
         self._forged = 0
 
@@ -70,14 +71,14 @@ class ServiceRuntime:
             if source != self._stands_at(message):
                 self._forged += 1
                 return
-            over_network = source.ip not in self._pcie
+            origin = Origin.PCIE if source.ip in self._pcie else Origin.NETWORK
             way_s = self._ways.get(source.ip, self._client_way_s)
             for request in self.transport.receive(source, message, now, out):
                 arrival = self._on_the_way.arrival_of(channel, now, way_s - age_s(request.sent, now))
                 if arrival > now:
-                    self._on_the_way.put(arrival, (request, channel, over_network))
+                    self._on_the_way.put(arrival, (request, channel, origin))
                 else:
-                    self.execution.submit(request, channel, now, self.transport, out, over_network)
+                    self.execution.submit(request, channel, now, self.transport, out, origin)
         else:
             self._undecodable += 1
 
@@ -92,8 +93,8 @@ class ServiceRuntime:
 
     def work(self, now: float, out: Sends) -> None:
         """Execute what can be executed, and do what is due on the channels."""
-        for arrival, (request, channel, over_network) in self._on_the_way.due_by(now):
-            self.execution.submit(request, channel, arrival, self.transport, out, over_network)
+        for arrival, (request, channel, origin) in self._on_the_way.due_by(now):
+            self.execution.submit(request, channel, arrival, self.transport, out, origin)
         self.execution.run(now, self.transport, out)
         self.transport.tick(now, out)
         self.awake = not (self.execution.idle and self.transport.idle and self._on_the_way.empty)
