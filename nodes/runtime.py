@@ -15,9 +15,11 @@ from ipaddress import IPv4Address
 
 import msgspec
 
+from microservices.errors import ServiceError
 from nodes import frames, messages
 from nodes.delay_line import DelayLine
-from nodes.errors import WireError
+from nodes.deployment import Deployment
+from nodes.errors import NodeError, WireError
 from nodes.execution import Execution
 from nodes.forwarding import Forwarding, Port
 from nodes.ip_stack import UDP_ECHO_PORT, IpStack
@@ -27,11 +29,12 @@ from nodes.origin import Origin
 from nodes.pace import Pace
 from nodes.traffic_manager import DEFAULT_CAPACITY_FRAMES, FrameClock, TrafficManager
 from nodes.transport import Address, Sends, Transport
-from topologies.addressing import CONTROL_PORT, DATA_PORT
+from topologies.addressing import CONTROL_PORT, DATA_PORT, is_controller
 
 Frames = list[tuple[int, bytes]]
 Datagrams = list[tuple[tuple[str, int], int, bytes]]  # destination, our port, payload
 Counters = dict[str, int]
+MAX_REASON_BYTES = 400
 
 
 def packed_mac(text: str) -> bytes:
@@ -53,6 +56,8 @@ class ServiceRuntime:
         self._pcie = frozenset(pace.pcie) if pace is not None else frozenset()
         self._client_way_s = pace.client_way_s if pace is not None else 0.0
         self._on_the_way = DelayLine[tuple[DataMessage, ChannelId, Origin]]()
+        # A boot number that is later than any before; the driver knows the time.
+        self.boot_now: Callable[[], int] = lambda: self.transport.boot + 1
         self._undecodable = 0
         self._forged = 0
 
@@ -105,6 +110,16 @@ class ServiceRuntime:
             return None
         times = [t for t in (self.execution.due(), self.transport.due(), self._on_the_way.due()) if t is not None]
         return min(times) if times else None
+
+    def deploy(self, deployment: Deployment) -> None:
+        """Run and know what `deployment` says from now on; raises NodeError, and ServiceError for what there is not."""
+        new, moved = self.execution.deploy(deployment)
+        if new:
+            self.transport.renew(self.boot_now())
+        for number in moved:
+            to = self.execution.address_of(deployment.number, number)
+            assert to is not None
+            self.transport.redirect(deployment.number, number, to)
 
     def counters(self) -> Counters:
         return {"dropped_undecodable": self._undecodable, "dropped_forged": self._forged,
@@ -229,7 +244,7 @@ class SmartNicRuntime:
             self.services.receive(Address(datagram.source, datagram.source_port), datagram.payload, now, sends)
             self._to_wire(sends, out)
         elif datagram.port == CONTROL_PORT:
-            answer = _control_answer(datagram.payload, self.counters)
+            answer = _control_answer(datagram.payload, datagram.source, self.counters, self.services)
             if answer is None:
                 self._refused += 1
             else:
@@ -283,7 +298,7 @@ class HostRuntime:
             if source[1] != UDP_ECHO_PORT:  # two echo ports would talk for ever
                 out.append((source, port, payload))
         else:
-            answer = _control_answer(payload, self.counters)
+            answer = _control_answer(payload, packed_ip(source[0]), self.counters, self.services)
             if answer is None:
                 self._refused += 1
             else:
@@ -306,12 +321,26 @@ class HostRuntime:
             out.append(((str(IPv4Address(ip)), port), DATA_PORT, data))
 
 
-def _control_answer(payload: bytes, counters: Callable[[], Counters]) -> bytes | None:
+def _control_answer(payload: bytes, source: bytes, counters: Callable[[], Counters],
+                    services: ServiceRuntime) -> bytes | None:
+    """Answer a question for counters from any node that may ask, and a deployment from a controller; None: refused.
+
+    The ToR lets no false source address in, so `source` can be believed.
+    """
     try:
         message = messages.decode(payload)
     except WireError:
         return None
-    if not isinstance(message, messages.StatsMessage) or message.kind != messages.KIND_STATS_QUERY:
+    if not isinstance(message, messages.StatsMessage):
         return None
-    report = msgspec.msgpack.encode(counters())
-    return messages.StatsMessage(messages.KIND_STATS_REPORT, message.query_id, report).encode()
+    if message.kind == messages.KIND_STATS_QUERY:
+        report = msgspec.msgpack.encode(counters())
+        return messages.StatsMessage(messages.KIND_STATS_REPORT, message.query_id, report).encode()
+    if message.kind == messages.KIND_DEPLOY and is_controller(source):
+        why = b""
+        try:
+            services.deploy(msgspec.msgpack.decode(message.payload, type=Deployment))
+        except (NodeError, ServiceError, msgspec.DecodeError) as error:
+            why = str(error).encode()[:MAX_REASON_BYTES]
+        return messages.StatsMessage(messages.KIND_DEPLOYED, message.query_id, why).encode()
+    return None
