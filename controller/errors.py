@@ -15,3 +15,11 @@ class CounterError(ControllerError, ValueError):
 
 class OpenFlowLibraryError(ControllerError):
     """No usable OpenFlow library, or one asked for that is not there."""
+
+
+class HeartbeatError(ControllerError, ValueError):
+    """Heartbeats or nodes that do not belong together."""
+
+
+class MigrationError(ControllerError, ValueError):
+    """A migration that cannot be, or a journal that tells none."""
