@@ -14,6 +14,7 @@ setup(
         "microservices",
         "nodes",
         "controller",
+        "controller.placement",
         "experiments",
         "experiments.benchmarks",
     ],
@@ -36,11 +37,12 @@ setup(
         "rich",
         "scapy",
         "scipy",
-        "simpy",
+        'tomli; python_version < "3.11"',
         "typer",
     ],
     extras_require={
         "test": [
+            'hdrhistogram; platform_machine == "x86_64"',
             "hypothesis",
             "mypy",
             "pytest",

@@ -23,3 +23,7 @@ class HeartbeatError(ControllerError, ValueError):
 
 class MigrationError(ControllerError, ValueError):
     """A migration that cannot be, or a journal that tells none."""
+
+
+class PlacementError(ControllerError, ValueError):
+    """An application that does not fit, or a question about placement that has no answer; names the constraint."""

@@ -20,6 +20,7 @@ local fields = {
   sender = ProtoField.uint32("e3.sender", "sender", base.DEC, nil, nil, "endpoint at the sending end of the channel: a DAG node, or a client (upper bit set)"),
   session = ProtoField.uint32("e3.session", "session", base.DEC, nil, nil, "the channel's run: grows when the sender starts counting anew"),
   sequence = ProtoField.uint32("e3.sequence", "sequence", base.DEC, nil, nil, "number of this message on its channel, from 0; in a probe, of the next one"),
+  sent = ProtoField.uint32("e3.sent", "sent", base.DEC, nil, nil, "emulated time at which it left, in nanoseconds modulo 2^32"),
   length = ProtoField.uint16("e3.length", "length", base.DEC, nil, nil, "payload bytes that follow"),
   boot = ProtoField.uint32("e3.boot", "boot", base.DEC, nil, nil, "the acknowledging node's run: changes when it has lost its state"),
   query_id = ProtoField.uint64("e3.query_id", "query_id", base.DEC, nil, nil, "chosen by who asks, echoed in the report"),
@@ -58,6 +59,7 @@ local layouts = {
     { fields.sender, 4 },
     { fields.session, 4 },
     { fields.sequence, 4 },
+    { fields.sent, 4 },
     { fields.length, 2 },
   } },
   [2] = { name = "reply", id = 4, fields = {
@@ -71,6 +73,7 @@ local layouts = {
     { fields.sender, 4 },
     { fields.session, 4 },
     { fields.sequence, 4 },
+    { fields.sent, 4 },
     { fields.length, 2 },
   } },
   [3] = { name = "error", id = 4, fields = {
@@ -84,6 +87,7 @@ local layouts = {
     { fields.sender, 4 },
     { fields.session, 4 },
     { fields.sequence, 4 },
+    { fields.sent, 4 },
     { fields.length, 2 },
   } },
   [4] = { name = "probe", id = 4, fields = {
@@ -97,6 +101,7 @@ local layouts = {
     { fields.sender, 4 },
     { fields.session, 4 },
     { fields.sequence, 4 },
+    { fields.sent, 4 },
     { fields.length, 2 },
   } },
   [5] = { name = "reply_probe", id = 4, fields = {
@@ -110,6 +115,7 @@ local layouts = {
     { fields.sender, 4 },
     { fields.session, 4 },
     { fields.sequence, 4 },
+    { fields.sent, 4 },
     { fields.length, 2 },
   } },
   [8] = { name = "ack", fields = {

@@ -21,6 +21,7 @@ from typing import Any
 
 from experiments.first_placement import place_in_turn
 from experiments.results import Run
+from experiments.run_options import RunOptions
 from microservices.applications import APPLICATIONS, application_named
 from microservices.routing import Router
 from microservices.workload import Workload
@@ -120,10 +121,10 @@ def _some(task: tuple[str, range]) -> list[Outcome]:
     return [torture(name, seed) for seed in seeds]
 
 
-def run(quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
+def run(options: RunOptions, say: Callable[[str], None]) -> dict[str, Any]:
     """Run every application under every seed, on all cores. Returns {"holds", "rows", ...}."""
     result_run = Run("channel-torture")
-    seeds = QUICK_SEEDS if quick else SEEDS
+    seeds = QUICK_SEEDS if options.quick else SEEDS
     tasks = [(name, range(start, min(start + SEEDS_PER_TASK, seeds)))
              for name in APPLICATIONS for start in range(0, seeds, SEEDS_PER_TASK)]
     say(f"{len(APPLICATIONS)} applications x {seeds} seeds, {REQUESTS} requests each, on {os.cpu_count()} core(s)")

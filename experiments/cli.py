@@ -8,55 +8,26 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from controller.errors import ControllerError
+from experiments.cli_bench import bench
+from experiments.cli_shared import ClusterArgument, Datapath, Json, Nodes, Speed, TimeScale, emit, say, table
 from experiments.errors import ExperimentError
 from microservices.errors import ServiceError
 from nodes.errors import NodeError
 from topologies.errors import TopologyError
 
 ROOT = Path(__file__).resolve().parent.parent
-TABLE_COLUMNS = 120  # narrower, and the proof's sentences break into single words
 EXPECTED_ERRORS = (ControllerError, ExperimentError, ServiceError, NodeError, TopologyError)
 
 app = typer.Typer(name="e3", no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False,
                   rich_markup_mode=None, help="A packet-level testbed of E3: microservices on SmartNIC servers.")
-bench = typer.Typer(no_args_is_help=True, help="Measure the testbed itself, as ratios side by side in one run.")
 app.add_typer(bench, name="bench")
-
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-ClusterArgument = Annotated[str, typer.Argument(help="MODEL[:SMARTNICS]xCOUNT[+...][/RACKS], for example type1x3.")]
-Datapath = Annotated[str, typer.Option(help="Open vSwitch's datapath: netdev (in user space) or kernel.")]
-Speed = Annotated[str, typer.Option(help="Node speed: unpaced, or quota (cgroup limits by cores and clock).")]
-
-
-def emit(content: Any, as_json: bool, show: Callable[[], None]) -> None:
-    """Print `content` as JSON, or let `show` print it for people."""
-    if as_json:
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(content), indent=1).decode() + "\n")
-    else:
-        show()
-
-
-def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    made = Table(*columns, title=title, title_justify="left")
-    for row in rows:
-        made.add_row(*(str(cell) for cell in row))
-    console = Console()
-    Console(width=max(console.width, TABLE_COLUMNS)).print(made)
-
-
-def say(line: str) -> None:
-    """Print a progress line where it does not mix with results."""
-    sys.stderr.write(f"e3: {line}\n")
 
 
 @app.command()
@@ -70,32 +41,16 @@ def demo(cluster: ClusterArgument = "type1x3",
          payloads: Annotated[str, typer.Option(help="A file with a request on each line, sent in turn.")] = "",
          seed: Annotated[int, typer.Option(help="What the requests' contents are drawn from.")] = 1,
          keep_captures: Annotated[bool, typer.Option(help="Keep them even if all is well.")] = False,
-         speed: Speed = "unpaced", datapath: Datapath = "netdev", json: Json = False) -> None:
+         speed: Speed = "calibrated", time_scale: TimeScale = None, datapath: Datapath = "netdev",
+         nodes: Nodes = None, json: Json = False) -> None:
     """Bring a rack up, run an application on it, and prove from captured packets how they were routed."""
     from experiments.demo import DemoOptions, run_demo
+    from experiments.demo_views import show_demo
 
     result = run_demo(DemoOptions(cluster, requests, clients, where, seed, size, keep_captures=keep_captures,
-                                  speed=speed, datapath=datapath, app=app_, payloads=payloads), say)
-
-    def show() -> None:
-        table("Requests", ("client", "sent", "answered", "lost", "duplicated", "wrong", "requests/s",
-                           "p50 ms", "p99 ms"),
-              [(name, r.sent, r.answered, r.lost, r.duplicated, r.wrong, f"{r.answered / r.seconds:.0f}",
-                f"{r.latencies.p50_s * 1e3:.2f}", f"{r.latencies.p99_s * 1e3:.2f}")
-               for name, r in result.clients.items()])
-        table(f"Routing proof from {result.proof.packets} captured packets", ("check", "verdict", "counts", "claim"),
-              result.proof.rows())
-        table("Paths that requests took", ("path", "requests"), result.proof.node_paths.items())
-        for where_, dropped in {**result.switch_drops, **result.node_drops}.items():
-            if dropped:
-                say(f"dropped at {where_}: {dropped}")
-        for complaint in [c for r in result.clients.values() for c in r.complaints][:5]:
-            say(complaint)
-        say(f"{result.application}; checked: {result.checked}")
-        say(f"host links: {result.teaming}; speed: {speed}; result in {result.directory}")
-        say("all is well" if result.holds else "NOT as it should be: see above")
-
-    emit(result.content(), json, show)
+                                  speed=speed, time_scale=time_scale, datapath=datapath, app=app_,
+                                  payloads=payloads), say)
+    emit(result.content(), json, lambda: show_demo(result, speed, table, say))
     raise typer.Exit(0 if result.holds else 1)
 
 
@@ -134,14 +89,44 @@ def apps(name: Annotated[str, typer.Argument(help="One application: of Table 3, 
     emit(content, json, show)
 
 
+@app.command()
+def profiles(names: Annotated[list[str] | None, typer.Argument(help="Microservices, also your own (FILE.py:CLASS); "
+                                                               "without any, the sixteen of Table 1.")] = None,
+             size: Annotated[int, typer.Option(help="Bytes per request, 0 to 8,000.")] = 512,
+             json: Json = False) -> None:
+    """Show what microservices cost in time and power on each node class, as Table 1 and our assumptions have it."""
+    from experiments import profile_views as views
+
+    content = views.profiles_of(names or (), size)
+
+    def show() -> None:
+        table(f"Core time per request of {size} bytes, and active power at the peak", views.COST_COLUMNS,
+              views.cost_rows(content))
+        table("On a SmartNIC", views.SMARTNIC_COLUMNS, views.smartnic_rows(content))
+
+    emit(content, json, show)
+
+
+@app.command()
+def assumptions(json: Json = False) -> None:
+    """Show every assumption behind speed and power: its default, its range, and the paper's words behind it."""
+    from experiments import profile_views as views
+    from microservices.assumptions import ASSUMPTIONS
+
+    emit(ASSUMPTIONS, json, lambda: table("Assumptions", views.ASSUMPTION_COLUMNS, views.assumption_rows()))
+
+
 @app.command("cli")
 def cli_command(cluster: ClusterArgument = "type1x3",
                 clients: Annotated[int, typer.Option(help="Client nodes, 1 to 64.")] = 1,
-                speed: Speed = "unpaced", datapath: Datapath = "netdev") -> None:
+                speed: Speed = "calibrated", time_scale: TimeScale = None, datapath: Datapath = "netdev",
+                nodes: Nodes = None) -> None:
     """Bring a rack up with NFV-FIN on it, and type at Mininet's CLI with E3's verbs."""
-    from experiments.interactive import run_interactive
+    from experiments.interactive import TIME_SCALE, run_interactive
+    from experiments.pacing import Pacing
 
-    run_interactive(cluster, clients, speed, datapath)
+    usual = TIME_SCALE if speed == "calibrated" else 1.0
+    run_interactive(cluster, clients, Pacing(speed, usual if time_scale is None else time_scale), datapath)
 
 
 @app.command()
@@ -167,14 +152,24 @@ def pcap(files: Annotated[list[Path], typer.Argument(help="Captures, or director
 @app.command()
 def run(names: Annotated[list[str], typer.Argument(help="Experiments, or all; see `e3 list`.")],
         quick: Annotated[bool, typer.Option("--quick", help="Minutes rather than the full size.")] = False,
+        resume: Annotated[bool, typer.Option("--resume", help="Go on with the latest unfinished run of these options.")]
+        = False,
+        time_scale: Annotated[str | None, typer.Option(help="Real seconds per emulated one: a number, or auto.")]
+        = None,
+        retry: Annotated[int, typer.Option(help="Times to repeat, slower, a point whose machine did not keep up.")] = 0,
+        simulate: Annotated[bool, typer.Option("--simulate", help="In virtual time, without packets.")] = False,
         json: Json = False) -> None:
-    """Run experiments; each writes results/NAME/RUN-ID/."""
+    """Run experiments; each writes results/NAME/RUN-ID/. An option that an experiment cannot honour is refused."""
     from experiments.registry import EXPERIMENTS, chosen
+    from experiments.run_options import RunOptions, time_scale_of
 
+    options = RunOptions(quick, resume, time_scale_of(time_scale), retry, simulate)
     content = {}
     for name in chosen(names):
+        EXPERIMENTS[name].refuse(options)  # before the first begins
+    for name in chosen(names):
         say(f"{name}: {EXPERIMENTS[name].sentence}")
-        outcome = content[name] = EXPERIMENTS[name].run(quick, say)
+        outcome = content[name] = EXPERIMENTS[name].run(options, say)
         emit(None, False, lambda outcome=outcome, name=name: None if json else table(  # type: ignore[misc]
             f"{name}: {'holds' if outcome['holds'] else 'FAILS'}", ("what", "measured", "wanted"), outcome["rows"]))
     if json:
@@ -200,7 +195,8 @@ def list_command(json: Json = False) -> None:
 @app.command()
 def draw(cluster: ClusterArgument = "type1x3",
          output: Annotated[Path | None, typer.Option("--output", "-o", help="A .svg, .png or .pdf file.")] = None,
-         clients: Annotated[int, typer.Option(help="Client nodes per rack.")] = 1, json: Json = False) -> None:
+         clients: Annotated[int, typer.Option(help="Client nodes per rack.")] = 1, nodes: Nodes = None,
+         json: Json = False) -> None:
     """Draw a cluster: servers, SmartNICs, switches, links, addresses. Without -o: CLUSTER.svg in this directory."""
     from experiments.cluster_picture import picture_of
     from experiments.plot import save_picture
@@ -212,6 +208,45 @@ def draw(cluster: ClusterArgument = "type1x3",
     save_picture(picture, path)
     content = {"file": str(path), "title": picture.title, "abridged": list(picture.abridged)}
     emit(content, json, lambda: print("\n".join([f"{picture.title}, in {path}", *picture.abridged])))
+
+
+@app.command("place")
+def place_command(application: Annotated[str, typer.Argument(metavar="APP", help="A name (see apps) or a file.")],
+                  cluster: ClusterArgument = "type1x3",
+                  algorithm: Annotated[str, typer.Option(help="hcm, annealing or ilp.")] = "hcm",
+                  communication: Annotated[bool, typer.Option("--communication",
+                                                              help="Put distance first in the cost.")] = False,
+                  rps: Annotated[float, typer.Option(help="Requests/s to place for; 0: half of what the cluster could "
+                                                          "serve at best, less what backups reserve.")] = 0.0,
+                  shards: Annotated[int, typer.Option(help="Shards per stage, 1 to 256.")] = 12,
+                  backups: Annotated[int, typer.Option(help="Backups of each shard, 0 to 7.")] = 1,
+                  seed: Annotated[int, typer.Option(help="What annealing draws from.")] = 1,
+                  time_limit: Annotated[float, typer.Option(help="Seconds that ilp may take.")] = 60.0,
+                  plot: Annotated[Path | None, typer.Option(help="Draw it: a .svg, .png or .pdf file.")] = None,
+                  json: Json = False) -> None:
+    """Place an application on a cluster: where everything runs, and what that is predicted to do."""
+    from experiments import placement_views as views
+    from experiments.chosen_application import application_of
+    from topologies.catalog import cluster_named
+
+    placement, state = views.placed_on(application_of(application, *views.size(shards, backups)),
+                                       cluster_named(cluster), algorithm, communication, rps, seed, time_limit)
+    content = views.content_of(placement, state, communication)
+    if plot is not None:
+        from experiments.placement_picture import picture_of_placement
+        from experiments.placement_plot import save_placement
+
+        save_placement(picture_of_placement(placement, state, communication), plot)
+        content["file"] = str(plot)
+
+    def show() -> None:
+        table(f"{content['application']} on {content['cluster']} by {algorithm}", views.NODE_COLUMNS,
+              views.node_rows(content))
+        table("Predicted", views.FIGURE_COLUMNS, views.figure_rows(content))
+        if plot is not None:
+            say(f"drawn in {plot}")
+
+    emit(content, json, show)
 
 
 @app.command()
@@ -248,34 +283,6 @@ def test_command(context: typer.Context) -> None:
         status = subprocess.run([sys.executable, "-m", name, *arguments], cwd=ROOT, check=False).returncode
         if status:
             raise typer.Exit(status)
-
-
-@bench.command("datapath")
-def bench_datapath(json: Json = False) -> None:
-    """Requests per second: plain sockets, a SmartNIC's own stack, and through a SmartNIC to its host."""
-    from experiments.benchmarks.datapath import COLUMNS, measure
-
-    rows = measure(say)
-    emit(rows, json, lambda: table("Request/reply of 512 bytes on one switch", COLUMNS, [r.values() for r in rows]))
-
-
-@bench.command("boot")
-def bench_boot(cluster: ClusterArgument = "type2x40", json: Json = False) -> None:
-    """Start a rack with agents, and plain Mininet with as many nodes and links, on a private switch each."""
-    from experiments.benchmarks.boot import COLUMNS, measure
-
-    rows = measure(cluster, say)
-    emit(rows, json, lambda: table(f"Starting {cluster}", COLUMNS, [r.values() for r in rows]))
-
-
-@bench.command("microservices")
-def bench_microservices(json: Json = False) -> None:
-    """Requests per second of each handler on one core, and beside a bare call of the library that does the work."""
-    from experiments.benchmarks.microservices import COLUMNS, measure
-
-    rows = measure(say)
-    emit(rows, json, lambda: table("One core, 512-byte requests", COLUMNS, [r.values() for r in rows]))
-    raise typer.Exit(0 if all(row.holds for row in rows) else 1)
 
 
 def _interrupted(number: int, _frame: object) -> None:

@@ -1,89 +1,50 @@
-"""A load-generating client: a closed loop of requests from one client node, every reply checked.
+"""A load-generating client: requests from one client node in a closed or an open loop, replies checked.
 
-Runs as a process of the client's node. Each of `flows` UDP ports is an endpoint of its own with `window` requests
-outstanding. Requests and replies travel on the same lossless channels as between nodes, so a lost datagram is
-sent again; a request is only lost if there is no reply at all within `timeout_s`.
+Runs as a process of the client's node. Each of `flows` UDP ports is an endpoint of its own. Requests and replies travel
+on the same lossless channels as between nodes, so a lost datagram is sent again; a request is only lost if there is no
+reply at all within `timeout_s`. All times are those of the emulated clock.
 """
 
 from __future__ import annotations
 
 import contextlib
-import select
 import signal
 import socket
 import time
+from array import array
 from collections import deque
+from collections.abc import Iterator
 from ipaddress import IPv4Address
-from typing import Any
+from itertools import cycle, islice
 
 import msgspec
 
-from experiments.errors import ExperimentError
-from experiments.latencies import Latencies, summary_of
-from experiments.oracle import Oracle
+from experiments.arrivals import intended_times
+from experiments.latencies import summary_of
+from experiments.load import FLOW_BITS, ClientConfig, ClientResult
 from experiments.payload_workload import PayloadWorkload
+from experiments.reply_judge import ReplyJudge
 from microservices.routing import Router
 from microservices.workload import Workload
 from microservices.workloads import workload_named
 from nodes import messages
 from nodes.agent import SO_RCVBUFFORCE, SOCKET_BUFFER_BYTES
-from nodes.deployment import Deployment
+from nodes.delay_line import DelayLine
 from nodes.errors import WireError
-from nodes.messages import CLIENT_BIT, KIND_REPLY, KIND_REQUEST, TO_CLIENT_KINDS, AckMessage, DataMessage
+from nodes.lateness import Lateness, summary
+from nodes.messages import CLIENT_BIT, KIND_REQUEST, TO_CLIENT_KINDS, AckMessage, DataMessage, age_s
+from nodes.readiness import Readiness, rest_at
+from nodes.socket_drops import udp_drops
 from nodes.transport import Address, Sends, Transport
 from topologies.addressing import DATA_PORT
 
 MAX_COMPLAINTS = 5
 REMEMBERED_REPLIES = 1 << 20
-FLOW_BITS = 12  # of an endpoint: which of a client's flows
-MAX_FLOWS = 1 << FLOW_BITS
-TURN_S = 0.01
-LINGER_S = 1.0
+TURN_S = 0.01  # real: how often timers are looked at, and the longest wait
+BATCH = 64  # datagrams read from one port before the others get their turn
+BURST = 64  # requests of an open loop that may leave before replies are looked at again
 
-
-class ClientConfig(msgspec.Struct, frozen=True):
-    """What a client does: `requests` in all (0: until SIGTERM), over `flows` ports, each with `window` outstanding.
-
-    A request without a reply after `timeout_s` is lost. `client_number` keeps request ids apart between clients.
-    `payloads`, if there are any, are sent in turn in place of what `workload` makes. `exact` holds every reply against
-    the oracle, byte for byte: with one flow, one request outstanding, and no other client of this application.
-    """
-
-    ip: str
-    client_number: int
-    deployment: Deployment
-    workload: str
-    requests: int = 1000
-    flows: int = 8
-    window: int = 4
-    payload_bytes: int = 512
-    seed: int = 1
-    timeout_s: float = 10.0
-    options: dict[str, Any] = {}
-    payloads: tuple[bytes, ...] = ()
-    exact: bool = False
-
-
-class ClientResult(msgspec.Struct, frozen=True):
-    """What came of it. Every request sent is in exactly one of `answered`, `errors`, `wrong` and `lost`.
-
-    `late` and `duplicated` count replies beyond the first or after the timeout; `longest_gap_s` is the longest
-    time without any reply, `resent` the datagrams that the client's channels repeated. Latencies in seconds.
-    """
-
-    sent: int
-    answered: int
-    errors: int
-    wrong: int
-    lost: int
-    late: int
-    duplicated: int
-    foreign: int
-    seconds: float
-    longest_gap_s: float
-    latencies: Latencies
-    complaints: list[str]
-    resent: int = 0
+__all__ = ["ClientConfig", "ClientResult", "run"]
 
 
 def run(config: bytes) -> bytes:
@@ -104,12 +65,6 @@ class _Flow:
         self.socket.setblocking(False)
         self.port: int = self.socket.getsockname()[1]
 
-    def send(self, sends: Sends) -> None:
-        for ip, port, data in sends:
-            with contextlib.suppress(OSError):  # lost like any other datagram: the channel sends it again
-                self.socket.sendto(data, (str(IPv4Address(ip)), port))
-        sends.clear()
-
 
 def _workload(told: ClientConfig) -> Workload:
     if told.payloads:
@@ -117,144 +72,195 @@ def _workload(told: ClientConfig) -> Workload:
     return workload_named(told.workload, told.seed, told.payload_bytes, **told.options)
 
 
+def _requests(told: ClientConfig, workload: Workload, router: Router) -> Iterator[tuple[bytes, int]]:
+    """Yield payloads and the instances they are for; from a pool, none of it takes time during the run."""
+    made = ((payload, router.entry(payload)) for payload in workload.requests())
+    return cycle(list(islice(made, told.pool))) if told.pool else made
+
+
 class _Client:
     def __init__(self, told: ClientConfig) -> None:
-        if told.requests < 0 or not 1 <= told.flows <= MAX_FLOWS or told.window < 1:
-            raise ExperimentError(f"{told.requests} requests over {told.flows} flows with {told.window} outstanding: "
-                                  f"the least are 0, 1 and 1, and {MAX_FLOWS} flows the most")
         self.told = told
-        if told.exact and told.flows * told.window != 1:
-            raise ExperimentError(f"{told.flows} flows with {told.window} outstanding; exact replies are known "
-                                  "only for one request at a time")
-        self._oracle = Oracle(told.deployment.application()) if told.exact else None
-        self.workload = _workload(told)
-        self._payloads = self.workload.requests()
-        self._router = Router(told.deployment.application())
+        self._clock = told.clock.reader()
+        workload = _workload(told)
+        self._judge = ReplyJudge(told, workload)
+        self._requests = _requests(told, workload, Router(told.deployment.application()))
         self._nodes = {place.number: Address(IPv4Address(place.ip).packed, DATA_PORT)
                        for place in told.deployment.places}
+        self._names = {address.ip: str(IPv4Address(address.ip)) for address in self._nodes.values()}
+        self._ips = {name: ip for ip, name in self._names.items()}
         self._client_ip = IPv4Address(told.ip).packed
         boot = int(time.monotonic() * 10)
-        flows = [_Flow(told.ip, CLIENT_BIT | told.client_number << FLOW_BITS | i, boot) for i in range(told.flows)]
-        self._flows = {flow.socket.fileno(): flow for flow in flows}
+        self._flows = [_Flow(told.ip, CLIENT_BIT | told.client_number << FLOW_BITS | i, boot)
+                       for i in range(told.flows)]
         self._sent = 0
         self._waiting: dict[int, tuple[float, bytes, _Flow]] = {}
+        self._on_the_way = DelayLine[tuple[_Flow, DataMessage]]()
         self._done: set[int] = set()
         self._timed_out: set[int] = set()
         self._order: deque[int] = deque()
         self._counts = dict.fromkeys(("answered", "errors", "wrong", "lost", "late", "duplicated", "foreign"), 0)
         self._complaints: list[str] = []
-        self._latencies: list[float] = []
+        self._answered_s, self._latencies_s = array("d"), array("d")
         self._longest_gap = 0.0
+        self._behind, self._turns = Lateness(), Lateness()
         self._sends: Sends = []
-        self._stopped = False  # told to send no more requests
+        self._stopped_at: float | None = None  # real time at which it was told to send no more
+        self._look_at = 0.0  # real time at which timers are looked at next
 
     def run(self) -> ClientResult:
-        poll = select.epoll()
-        for descriptor in self._flows:
-            poll.register(descriptor, select.EPOLLIN)
-        started = self._last_reply = time.monotonic()
+        readiness = Readiness(rest_at(self.told.clock.time_scale) if self.told.ways else 0.0)
+        by_descriptor = {}
+        for flow in self._flows:
+            readiness.register(flow.socket)
+            by_descriptor[flow.socket.fileno()] = flow
+        started = self._last_reply = self._clock()
         # A flag, not an exception: that could fall between taking a reply and counting it.
         signal.signal(signal.SIGTERM, self._stop)
-        for flow in self._flows.values():
-            for _ in range(self.told.window):
-                self._request(flow)
-        while self._waiting:
-            self._turn(poll)
-        took_s = time.monotonic() - started
-        until = time.monotonic() + LINGER_S  # the last acknowledgements leave, or the other ends would repeat replies
-        while time.monotonic() < until and not all(f.transport.idle for f in self._flows.values()):
-            self._turn(poll)
-        return ClientResult(self._sent, **self._counts, seconds=took_s, longest_gap_s=self._longest_gap,
-                            resent=sum(f.transport.counters()["channel_resent"] for f in self._flows.values()),
-                            latencies=summary_of(self._latencies), complaints=self._complaints)
+        intended: Iterator[float] | None = None
+        upcoming = 0.0
+        if self.told.rate_rps:
+            intended = intended_times(started, self.told.rate_rps, self.told.arrivals, self.told.seed,
+                                      self.told.client_number)
+            upcoming = next(intended)
+        else:
+            for flow in islice(cycle(self._flows), self.told.outstanding or self.told.flows * self.told.window):
+                self._request(flow, started, started)
+        turn = cycle(self._flows)
+        while (self._waiting or (intended is not None and not self._finished)) and not self._drained:
+            wait_s = TURN_S
+            due = self._on_the_way.due()
+            if intended is not None and not self._finished and (due is None or upcoming < due):
+                due = upcoming
+            if due is not None:
+                wait_s = min(wait_s, (due - self._clock()) * self.told.clock.time_scale)
+            ready = readiness.wait(wait_s)
+            now = self._clock()
+            for descriptor in ready:
+                self._hear(by_descriptor[descriptor], now)
+            for arrival, (flow, message) in self._on_the_way.due_by(now):
+                self._reply(flow, message, arrival, now)
+            if intended is not None:
+                for _ in range(BURST):
+                    if upcoming > now or self._finished:
+                        break
+                    self._request(next(turn), upcoming, now)
+                    upcoming = next(intended)
+            self._look_at_timers(now)
+            self._turns.record(self._clock() - now)
+        took_s = self._clock() - started
+        for flow in self._flows:  # or the other ends would repeat what we have
+            flow.transport.flush(self._sends)
+            self._send(flow)
+        return ClientResult(
+            self._sent, **self._counts, seconds=took_s, longest_gap_s=self._longest_gap,
+            latencies=summary_of(self._latencies_s), complaints=self._complaints,
+            resent=sum(f.transport.counters()["channel_resent"] for f in self._flows), checked=self._judge.checked,
+            unfinished=len(self._waiting), answered_s=self._answered_s.tobytes(),
+            latencies_s=self._latencies_s.tobytes(), behind=summary("behind", self._behind.counters("behind")),
+            turns=summary("turn", self._turns.counters("turn")), dropped_socket=udp_drops())
 
     def _stop(self, *_: object) -> None:
-        self._stopped = True
+        self._stopped_at = time.monotonic()
 
-    def _turn(self, poll: select.epoll) -> None:
-        """Hear what has come, for a moment at most, and do what is due."""
-        for descriptor, _ in poll.poll(TURN_S):
-            flow = self._flows[descriptor]
-            for _ in range(2 * self.told.window):
-                try:
-                    data, source = flow.socket.recvfrom(1 << 16)
-                except BlockingIOError:
-                    break
-                except OSError:
-                    continue  # an ICMP error about an earlier datagram: the channel sends it again
-                self._receive(flow, data, Address(IPv4Address(source[0]).packed, source[1]))
-        now = time.monotonic()
-        for flow in self._flows.values():
+    @property
+    def _finished(self) -> bool:
+        """Whether no more requests are to be sent."""
+        return self._stopped_at is not None or 0 < self.told.requests <= self._sent
+
+    @property
+    def _drained(self) -> bool:
+        return self._stopped_at is not None and time.monotonic() - self._stopped_at > self.told.drain_real_s
+
+    def _look_at_timers(self, now: float) -> None:
+        real_now = time.monotonic()
+        if real_now < self._look_at:
+            return
+        self._look_at = real_now + TURN_S
+        for flow in self._flows:
             flow.transport.tick(now, self._sends)
-            flow.send(self._sends)
+            self._send(flow)
         self._sweep(now)
 
-    def _request(self, flow: _Flow) -> None:
-        if self._stopped or (self.told.requests and self._sent >= self.told.requests):
+    def _request(self, flow: _Flow, intended: float, now: float) -> None:
+        """Send a request that was to leave at `intended`, if there is one to send."""
+        if self._finished:
             return
-        payload = next(self._payloads)
-        number = self._router.entry(payload)
+        payload, number = next(self._requests)
         self._sent += 1
         flow.sent += 1
         request_id = flow.endpoint << 32 | flow.sent
         message = DataMessage(KIND_REQUEST, self.told.deployment.number, number, request_id, self._client_ip,
                               flow.port, 0, payload, flow.endpoint)
-        now = time.monotonic()
-        self._waiting[request_id] = (now, payload, flow)
-        flow.transport.offer(message, self._nodes[number], now, self._sends)
-        flow.send(self._sends)
+        self._waiting[request_id] = (intended, payload, flow)
+        self._behind.record(now - intended)
+        flow.transport.offer(message, self._nodes[number], intended, self._sends)
+        self._send(flow)
 
-    def _receive(self, flow: _Flow, data: bytes, source: Address) -> None:
-        now = time.monotonic()
-        try:
-            message = messages.decode(data)
-        except WireError:
-            self._counts["foreign"] += 1
-            return
-        if isinstance(message, AckMessage):
-            flow.transport.acknowledge(source, message, now, self._sends)
-        elif isinstance(message, DataMessage) and message.kind in TO_CLIENT_KINDS:
-            for reply in flow.transport.receive(source, message, now, self._sends):
-                flow.transport.consumed(reply.channel, now)
-                self._reply(flow, reply, now)
-        else:
-            self._counts["foreign"] += 1
-        flow.send(self._sends)
+    def _send(self, flow: _Flow) -> None:
+        for ip, port, data in self._sends:
+            with contextlib.suppress(OSError):  # lost like any other datagram: the channel sends it again
+                flow.socket.sendto(data, (self._names[ip], port))
+        self._sends.clear()
 
-    def _reply(self, flow: _Flow, message: DataMessage, now: float) -> None:
-        self._longest_gap = max(self._longest_gap, now - self._last_reply)
-        self._last_reply = now
+    def _hear(self, flow: _Flow, now: float) -> None:
+        """Take what has come to one port."""
+        receive = flow.socket.recvfrom
+        for _ in range(BATCH):
+            try:
+                data, source = receive(1 << 16)
+            except BlockingIOError:
+                break
+            except OSError:
+                continue  # an ICMP error about an earlier datagram: the channel sends it again
+            ip = self._ips.get(source[0])
+            try:
+                message = messages.decode(data)
+            except WireError:
+                ip = None
+            if ip is None:
+                self._counts["foreign"] += 1
+            elif isinstance(message, AckMessage):
+                flow.transport.acknowledge(Address(ip, source[1]), message, now, self._sends)
+            elif isinstance(message, DataMessage) and message.kind in TO_CLIENT_KINDS:
+                self._take(flow, message, Address(ip, source[1]), now)
+            else:
+                self._counts["foreign"] += 1
+        if self._sends:
+            self._send(flow)
+
+    def _take(self, flow: _Flow, message: DataMessage, source: Address, now: float) -> None:
+        way_s = self.told.ways.get(source.ip, 0.0)
+        for reply in flow.transport.receive(source, message, now, self._sends):
+            flow.transport.consumed(reply.channel, now)
+            arrival = self._on_the_way.arrival_of(reply.channel, now, way_s - age_s(reply.sent, now))
+            if arrival > now:
+                self._on_the_way.put(arrival, (flow, reply))
+            else:
+                self._reply(flow, reply, now, now)
+
+    def _reply(self, flow: _Flow, message: DataMessage, arrival: float, now: float) -> None:
+        self._longest_gap = max(self._longest_gap, arrival - self._last_reply)
+        self._last_reply = arrival
         waiting = self._waiting.pop(message.request_id, None)
         if waiting is None:
             kind = "duplicated" if message.request_id in self._done else \
                 "late" if message.request_id in self._timed_out else "foreign"
             self._counts[kind] += 1
             return
-        sent_at, payload, sender = waiting
+        asked_s, payload, sender = waiting
         self._remember(message.request_id)
-        self._latencies.append(now - sent_at)
-        what, complaint = self._judged(payload, message, sent_at)
+        self._answered_s.append(arrival)
+        self._latencies_s.append(arrival - asked_s)
+        if not self.told.rate_rps:
+            self._request(sender, arrival, now)
+        what, complaint = self._judge.verdict(payload, message, asked_s)
         if sender is not flow:
             what, complaint = "wrong", "the reply came to another port than the request left from"
         if complaint:
             self._count(what, message.request_id, complaint)
         else:
             self._counts[what] += 1
-        self._request(sender)
-
-    def _judged(self, payload: bytes, message: DataMessage, sent_at: float) -> tuple[str, str]:
-        """Return which count a first reply belongs to, and the complaint if it is not "answered"."""
-        is_error = message.kind != KIND_REPLY
-        if self._oracle is not None:
-            complaint = self._oracle.complaint(payload, message.payload, is_error, sent_at)
-            if complaint is not None:
-                return "wrong", complaint
-        if is_error and self._oracle is None:
-            complaint = self.workload.check_error(payload, message.payload.decode(errors="replace"))
-            return ("errors", complaint) if complaint is not None else ("answered", "")
-        if not is_error and (complaint := self.workload.check_reply(payload, message.payload)) is not None:
-            return "wrong", complaint
-        return "answered", ""
 
     def _remember(self, request_id: int) -> None:
         self._done.add(request_id)
@@ -264,11 +270,15 @@ class _Client:
 
     def _sweep(self, now: float) -> None:
         """Give up on requests older than the timeout, and send others in their place."""
-        for request_id in [i for i, (sent_at, _, _) in self._waiting.items() if sent_at < now - self.told.timeout_s]:
+        overdue = now - self.told.timeout_s
+        if overdue < 0:
+            return
+        for request_id in [i for i, (asked_s, _, _) in self._waiting.items() if asked_s < overdue]:
             flow = self._waiting.pop(request_id)[2]
             self._timed_out.add(request_id)
             self._count("lost", request_id, f"no reply within {self.told.timeout_s:g} s")
-            self._request(flow)
+            if not self.told.rate_rps:
+                self._request(flow, now, now)
 
     def _count(self, what: str, request_id: int, complaint: str) -> None:
         self._counts[what] += 1

@@ -10,12 +10,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
 from experiments.client import ClientConfig
 from experiments.errors import ExperimentError
 from experiments.first_placement import place_in_turn
 from experiments.results import Run
+from experiments.run_options import RunOptions
 from experiments.testbed import Testbed, TestbedOptions
 from microservices.applications import nfv_fin
 from nodes.deployment import deploy
@@ -27,9 +26,9 @@ PHASE_S = 2.0
 RESTART_TIMEOUT_S = 30.0
 
 
-def run(quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
-    """Run the experiment; `quick` changes nothing, it is short. Returns {"holds", "rows", ...}."""
-    del quick
+def run(options: RunOptions, say: Callable[[str], None]) -> dict[str, Any]:
+    """Run the experiment; no option changes it, it is short. Returns {"holds", "rows", ...}."""
+    del options
     result_run = Run("controller-restart")
     inventory = inventory_of(cluster_named(CLUSTER))
     application = nfv_fin(shards=3)
@@ -66,7 +65,7 @@ def run(quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
             ("the switch's counters went on", "yes" if kept else "no", "yes", kept),
             ("longest time without a reply", f"{result.longest_gap_s:.3f} s", "", True)]
     content = {"holds": all(ok for *_, ok in rows), "rows": [(w, str(g), n) for w, g, n, _ in rows],
-               "client": msgspec.to_builtins(result), "reconciled_after_s": took_s}
+               "client": result.content(), "reconciled_after_s": took_s}
     result_run.finish(content)
     return content
 

@@ -25,6 +25,7 @@ from experiments.flow_probe import ProbeConfig, ProbeResult
 from experiments.frame_fields import UDP, ipv4_of, ports_of
 from experiments.pcap_reading import frames
 from experiments.results import Run
+from experiments.run_options import RunOptions
 from experiments.running import RunningProcess
 from experiments.switches import lacp_members
 from experiments.testbed import Testbed, TestbedOptions
@@ -58,9 +59,9 @@ class Phase:
     host_saw_s: float = 0.0
 
 
-def run(quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
-    """Run the experiment; `quick` changes nothing, it is short. Returns {"holds", "rows", ...}."""
-    del quick
+def run(options: RunOptions, say: Callable[[str], None]) -> dict[str, Any]:
+    """Run the experiment; no option changes it, it is short. Returns {"holds", "rows", ...}."""
+    del options
     result_run = Run("ecmp")
     with Testbed.start(TestbedOptions("type2x2", label="ecmp")) as bed:
         host = bed.inventory.node("s1h")

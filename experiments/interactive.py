@@ -29,6 +29,7 @@ from mininet.term import makeTerms, runX11
 from controller.errors import ControllerError
 from experiments.errors import ExperimentError
 from experiments.first_placement import place_in_turn
+from experiments.pacing import Pacing
 from experiments.shell_mininet_verbs import MininetVerbs
 from experiments.shell_verbs import words_of
 from experiments.shell_views import chosen
@@ -47,10 +48,11 @@ HISTORY_LINES = 1000
 SOURCE_DEPTH = 8
 NEEDS_IP = ("ping", "iperf", "iperf3", "curl", "wget", "nc", "ssh", "traceroute", "telnet", "arping")
 SHELL_ENDED = "the shell of {} has ended; only a new session has it back"
+TIME_SCALE = 200.0  # ours: slow enough for all that a person types, and still quick to answer
 ENDS_SHELL = ("exit", "logout", "exec")
 
 
-def run_interactive(cluster: str, clients: int, speed: str, datapath: str) -> None:
+def run_interactive(cluster: str, clients: int, pacing: Pacing, datapath: str) -> None:
     """Bring `cluster` up with NFV-FIN on it and read commands from standard input until it ends.
 
     Raises the testbed's errors if it cannot be brought up, KeyboardInterrupt with the signal's name on SIGTERM.
@@ -58,7 +60,7 @@ def run_interactive(cluster: str, clients: int, speed: str, datapath: str) -> No
     inventory = inventory_of(cluster_named(cluster, clients=clients))
     application = nfv_fin(shards=max(1, len(inventory.of_role("smartnic")) or len(inventory.of_role("host"))))
     deployment = deploy(application, place_in_turn(application, inventory), inventory)
-    options = TestbedOptions(cluster, clients=clients, label="cli", datapath=datapath, speed=speed,
+    options = TestbedOptions(cluster, clients=clients, label="cli", datapath=datapath, pacing=pacing,
                              deployments=(deployment,))
     with Testbed.start(options) as bed, contextlib.suppress(BrokenPipeError):
         E3Shell(bed).run()
@@ -117,6 +119,7 @@ class E3Shell(MininetVerbs, CLI):
         hosts, nics, clients = (len(inventory.of_role(role)) for role in ("host", "smartnic", "client"))
         return (f"{inventory.cluster} is up after {self.bed.started_s['total']:.1f} s in world {self.bed.world.id}: "
                 f"hosts {hosts}, SmartNICs {nics}, switches {len(inventory.switches)}, clients {clients}\n"
+                f"{self.bed.pacing.said()}\n"
                 "`help` lists the verbs, `exit` stops everything")
 
     @contextlib.contextmanager

@@ -34,7 +34,7 @@ def main() -> None:
         _tell({"world": bed.world.id})
         sys.stdin.read()
         client.stop()
-        _tell(msgspec.to_builtins(client.result(RESULT_TIMEOUT_S)))
+        _tell(client.result(RESULT_TIMEOUT_S).content())
 
 
 def _tell(content: object) -> None:

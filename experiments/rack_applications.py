@@ -11,11 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
 from experiments.client import ClientConfig, ClientResult
 from experiments.first_placement import place_in_turn
 from experiments.results import Run
+from experiments.run_options import RunOptions
 from experiments.testbed import Testbed, TestbedOptions
 from microservices.applications import APPLICATIONS, application_named
 from nodes.deployment import Deployment, deploy
@@ -35,24 +34,24 @@ BAD = ("errors", "wrong", "lost", "late", "duplicated", "foreign")
 Rows = list[tuple[str, str, str, bool]]
 
 
-def run(quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
+def run(options: RunOptions, say: Callable[[str], None]) -> dict[str, Any]:
     """Run the experiment; `quick` sends fewer requests. Returns {"holds", "rows", ...}."""
     result_run = Run("applications")
     inventory = inventory_of(cluster_named(CLUSTER, clients=2))
     deployments = {name: _deployed(name, inventory) for name in APPLICATIONS}
     rows: Rows = []
     clients: dict[str, Any] = {}
-    options = TestbedOptions(CLUSTER, clients=2, label="applications", deployments=tuple(deployments.values()))
-    with Testbed.start(options) as bed:
+    bed_options = TestbedOptions(CLUSTER, clients=2, label="applications", deployments=tuple(deployments.values()))
+    with Testbed.start(bed_options) as bed:
         for number, name in enumerate(APPLICATIONS, start=1):
-            requests = QUICK_REQUESTS if quick else REQUESTS
+            requests = QUICK_REQUESTS if options.quick else REQUESTS
             result = _client(bed, "c1", number, deployments[name], requests, exact=True).result(TIMEOUT_S)
-            clients[name] = msgspec.to_builtins(result)
+            clients[name] = result.content()
             _judge(rows, f"{name} alone, exact replies", result, requests, say)
-    with Testbed.start(options) as bed:
+    with Testbed.start(bed_options) as bed:
         names = list(APPLICATIONS)
         for number, pair in enumerate(zip(names[::2], names[1::2], strict=True), start=20):
-            requests = QUICK_REQUESTS if quick else REQUESTS
+            requests = QUICK_REQUESTS if options.quick else REQUESTS
             running = {name: _client(bed, f"c{i}", 10 * number + i, deployments[name], requests, exact=True)
                        for i, name in enumerate(pair, start=1)}
             for name, client in running.items():
@@ -61,7 +60,7 @@ def run(quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
     with Testbed.start(TestbedOptions(CLUSTER, clients=2, label="lossy", deployments=tuple(deployments.values()),
                                       frame_loss=FRAME_LOSS)) as bed:
         for number, name in enumerate(APPLICATIONS, start=500):
-            requests = LOSSY_QUICK_REQUESTS if quick else LOSSY_REQUESTS
+            requests = LOSSY_QUICK_REQUESTS if options.quick else LOSSY_REQUESTS
             result = _client(bed, "c1", number, deployments[name], requests, flows=16, window=4).result(TIMEOUT_S)
             _judge(rows, f"{name}, {FRAME_LOSS:.0%} of frames dropped", result, requests, say)
         counters = bed.counters()

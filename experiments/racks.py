@@ -11,12 +11,11 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
 from experiments.client import ClientConfig
 from experiments.first_placement import place_in_turn
 from experiments.pcap_routing import run as prove
 from experiments.results import Run
+from experiments.run_options import RunOptions
 from experiments.testbed import Testbed, TestbedOptions
 from microservices.applications import nfv_fin
 from nodes.deployment import deploy
@@ -29,10 +28,10 @@ QUICK_REQUESTS = 600
 FLOWS = 64  # per client: enough to judge how flows spread over four paths
 
 
-def run(quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
+def run(options: RunOptions, say: Callable[[str], None]) -> dict[str, Any]:
     """Run the experiment with each rack's client at once. Returns {"holds", "rows", ...}."""
     result_run = Run("racks")
-    requests = QUICK_REQUESTS if quick else REQUESTS
+    requests = QUICK_REQUESTS if options.quick else REQUESTS
     inventory = inventory_of(cluster_named(CLUSTER))
     application = nfv_fin(shards=4)
     deployment = deploy(application, place_in_turn(application, inventory, "smartnic"), inventory)
@@ -61,7 +60,7 @@ def run(quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
     rows.append(("flows over uplink groups (chi-square)", "; ".join(spread) or "not judged", "p not tiny",
                  all(s.p_value is None or s.p_value > 1e-4 for s in proof.spreads)))
     content = {"holds": all(ok for *_, ok in rows), "rows": [(w, str(g), n) for w, g, n, _ in rows],
-               "clients": msgspec.to_builtins(results), "proof": proof.content()}
+               "clients": [result.content() for result in results], "proof": proof.content()}
     if content["holds"]:
         shutil.rmtree(captures)
     result_run.finish(content)

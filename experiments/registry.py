@@ -8,28 +8,60 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments.errors import ExperimentError
+from experiments.run_options import RunOptions
+
+QUICK = frozenset({"quick"})
 
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """`module` has `run(quick, say) -> {"holds": bool, "rows": [(what, measured, wanted)], ...}`."""
+    """`module` has `run(options, say) -> {"holds": bool, "rows": [(what, measured, wanted)], ...}`.
 
+    `honours` names the fields of RunOptions that it heeds; a run that sets any other is refused before it begins.
+    """
+
+    name: str
     module: str
     sentence: str
+    honours: frozenset[str] = QUICK
 
-    def run(self, quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
-        outcome: dict[str, Any] = importlib.import_module(self.module).run(quick, say)
+    def refuse(self, options: RunOptions) -> None:
+        """Raise ExperimentError, naming it, for a setting that this experiment cannot honour."""
+        options.refuse_beyond(self.honours, self.name)
+
+    def run(self, options: RunOptions, say: Callable[[str], None]) -> dict[str, Any]:
+        self.refuse(options)
+        outcome: dict[str, Any] = importlib.import_module(self.module).run(options, say)
         return outcome
 
 
-EXPERIMENTS = {name: Experiment(f"experiments.{name.replace('-', '_')}", sentence) for name, sentence in (
-    ("rack-applications", "Table 3's eight applications on one rack, alone, in pairs, and with 2 % of frames lost"),
-    ("ecmp", "flows to a host spread over its SmartNICs, and move when one fails (section 3.2)"),
-    ("two-worlds", "two testbeds at once; one is killed and cleaned away, the other goes on"),
-    ("controller-restart", "the ToR app is killed and restarted under load; no request is lost"),
-    ("racks", "four racks behind a fat tree: equal-cost paths between racks, proved from captures"),
-    ("tcp", "iperf3 between two hosts, through the agents of their SmartNICs"),
-    ("channel-torture", "datagrams lost, doubled and reordered in virtual time; every message once and in order"),
+def _experiment(name: str, sentence: str, *honours: str) -> Experiment:
+    return Experiment(name, f"experiments.{name.replace('-', '_')}", sentence, QUICK.union(honours))
+
+
+EXPERIMENTS = {e.name: e for e in (
+    _experiment("table1", "sixteen microservices on host and SmartNIC at their peaks (section 2.3)", "resume",
+                "time_scale", "retry"),
+    _experiment("queue", "the same single-node queue on packets, in virtual time and from theory", "resume",
+                "time_scale", "retry", "simulate"),
+    _experiment("scale-invariance", "one workload at the time scales D, 2D and 4D: the same throughput and latency",
+                "resume", "time_scale"),
+    _experiment("table6",
+                "10,000 microservices placed on 100 to 1,000 servers by three algorithms: time and quality (Table 6)"),
+    _experiment("fig2", "request size against the SmartNIC's benefit in requests per Joule (section 2.3)", "resume",
+                "time_scale", "retry"),
+    _experiment("fig3", "round trips by communication mechanism (section 2.4)", "resume", "time_scale", "retry"),
+    _experiment("fig8", "power over load of three applications on 3 x Type1 (section 5.1)", "resume", "time_scale",
+                "retry"),
+    _experiment("rack-applications",
+                "Table 3's eight applications on one rack, alone, in pairs, and with 2 % of frames lost"),
+    _experiment("ecmp", "flows to a host spread over its SmartNICs, and move when one fails (section 3.2)"),
+    _experiment("two-worlds", "two testbeds at once; one is killed and cleaned away, the other goes on"),
+    _experiment("controller-restart", "the ToR app is killed and restarted under load; no request is lost"),
+    _experiment("racks", "four racks behind a fat tree: equal-cost paths between racks, proved from captures"),
+    _experiment("tcp", "iperf3 between two hosts, through the agents of their SmartNICs"),
+    _experiment("channel-torture",
+                "datagrams lost, doubled and reordered in virtual time; every message once and in order"),
 )}
 
 

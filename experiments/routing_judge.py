@@ -292,7 +292,7 @@ def _first_fragment(payload: bytes) -> DataMessage:
     kind = payload[3] if len(payload) >= DATA_HEADER_BYTES else 0
     if kind not in _DATA_HEADER:
         raise WireError(f"first fragment of {len(payload)} bytes, kind {kind}: no data message")
-    (_, _, _, application, instance, request_id, client_ip, client_port, hops, _, sender, session, sequence,
+    (_, _, _, application, instance, request_id, client_ip, client_port, hops, _, sender, session, sequence, sent,
      _) = _DATA_HEADER[kind].unpack_from(payload)
     return DataMessage(kind, application, instance, request_id, client_ip, client_port, hops, b"", sender, session,
-                       sequence)
+                       sequence, sent)

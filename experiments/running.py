@@ -45,6 +45,10 @@ class RunningClient:
 
     process: RunningProcess
 
+    @property
+    def pid(self) -> int:
+        return self.process.child.pid
+
     def stop(self) -> None:
         """Tell it to stop sending and give its result."""
         self.process.stop()

@@ -9,15 +9,18 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from experiments import shell_views as views
+from experiments.energy import power_between
 from experiments.errors import ExperimentError
 from experiments.shell_views import View, chosen
 from experiments.switches import lacp_members
+from microservices.measured import Column
 from nodes.emulated_node import run_in
 from topologies.inventory import NodeEntry
 
@@ -168,6 +171,23 @@ class LookingVerbs:
         nodes = sorted({place.node for d in self.bed.deployments for place in d.places})
         self.show(views.apps_view(self.bed.deployments, self.bed.counters(*nodes) if nodes else {}))
 
+    def do_power(self, line: str) -> None:
+        """Show what every server and node draws, over the next second or so.
+        Usage: power [SECONDS]
+
+        SECONDS are real ones, 0.2 to 60; 1 unless told otherwise. Watts are those of calibrated speed: active power is
+        above idle (Table 1), wall power is a server's idle power and all that is active in it (Table 4)."""
+        seconds = seconds_of(words_of(line), "power")
+        if not self.bed.pacing.calibrated:
+            raise ExperimentError(f"watts are known at calibrated speed only, and this testbed is "
+                                  f"{self.bed.pacing.speed}: start it with `e3 cli --speed calibrated`")
+        before = self.bed.counters()
+        time.sleep(seconds)
+        power = power_between(before, self.bed.counters(), self.bed.inventory, Column(self.bed.pacing.stack.value),
+                              self.bed.pacing.assumptions)
+        for view in views.power_views(power):
+            self.show(view)
+
     def do_links(self, line: str) -> None:
         """Show every link with the carrier at both of its ends.
         Usage: links"""
@@ -181,6 +201,17 @@ class LookingVerbs:
 
 def starting(text: str, names: list[str]) -> list[str]:
     return [name for name in names if name.startswith(text)]
+
+
+def seconds_of(words: list[str], verb: str, least: float = 0.2, most: float = 60.0) -> float:
+    """Return the one number of seconds that a verb takes, 1 if there is none; raises ExperimentError."""
+    try:
+        seconds = float(words[0]) if words else 1.0
+    except ValueError:
+        seconds = -1.0
+    if len(words) > 1 or not least <= seconds <= most:
+        raise ExperimentError(f"{verb} {' '.join(words)}: {verb} [SECONDS], from {least:g} to {most:g}")
+    return seconds
 
 
 def no_words(line: str, verb: str) -> None:

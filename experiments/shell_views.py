@@ -16,6 +16,7 @@ from controller.tor_counters import RuleCounter
 from controller.tor_program import TorProgram
 from controller.tor_status import TorStatus
 from experiments.client import ClientResult
+from experiments.energy import WindowPower
 from experiments.errors import ExperimentError
 from nodes.deployment import Deployment
 from nodes.forwarding import Forwarding, Port
@@ -180,11 +181,12 @@ def request_lines(result: ClientResult, client: str, application: str) -> list[s
     """Return what came of the requests, as sentences."""
     took, rate = result.seconds, result.answered / result.seconds if result.seconds else 0.0
     lines = [f"{client} sent {result.sent} requests to {application}: {result.answered} answered, {result.lost} lost, "
-             f"{result.wrong + result.errors} wrong, {result.duplicated} duplicated, in {took:.2f} s ({rate:.0f}/s)"]
+             f"{result.wrong + result.errors} wrong, {result.duplicated} duplicated, in {took * 1e3:.3g} ms "
+             f"({rate:,.0f}/s)"]
     if result.latencies.count:
         p50, p99, most = (1e3 * s for s in (result.latencies.p50_s, result.latencies.p99_s, result.latencies.max_s))
-        lines.append(f"latency: p50 {p50:.2f} ms, p99 {p99:.2f} ms, max {most:.2f} ms; "
-                     f"longest time without a reply: {1e3 * result.longest_gap_s:.0f} ms")
+        lines.append(f"latency: p50 {p50:.3g} ms, p99 {p99:.3g} ms, max {most:.3g} ms; "
+                     f"longest time without a reply: {1e3 * result.longest_gap_s:.3g} ms")
     return lines + [f"  {complaint}" for complaint in result.complaints]
 
 
@@ -232,3 +234,15 @@ def iperf_line(report: Mapping[str, Any], client: str, server: str) -> str:
 
 def _number(seen: Mapping[str, int] | None, name: str) -> object:
     return UNKNOWN if seen is None else seen.get(name, "-")
+
+
+def power_views(power: WindowPower) -> list[View]:
+    """Return the servers' watts and the nodes' cores over one window."""
+    servers = View(f"{power.wall_watts:.1f} W, over {power.seconds * 1e3:.3g} emulated ms",
+                   ("server", "model", "idle W", "active W", "wall W"),
+                   [(s.host, s.model, f"{s.idle_watts:g}", f"{s.active_watts:.1f}", f"{s.wall_watts:.1f}")
+                    for s in power.servers])
+    nodes = View("Nodes", ("node", "busy cores", "awake", "asleep", "active W"),
+                 [(n.name, f"{n.busy_cores:.2f}", f"{n.awake_cores:.2f}", f"{n.sleeping_cores:.2f}",
+                   f"{n.active_watts:.1f}") for n in power.nodes])
+    return [servers, nodes]

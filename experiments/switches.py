@@ -35,6 +35,14 @@ def configure_switches(world: World, inventory: Inventory, controller: str, bond
     world.vsctl(*arguments)
 
 
+def leave_queues_alone(world: World, inventory: Inventory) -> None:
+    """Keep Open vSwitch's hands off the queues of its ports: it would take away what shapes them."""
+    arguments = ["--", "--id=@none", "create", "qos", "type=linux-noop"]
+    for port in inventory.ports:
+        arguments += ["--", "set", "port", port.interface, "qos=@none"]
+    world.vsctl(*arguments)
+
+
 _MEMBER = re.compile(r"^(?:slave|member): (?P<name>\S+): (?P<state>.*)$")
 
 

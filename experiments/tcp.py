@@ -14,6 +14,7 @@ import msgspec
 
 from experiments.errors import ExperimentError
 from experiments.results import Run
+from experiments.run_options import RunOptions
 from experiments.testbed import Testbed, TestbedOptions
 
 CLUSTER = "type1x2"
@@ -22,10 +23,10 @@ QUICK_SECONDS = 2
 LEAST_MBIT_PER_S = 10.0  # far below what any machine does, far above a connection that only retransmits
 
 
-def run(quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
+def run(options: RunOptions, say: Callable[[str], None]) -> dict[str, Any]:
     """Run iperf3 from s1h to s2h with two streams. Returns {"holds", "rows", ...}."""
     result_run = Run("tcp")
-    seconds = QUICK_SECONDS if quick else SECONDS
+    seconds = QUICK_SECONDS if options.quick else SECONDS
     with Testbed.start(TestbedOptions(CLUSTER, label="tcp")) as bed:
         inside = {name: ["nsenter", f"--net=/proc/{bed.net[name].pid}/ns/net"] for name in ("s1h", "s2h")}
         server_ip = bed.inventory.node("s2h").ip

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -25,13 +26,16 @@ from experiments.control_plane import ControlPlane
 from experiments.errors import ExperimentError
 from experiments.faults import Faults
 from experiments.node_setup import agent_order, set_up_single, team_order
+from experiments.pacing import UNPACED, Pacing
 from experiments.pcap_routing import COUNTERS
 from experiments.running import RunningClient, RunningProcess
-from experiments.switches import configure_switches, lacp_members
+from experiments.switches import configure_switches, lacp_members, leave_queues_alone
 from nodes.bonding import teaming_mode
 from nodes.cgroups import Cgroup
+from nodes.communication import Communication, ways_to
 from nodes.deployment import Deployment
-from nodes.emulated_node import build_network, end_network
+from nodes.emulated_clock import started_now
+from nodes.emulated_node import build_network, end_network, tc_batch
 from nodes.nursery import Child, Nursery, Order
 from nodes.programs import python_module
 from nodes.world import DATAPATHS, World
@@ -46,33 +50,23 @@ PRELOAD = ("nodes.agent", "experiments.client", "experiments.flow_probe")
 READY_TIMEOUT_S = 60.0
 COUNTERS_LATE_S = 1.2
 COUNTERS_TIMEOUT_S = 10.0
-SPEED_MODELS = ("unpaced", "quota")
-# The quota model's ratio of a SmartNIC to a host of 12 cores at 2.5 GHz. Ours: cnMIPS64 does about half the
-# work of a Xeon core per clock; section 5 gives cores and clocks.
-CNMIPS_WORK_PER_CLOCK = 0.5
-
+AGENT_END_TIMEOUT_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class TestbedOptions:
-    """What to build. `cluster` is a name (see topologies.catalog) or a Cluster.
-
-    `speed`: "unpaced" lets nodes run as fast as this machine does; "quota" limits every namespace by cgroup to
-    its share of cores x clock x work per clock, the largest host having the whole machine.
-    """
+    """What to build. `cluster` is a name (topologies.catalog) or a Cluster; `pacing` says at what speed it plays."""
 
     cluster: str | Cluster = "type1x3"
     clients: int = 1
     label: str = "e3"
     datapath: str = "netdev"
-    speed: str = "unpaced"
+    pacing: Pacing = UNPACED
     deployments: tuple[Deployment, ...] = ()
     frame_loss: float = 0.0
 
     __test__ = False  # a noun, not a test, whatever its name starts with
 
     def __post_init__(self) -> None:
-        if self.speed not in SPEED_MODELS:
-            raise ExperimentError(f"no speed model {self.speed!r}; there are {', '.join(SPEED_MODELS)}")
         if not 0.0 <= self.frame_loss < 1.0:
             raise ExperimentError(f"a frame loss of {self.frame_loss}; the limits are 0 and 1")
         if self.datapath not in DATAPATHS:
@@ -90,12 +84,15 @@ class Testbed(Faults):
         self.inventory = inventory
         self.programs = tor_program.programs_of(self.inventory)
         self.deployments = options.deployments
+        self.pacing = options.pacing
+        self.clock = started_now(self.pacing.time_scale)
         self.teaming = teaming_mode()
         self.started_s: dict[str, float] = {}  # seconds that each step of the start took
         self.agents: dict[str, Child] = {}
         self._teams: dict[str, Child] = {}
         self._groups: dict[str, Cgroup] = {}
         self._processes_started = 0
+        self._shaped = False
 
     # -- life ----------------------------------------------------------------------------------------------
 
@@ -142,6 +139,7 @@ class Testbed(Faults):
                 self._build_network()
             with self._timed("switches"):
                 configure_switches(self.world, self.inventory, OPENFLOW_LISTEN, bonded=self.teaming == "bonding")
+                self._shape()
             with self._timed("agents"):
                 self.nursery.wait_ready()
                 for node in self.inventory.nodes:
@@ -159,7 +157,8 @@ class Testbed(Faults):
     def _set_up(self, entry: NodeEntry) -> None:
         node = self.net[entry.name]
         if self.world.subtree is not None:
-            group = self._groups[entry.name] = self.world.cgroup(entry.name, self._cores(entry))
+            cores = self.pacing.quota_cores(entry, self.inventory)
+            group = self._groups[entry.name] = self.world.cgroup(entry.name, cores)
             group.add(node.pid)
         if entry.role in ("client", "controller"):
             set_up_single(node, entry, self.inventory)
@@ -168,14 +167,43 @@ class Testbed(Faults):
             self.start_team(entry.name)
         self.start_agent(entry.name)
 
-    def _cores(self, entry: NodeEntry) -> float | None:
-        if self.options.speed == "unpaced" or entry.role in ("client", "controller"):
-            return None
-        most = max(h.cores * h.clock_ghz for h in self.inventory.of_role("host"))
-        share = entry.cores * entry.clock_ghz / most
-        if entry.role == "smartnic":
-            share *= CNMIPS_WORK_PER_CLOCK
-        return share * (os.cpu_count() or 1)
+    def repace(self, pacing: Pacing, deployments: tuple[Deployment, ...] | None = None) -> None:
+        """Start all agents anew at another speed or with other deployments, and shape the links to it.
+
+        Emulated time starts at 0 again. No client may be at work. Raises ExperimentError, NodeError or ServiceError;
+        what cannot be is refused before anything is changed.
+        """
+        if pacing.quota_cores(self.inventory.of_role("host")[0], self.inventory) is not None:
+            raise ExperimentError("a running testbed cannot change to the quota model: cgroups are set at the start")
+        deployments = self.deployments if deployments is None else deployments
+        for name in self.agents:
+            pacing.pace(self.inventory.node(name), self.inventory, self.clock, deployments)
+        if pacing.calibrated:
+            list(pacing.shaping(self.inventory))
+        for name, child in self.agents.items():
+            os.kill(child.pid, signal.SIGTERM)
+            if self.nursery.status(child, AGENT_END_TIMEOUT_S) is None:
+                raise ExperimentError(f"the agent of {name} did not end within {AGENT_END_TIMEOUT_S:g} s")
+        self.pacing = pacing
+        self.deployments = deployments
+        self.clock = started_now(pacing.time_scale)
+        self._shape()
+        for name in list(self.agents):
+            self.start_agent(name)
+        self.wait_until_ready()
+
+    def _shape(self) -> None:
+        """Give every link its rate, in real time; or, where nothing is paced, take limits away."""
+        if not self.pacing.calibrated and not self._shaped:
+            return
+        batches: dict[str | None, list[str]] = {}
+        for node, line in self.pacing.shaping(self.inventory):
+            batches.setdefault(node, []).append(line)
+        if not self._shaped:
+            leave_queues_alone(self.world, self.inventory)
+        for node, lines in batches.items():
+            tc_batch(None if node is None else self.net[node], lines)
+        self._shaped = self.pacing.calibrated
 
     # -- processes ------------------------------------------------------------------------------------------
 
@@ -190,8 +218,9 @@ class Testbed(Faults):
     def start_agent(self, name: str) -> None:
         """Start the agent of host or SmartNIC `name`, with its instances."""
         entry = self.inventory.node(name)
+        pace = self.pacing.pace(entry, self.inventory, self.clock, self.deployments)
         order = agent_order(entry, self.net[name].pid, self.world.run_dir, self.inventory, self.deployments,
-                            self.options.frame_loss)
+                            self.options.frame_loss, self.pacing.cores_of(entry), self.clock, pace)
         self.agents[name] = self.fork(order, name)
 
     def start_team(self, host: str) -> None:
@@ -239,8 +268,18 @@ class Testbed(Faults):
         return RunningProcess(self.nursery, self.fork(order, node), result_path)
 
     def start_client(self, client: str, config: ClientConfig) -> RunningClient:
-        """Start a client process on node `client`; ask for its `result` when it should be done."""
+        """Start a client process on node `client`; ask for its `result` when it should be done.
+
+        It plays by the testbed's clock, whatever `config` says of that.
+        """
+        config = msgspec.structs.replace(config, clock=self.clock, ways=self._ways_to(client))
         return RunningClient(self.start_process(client, "experiments.client:run", msgspec.msgpack.encode(config)))
+
+    def _ways_to(self, client: str) -> dict[bytes, float]:
+        if not self.pacing.calibrated:
+            return {}
+        communication = Communication(self.pacing.assumptions, self.pacing.stack)
+        return ways_to(self.inventory.node(client), self.inventory, communication)
 
     # -- observing ------------------------------------------------------------------------------------------
 
@@ -248,6 +287,15 @@ class Testbed(Faults):
         """Ask the agents of `names` (default: all) for their counters, over the network."""
         wanted = [self.inventory.node(n) for n in names or self.agents]
         return self.control.counters(wanted)
+
+    def throttled_ns(self, node: str) -> int:
+        """Return how long the control group of `node` was kept from running, real time; 0 where it has none."""
+        group = self._groups.get(node)
+        return round(group.throttled()[2] * 1e9) if group is not None else 0
+
+    def process_pids(self) -> dict[str, int]:
+        """Return the processes that carry the load: the switch and the agents."""
+        return {"the switch": self.world.switch_pid, **{name: child.pid for name, child in self.agents.items()}}
 
     def rule_counters(self, switch: str) -> dict[str, RuleCounter]:
         """Return what every rule of `switch` has matched, by the rule's name."""

@@ -18,6 +18,7 @@ import msgspec
 from experiments.clean import clean
 from experiments.errors import ExperimentError
 from experiments.results import ROOT, Run
+from experiments.run_options import RunOptions
 from nodes import cgroups, journal
 from nodes.processes import all_pids
 from nodes.programs import python_module
@@ -83,9 +84,9 @@ def traces(world_id: str) -> list[str]:
     return found
 
 
-def run(quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
-    """Run the experiment; `quick` changes nothing, it is short. Returns {"holds", "rows", ...}."""
-    del quick
+def run(options: RunOptions, say: Callable[[str], None]) -> dict[str, Any]:
+    """Run the experiment; no option changes it, it is short. Returns {"holds", "rows", ...}."""
+    del options
     result_run = Run("two-worlds")
     with _ended(World(CLUSTER)) as doomed, _ended(World(CLUSTER)) as other:
         say(f"worlds {doomed.id} and {other.id} are both under load")

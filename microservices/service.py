@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from microservices.errors import ServiceError
+from microservices.measured import Profile
 from microservices.state import State
 
 REPLY = "@client"
@@ -60,7 +61,8 @@ class Microservice(ABC):
     """What runs at a node of an application's graph. Subclasses say what they are in class attributes.
 
     `memory_mb` is the footprint that placement reserves for one instance, code and state (ours: the paper gives none).
-    `host_only` pins the microservice to host processors, as the paper does with SQL.
+    `host_only` pins the microservice to host processors, as the paper does with SQL. `profile` says what it costs in
+    time and power; the sixteen that Table 1 measures need none, and without one a microservice cannot be paced.
     """
 
     name: ClassVar[str]
@@ -68,6 +70,7 @@ class Microservice(ABC):
     stateful: ClassVar[bool] = False
     accelerators: ClassVar[frozenset[Accelerator]] = frozenset()
     host_only: ClassVar[bool] = False
+    profile: ClassVar[Profile | None] = None
 
     def new_state(self) -> State:
         """Return the state of a fresh instance; the same collections every time."""

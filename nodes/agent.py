@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import select
 import signal
 import socket
 import time
@@ -15,13 +14,18 @@ import msgspec
 
 from nodes.bonding import bonding_commands
 from nodes.deployment import Deployment
+from nodes.emulated_clock import EmulatedClock
 from nodes.execution import Execution
 from nodes.forwarding import Port
 from nodes.host_network import run, setup_commands, team_config
 from nodes.interfaces import disable_ipv6, set_up
 from nodes.ip_stack import UDP_ECHO_PORT
+from nodes.lateness import Lateness
 from nodes.link_watch import LinkWatch
-from nodes.runtime import Datagrams, Frames, HostRuntime, ServiceRuntime, SmartNicRuntime
+from nodes.pace import Pace
+from nodes.readiness import Readiness, rest_at
+from nodes.runtime import Counters, Datagrams, Frames, HostRuntime, ServiceRuntime, SmartNicRuntime
+from nodes.socket_drops import PacketDrops, udp_drops
 from nodes.team import run_team
 from nodes.transport import Transport
 from topologies.addressing import CONTROL_PORT, DATA_PORT
@@ -52,6 +56,8 @@ class SmartNicConfig(msgspec.Struct, frozen=True):
     cores: int = 1
     deployments: tuple[Deployment, ...] = ()
     frame_loss: float = 0.0  # share of IPv4 frames to drop, to try the channels
+    clock: EmulatedClock = EmulatedClock()
+    pace: Pace | None = None  # None: as fast as this machine goes
 
 
 class HostConfig(msgspec.Struct, frozen=True):
@@ -61,6 +67,8 @@ class HostConfig(msgspec.Struct, frozen=True):
     ip: str
     cores: int = 1
     deployments: tuple[Deployment, ...] = ()
+    clock: EmulatedClock = EmulatedClock()
+    pace: Pace | None = None
 
 
 class TeamOrder(msgspec.Struct, frozen=True):
@@ -80,10 +88,33 @@ def _raise_stop(*_: object) -> None:
     raise _Stop
 
 
-def _services(name: str, cores: int, deployments: tuple[Deployment, ...]) -> ServiceRuntime:
+def _services(told: SmartNicConfig | HostConfig) -> ServiceRuntime:
+    pace, clock = told.pace, told.clock.reader()
+    if pace is None:
+        execution = Execution(told.name, told.deployments, told.cores, stopwatch=clock)
+    else:
+        execution = Execution(told.name, told.deployments, told.cores, pace.cost_s, clock, hol=pace.hol_of,
+                              sleep_after_s=pace.sleep_after_s, in_node_s=pace.in_node_s)
     # The boot number grows from one run of an agent to the next: tenths of a second since the machine's start.
-    return ServiceRuntime(Execution(name, deployments, cores, stopwatch=time.perf_counter),
-                          Transport(int(time.monotonic() * 10)))
+    return ServiceRuntime(execution, Transport(int(time.monotonic() * 10)), pace)
+
+
+class _Driver:
+    """What an agent knows of its own work: the emulated clock, and how long each turn of its loop took."""
+
+    def __init__(self, clock: EmulatedClock, paced: bool, drops: Callable[[], int]) -> None:
+        self.now = clock.reader()
+        self.time_scale = clock.time_scale
+        self.rest_s = rest_at(clock.time_scale) if paced else 0.0
+        self.turns = Lateness()
+        self._drops = drops
+
+    def patience(self, due: float | None) -> float:
+        """Return how long to wait for packets, in real seconds: till what is due, and never longer than a tick."""
+        return TICK_S if due is None else min(TICK_S, (due - self.now()) * self.time_scale)
+
+    def counters(self) -> Counters:
+        return {"now_ns": round(self.now() * 1e9), "dropped_socket": self._drops(), **self.turns.counters("turn")}
 
 
 def run_smartnic(config: bytes) -> None:
@@ -93,34 +124,38 @@ def run_smartnic(config: bytes) -> None:
     if told.frame_loss:
         draw = random.Random(f"{told.name} loses frames")
         loses = lambda: draw.random() < told.frame_loss  # noqa: E731
-    runtime = SmartNicRuntime(told.ip, told.mac, told.gateway, told.host_ip,
-                              _services(told.name, told.cores, told.deployments), loses=loses)
+    runtime = SmartNicRuntime(told.ip, told.mac, told.gateway, told.host_ip, _services(told), loses=loses,
+                              forward_s=told.pace.forward_s if told.pace is not None else 0.0)
     disable_ipv6()
     for interface in (told.network_interface, told.host_interface):
         set_up(interface)
     wires = (_raw_socket(told.network_interface), _raw_socket(told.host_interface))
+    driver = _Driver(told.clock, told.pace is not None, PacketDrops(wires))
+    runtime.driver_counters = driver.counters
     signal.signal(signal.SIGTERM, _raise_stop)
     try:
-        _smartnic_loop(runtime, wires, told.network_interface)
+        _smartnic_loop(runtime, wires, told.network_interface, driver)
     except _Stop:
         return
 
 
-def _smartnic_loop(runtime: SmartNicRuntime, wires: tuple[socket.socket, socket.socket], network: str) -> None:
-    poll = select.epoll()
-    links = LinkWatch()
-    poll.register(links, select.EPOLLIN)
+def _smartnic_loop(runtime: SmartNicRuntime, wires: tuple[socket.socket, socket.socket], network: str,
+                   driver: _Driver) -> None:
+    readiness, links = Readiness(driver.rest_s), LinkWatch()
     ports = {}
     for port, wire in zip((Port.NETWORK, Port.HOST), wires, strict=True):
-        poll.register(wire, select.EPOLLIN)
+        readiness.register(wire)
         ports[wire.fileno()] = (int(port), wire.recv)
+    readiness.register(links)
     send = tuple(wire.send for wire in wires)
-    receive, run, wait, clock = runtime.receive, runtime.run, poll.poll, time.monotonic
-    services = runtime.services
+    receive, run, wait, clock = runtime.receive, runtime.run, readiness.wait, driver.now
+    note_turn = driver.turns.record
     out: Frames = []
-    due = 0.0
+    tick_at = 0.0
     while True:
-        for descriptor, _ in wait(_patience(runtime.due(), clock) if services.awake else TICK_S):
+        ready = wait(driver.patience(runtime.due()) if runtime.awake else TICK_S)
+        now = clock()
+        for descriptor in ready:
             if descriptor not in ports:
                 if (network, False) in links.read():
                     runtime.lost_network(out)
@@ -133,28 +168,25 @@ def _smartnic_loop(runtime: SmartNicRuntime, wires: tuple[socket.socket, socket.
                 pass
             except OSError:
                 time.sleep(0.01)  # the interface is down: the error has been fetched, its frames are gone
-        now = clock()
         run(2 * BATCH, now, out)
-        if now >= due:
-            due = now + TICK_S
-            runtime.tick(now, out)
+        real_now = time.monotonic()
+        if real_now >= tick_at:  # ARP, like LACP, is between us and a switch that knows no emulated time
+            tick_at = real_now + TICK_S
+            runtime.tick(real_now, out)
         for to, frame in out:
             try:
                 send[to](frame)
             except OSError:
                 runtime.unsent += 1
         out.clear()
-
-
-def _patience(due: float | None, clock: Callable[[], float]) -> float:
-    """Return how long to wait for packets: till what is due, and never longer than a tick."""
-    return TICK_S if due is None else min(TICK_S, max(0.0, due - clock()))
+        note_turn(clock() - now)
 
 
 def _raw_socket(interface: str) -> socket.socket:
     wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
     wire.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
     wire.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, SOCKET_BUFFER_BYTES)
+    wire.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, SOCKET_BUFFER_BYTES)  # what waits in a shaped link counts here
     wire.bind((interface, ETH_P_ALL))
     wire.setblocking(False)
     return wire
@@ -178,16 +210,18 @@ def run_host_team(config: bytes) -> None:
 def run_host(config: bytes) -> None:
     """Be the agent of a host until SIGTERM. `config` is a msgpack HostConfig."""
     told = msgspec.msgpack.decode(config, type=HostConfig)
-    runtime = HostRuntime(_services(told.name, told.cores, told.deployments))
+    runtime = HostRuntime(_services(told))
+    driver = _Driver(told.clock, told.pace is not None, udp_drops)
+    runtime.driver_counters = driver.counters
     signal.signal(signal.SIGTERM, _raise_stop)
     try:
-        _host_loop(runtime, told.ip)
+        _host_loop(runtime, told.ip, driver)
     except _Stop:
         return
 
 
-def _host_loop(runtime: HostRuntime, ip: str) -> None:
-    poll = select.epoll()
+def _host_loop(runtime: HostRuntime, ip: str, driver: _Driver) -> None:
+    readiness = Readiness(driver.rest_s)
     sockets = {}
     by_port = {}
     for port in (DATA_PORT, CONTROL_PORT, UDP_ECHO_PORT):
@@ -197,23 +231,27 @@ def _host_loop(runtime: HostRuntime, ip: str) -> None:
         udp.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)  # the teaming process may set the address up after us
         udp.bind((ip, port))
         udp.setblocking(False)
-        poll.register(udp, select.EPOLLIN)
+        readiness.register(udp)
         sockets[udp.fileno()] = (port, udp.recvfrom)
         by_port[port] = udp.sendto
+    clock, note_turn = driver.now, driver.turns.record
     out: Datagrams = []
     while True:
-        for descriptor, _ in poll.poll(_patience(runtime.due(), time.monotonic)):
+        ready = readiness.wait(driver.patience(runtime.due()))
+        now = clock()
+        for descriptor in ready:
             port, recvfrom = sockets[descriptor]
             try:
                 for _ in range(BATCH):
                     payload, source = recvfrom(FRAME_BYTES)
-                    runtime.receive(source, port, payload, time.monotonic(), out)
+                    runtime.receive(source, port, payload, now, out)
             except BlockingIOError:
                 pass
-        runtime.work(time.monotonic(), out)
+        runtime.work(now, out)
         for destination, our_port, data in out:
             try:
                 by_port[our_port](data, destination)
             except OSError:
                 runtime.unsent += 1
         out.clear()
+        note_turn(clock() - now)

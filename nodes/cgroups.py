@@ -22,6 +22,9 @@ OWNER_LEAF = "owner"
 PERIOD_US = 100_000  # the kernel's own default
 LEAST_QUOTA_US = 1_000  # the kernel refuses less
 REMOVE_WAIT_S = 3.0
+# A world is many processes that must be in time, but its subtree would weigh no more than any one process beside it:
+# 64 times that (version 1 counts a process as 1024, version 2 as 100).
+WEIGHT = {1: ("cpu.shares", 64 * 1024), 2: ("cpu.weight", 64 * 100)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +141,9 @@ class Subtree:
         if self.hierarchy.version == 2:
             for directory in (self.hierarchy.cpu, self.hierarchy.cpu / PARENT, self.root.directories[0]):
                 _write(directory / "cgroup.subtree_control", "+cpu")
+        name, weight = WEIGHT[self.hierarchy.version]
+        for group in (self.hierarchy.cpu / PARENT, self.hierarchy.cpu / self.root.path):
+            _write(group / name, str(weight))
 
     def group(self, name: str) -> Cgroup:
         """Return the group called `name` in this subtree, which is made by its `make`."""

@@ -15,7 +15,9 @@ Numbering, cumulative and selective acknowledgement and the retransmission timer
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from nodes.messages import KIND_PROBE, KIND_REPLY_PROBE, TO_CLIENT_KINDS, AckEntry, ChannelId, DataMessage
 
@@ -139,7 +141,7 @@ class Sender:
             self._probed_at = now
             first = self._waiting[0]
             kind = KIND_REPLY_PROBE if first.kind in TO_CLIENT_KINDS else KIND_PROBE
-            out.append(replace(first, kind=kind, payload=b"", session=self.session, sequence=self._next))
+            out.append(replace(first.numbered(self.session, self._next), kind=kind, payload=b""))
         self._backoff = min(self._backoff * 2, 64.0)
 
     def _settle(self, entry: AckEntry, now: float) -> None:
@@ -162,7 +164,7 @@ class Sender:
 
     def _pump(self, now: float, out: list[DataMessage]) -> None:
         while self._waiting and self._next < self._edge:
-            message = replace(self._waiting.popleft(), session=self.session, sequence=self._next)
+            message = self._waiting.popleft().numbered(self.session, self._next)
             self._in_flight[self._next] = _InFlight(message, now)
             self._next += 1
             out.append(message)

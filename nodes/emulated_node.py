@@ -137,6 +137,12 @@ def ip_batch(node: Node | None, lines: Sequence[str]) -> None:
         run_in(node, ["ip", "-batch", "-"], "\n".join(lines) + "\n")
 
 
+def tc_batch(node: Node | None, lines: Sequence[str]) -> None:
+    """Run `tc -batch` with `lines` in the namespace of `node` (None: the world's); raises NodeError."""
+    if lines:
+        run_in(node, ["tc", "-batch", "-"], "\n".join(lines) + "\n")
+
+
 def run_in(node: Node | None, argv: Sequence[str], text: str | None = None) -> str:
     """Run a command in the network namespace of `node` (None: the world's) and return what it printed.
 

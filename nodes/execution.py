@@ -17,20 +17,22 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from microservices.errors import ServiceError
 from microservices.routing import CLIENT, Hop, Router
 from microservices.service import Microservice, Request
 from microservices.state import State
+from nodes.cores import Cores
 from nodes.deployment import Deployment
+from nodes.lateness import Lateness
 from nodes.messages import KIND_ERROR, KIND_REPLY, KIND_REQUEST, MAX_PAYLOAD, ChannelId, DataMessage
 from nodes.transport import Address, Sends
 from topologies.addressing import DATA_PORT
 
 MAX_ERROR_BYTES = 200
 INBOX_LIMIT = 64  # requests that instances of the same node may leave in an instance's queue
-CostModel = Callable[[str, int], float]  # (microservice, payload bytes) -> seconds on one core
+CostModel = Callable[[str, int, bool], float]  # (microservice, payload bytes, over the network) -> seconds on one core
 log = logging.getLogger(__name__)
 
 
@@ -39,7 +41,8 @@ class Outlet(Protocol):
 
     def has_room(self, channel: ChannelId) -> bool: ...
 
-    def offer(self, message: DataMessage, to: Address, now: float, out: Sends) -> None: ...
+    def offer(self, message: DataMessage, to: Address, now: float, out: Sends) -> None:
+        """Send `message` as of `now`, which may be a little in the past: when what it says was ready."""
 
     def consumed(self, channel: ChannelId, now: float) -> None: ...
 
@@ -61,6 +64,25 @@ class InstanceStatistics:
     blocked: int
 
 
+class _Waiting(NamedTuple):
+    """A request in an inbox. `arrived` is emulated time; `channel` is None for one from this node."""
+
+    message: DataMessage
+    channel: ChannelId | None
+    arrived: float
+    over_network: bool
+
+
+class _Executing(NamedTuple):
+    """A request on a core, and what its handler gave, which leaves at `finish`."""
+
+    finish: float
+    order: int
+    instance: RunningInstance
+    message: DataMessage
+    hops: list[Hop]
+
+
 class RunningInstance:
     """An instance on this node: its microservice, its state, and what waits for it."""
 
@@ -74,7 +96,7 @@ class RunningInstance:
         self.router = router
         self.answering = answering  # on the way to the reply, not on a side branch
         self.state: State = service.new_state()
-        self.inbox: deque[tuple[DataMessage, ChannelId | None, float]] = deque()
+        self.inbox: deque[_Waiting] = deque()
         self.local: list[RunningInstance] = []  # successors on this node
         self.channels: list[ChannelId] = []  # to successors elsewhere
         self.queued = self.parked = False
@@ -87,20 +109,28 @@ class Execution:
     """All instances on `node`, of every deployment, on `cores` cores.
 
     `cost` says how long a request keeps a core; None means that nothing is paced: a request finishes when its
-    handler returns, and `stopwatch`, if given, measures how long that was. `routers`, by application number, are
-    used where given: many nodes in one process can share them. Raises ServiceError for a service that there is not.
+    handler returns. `stopwatch` reads emulated time, if anything does: it measures what is not paced, and finds
+    overruns in what is, handlers whose real computing ended after their emulated finish. `hol` is how much a core that
+    executes a microservice slows the traffic manager. `routers`, by application number, are used where given: many
+    nodes in one process can share them. Raises ServiceError for a service that there is not.
     """
 
     def __init__(self, node: str, deployments: tuple[Deployment, ...] = (), cores: int = 1,
                  cost: CostModel | None = None, stopwatch: Callable[[], float] | None = None,
-                 routers: Mapping[int, Router] | None = None) -> None:
+                 routers: Mapping[int, Router] | None = None, hol: Callable[[str], float] | None = None,
+                 sleep_after_s: float = 0.0, in_node_s: float = 0.0) -> None:
         self._instances: dict[tuple[int, int], RunningInstance] = {}
         self._addresses: dict[tuple[int, int], Address] = {}
         self._runnable: deque[RunningInstance] = deque()
         self._parked: list[RunningInstance] = []
-        self._core_free_at = [0.0] * cores
-        self._next_core = 0
-        self._finishing: list[tuple[float, int, RunningInstance, DataMessage, list[Hop]]] = []
+        self.cores = Cores(cores, sleep_after_s)
+        self.interference = 0.0  # what the requests on the cores add to the traffic manager's time on a frame
+        self.lateness = Lateness()
+        self._hol = hol
+        self._in_node_s = in_node_s
+        self._overruns = self._overrun_max_ns = 0
+        self._computing_s = 0.0  # that handlers really took
+        self._finishing: list[_Executing] = []
         self._order = itertools.count()
         self._cost = cost
         self._stopwatch = stopwatch
@@ -130,7 +160,8 @@ class Execution:
                 else:
                     instance_here.channels.append(ChannelId(deployment.number, sender, receiver))
 
-    def submit(self, message: DataMessage, channel: ChannelId | None, now: float, outlet: Outlet, out: Sends) -> None:
+    def submit(self, message: DataMessage, channel: ChannelId | None, now: float, outlet: Outlet, out: Sends,
+               over_network: bool = False) -> None:
         """Queue a request that came by `channel` (None: from this node). One for no instance here is answered so."""
         instance = self._instances.get((message.application, message.instance))
         if instance is None:
@@ -139,7 +170,7 @@ class Execution:
             if channel is not None:
                 outlet.consumed(channel, now)
             return
-        instance.inbox.append((message, channel, now))
+        instance.inbox.append(_Waiting(message, channel, now, over_network))
         if len(instance.inbox) > instance.deepest:
             instance.deepest = len(instance.inbox)
         if not instance.queued and not instance.parked:
@@ -150,22 +181,24 @@ class Execution:
         """Do all that can be done by `now`: finish what is due and start what there is a free core for."""
         self._unpark(now, outlet)
         while True:
-            while self._finishing and self._finishing[0][0] <= now:
-                finish, _, instance, message, hops = heapq.heappop(self._finishing)
-                self._pass_on(instance, message, hops, finish, now, outlet, out)
+            while self._finishing and self._finishing[0].finish <= now:
+                done = heapq.heappop(self._finishing)
+                self.lateness.record(now - done.finish)
+                if self._hol is not None:
+                    self.interference -= self._hol(done.instance.service.name)
+                self._pass_on(done.instance, done.message, done.hops, done.finish, outlet, out)
                 self._unpark(now, outlet)
             if not self._runnable:
                 self._unpark(now, outlet)  # what ran last may have made room for who waits for it
                 if not self._runnable:
                     return
-            core = self._idle_core(now)
-            if core is None:
+            if self._cost is not None and not self.cores.is_idle(now):
                 return
-            self._start(self._runnable.popleft(), core, now, outlet, out)
+            self._start(self._runnable.popleft(), now, outlet, out)
 
     def due(self) -> float | None:
         """Return when `run` has something to do next; None while nothing is being executed."""
-        return self._finishing[0][0] if self._finishing else None
+        return self._finishing[0].finish if self._finishing else None
 
     @property
     def idle(self) -> bool:
@@ -186,51 +219,63 @@ class Execution:
 
     def counters(self) -> dict[str, int]:
         """Return requests handled and failed per instance, by "handled APPLICATION/INSTANCE"."""
-        found = {"dropped_unknown_instance": self._unknown}
+        found = {"dropped_unknown_instance": self._unknown, "overruns": self._overruns,
+                 "overrun_max_ns": self._overrun_max_ns, "computing_ns": round(self._computing_s * 1e9),
+                 **self.cores.counters(), **self.lateness.counters("late")}
         for statistics in self.statistics():
             found[f"handled {statistics.name}"] = statistics.handled
             found[f"errors {statistics.name}"] = statistics.errors
         return found
 
-    def _idle_core(self, now: float) -> int | None:
-        """Return the next core in turn that is idle at `now`: round robin, but never waiting beside an idle one."""
-        cores = self._core_free_at
-        if self._cost is None:
-            self._next_core = (self._next_core + 1) % len(cores)
-            return self._next_core
-        for step in range(len(cores)):
-            core = (self._next_core + step) % len(cores)
-            if cores[core] <= now:
-                self._next_core = (core + 1) % len(cores)
-                return core
-        return None
-
-    def _start(self, instance: RunningInstance, core: int, now: float, outlet: Outlet, out: Sends) -> None:
+    def _start(self, instance: RunningInstance, now: float, outlet: Outlet, out: Sends) -> None:
         instance.queued = False
         if not _has_room(instance, outlet):
             instance.parked = True
             instance.blocked += 1
             self._parked.append(instance)
             return
-        message, channel, arrived = instance.inbox.popleft()
+        message, channel, arrived, over_network = instance.inbox.popleft()
         if channel is not None:
             outlet.consumed(channel, now)
-        # A driver that wakes late must not make the core late: work starts when it came, there was room for what
-        # comes of it, and the core was free.
-        start = max(arrived, instance.ready_at, self._core_free_at[core]) if self._cost is not None else now
-        began = self._stopwatch() if self._stopwatch is not None else 0.0
-        hops = self._handle(instance, message, start)
-        if self._cost is not None:
-            busy = self._cost(instance.service.name, len(message.payload))
-            self._core_free_at[core] = finish = start + busy
-            heapq.heappush(self._finishing, (finish, next(self._order), instance, message, hops))
+        if self._cost is None:
+            self._run_unpaced(instance, message, now, outlet, out)
         else:
-            busy = self._stopwatch() - began if self._stopwatch is not None else 0.0
-            self._pass_on(instance, message, hops, now, now, outlet, out)
-        instance.busy_s += busy
+            self._run_paced(instance, message, max(arrived, instance.ready_at), over_network)
         if instance.inbox and not instance.queued:
             instance.queued = True
             self._runnable.append(instance)
+
+    def _run_paced(self, instance: RunningInstance, message: DataMessage, ready: float, over_network: bool) -> None:
+        """Run the handler now, and let what it gave leave at its computed finish.
+
+        A driver that wakes late must not make the core late: work starts when it came, there was room for what comes
+        of it, and the core was free.
+        """
+        assert self._cost is not None
+        name = instance.service.name
+        busy = self._cost(name, len(message.payload), over_network)
+        start, finish = self.cores.occupy(name, ready, busy)
+        began = self._stopwatch() if self._stopwatch is not None else 0.0
+        hops = self._handle(instance, message, start)
+        if self._hol is not None:
+            self.interference += self._hol(name)
+        if self._stopwatch is not None:
+            ended = self._stopwatch()
+            self._computing_s += ended - began
+            if ended > finish:
+                self._overruns += 1
+                self._overrun_max_ns = max(self._overrun_max_ns, round((ended - finish) * 1e9))
+        heapq.heappush(self._finishing, _Executing(finish, next(self._order), instance, message, hops))
+        instance.busy_s += busy
+
+    def _run_unpaced(self, instance: RunningInstance, message: DataMessage, now: float, outlet: Outlet,
+                     out: Sends) -> None:
+        began = self._stopwatch() if self._stopwatch is not None else 0.0
+        hops = self._handle(instance, message, now)
+        busy = self._stopwatch() - began if self._stopwatch is not None else 0.0
+        self.cores.note_busy(instance.service.name, busy)
+        instance.busy_s += busy
+        self._pass_on(instance, message, hops, now, outlet, out)
 
     def _handle(self, instance: RunningInstance, message: DataMessage, start: float) -> list[Hop]:
         """Run the handler; an error becomes the reply, marked by a hop to no instance."""
@@ -246,22 +291,22 @@ class Execution:
                 log.exception("%s failed on a request", instance.name)
             return [Hop((str(error) or type(error).__name__).encode()[:MAX_ERROR_BYTES], _ERROR)]
 
-    def _pass_on(self, instance: RunningInstance, message: DataMessage, hops: list[Hop], finish: float, now: float,
+    def _pass_on(self, instance: RunningInstance, message: DataMessage, hops: list[Hop], finish: float,
                  outlet: Outlet, out: Sends) -> None:
         """Send on what a request that was done at `finish` gave."""
         for payload, number in hops:
             if number == _ERROR:
                 if instance.answering:
-                    self._to_client(message, KIND_ERROR, payload, now, outlet, out)
+                    self._to_client(message, KIND_ERROR, payload, finish, outlet, out)
             elif number == CLIENT:
-                self._to_client(message, KIND_REPLY, payload, now, outlet, out)
+                self._to_client(message, KIND_REPLY, payload, finish, outlet, out)
             else:
                 onward = DataMessage(KIND_REQUEST, message.application, number, message.request_id, message.client_ip,
                                      message.client_port, message.hops + 1 & 0xFF, payload, message.instance)
                 if (message.application, number) in self._instances:
-                    self.submit(onward, None, finish, outlet, out)
+                    self.submit(onward, None, finish + self._in_node_s, outlet, out)
                 else:
-                    outlet.offer(onward, self._addresses[message.application, number], now, out)
+                    outlet.offer(onward, self._addresses[message.application, number], finish, out)
 
     def _to_client(self, message: DataMessage, kind: int, payload: bytes, now: float, outlet: Outlet,
                    out: Sends) -> None:

@@ -24,6 +24,7 @@ DEFAULT_TTL = 64
 ETHERNET_BYTES = 14
 IPV4_BYTES = 20
 UDP_BYTES = 8
+UDP_FRAME_BYTES = ETHERNET_BYTES + IPV4_BYTES + UDP_BYTES  # what frames a UDP payload
 MIN_IPV4_FRAME = ETHERNET_BYTES + IPV4_BYTES
 ADDRESSES = ETHERNET_BYTES + 12  # where the source's stands, and after it the destination's
 

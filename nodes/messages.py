@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import NamedTuple
 
+import msgspec
+
 from nodes.control_messages import (
     CONTROL_LAYOUTS,
     CONTROL_SHAPES,
@@ -45,6 +47,7 @@ _DATA_FIELDS = (
     Field("sender", "I", "endpoint at the sending end of the channel: a DAG node, or a client (upper bit set)"),
     Field("session", "I", "the channel's run: grows when the sender starts counting anew"),
     Field("sequence", "I", "number of this message on its channel, from 0; in a probe, of the next one"),
+    Field("sent", "I", "emulated time at which it left, in nanoseconds modulo 2^32"),
     Field("length", "H", "payload bytes that follow"),
 )
 _ACK_FIELDS = (
@@ -93,6 +96,7 @@ PROBE_KINDS = (KIND_PROBE, KIND_REPLY_PROBE)
 _SHAPES = {**dict.fromkeys(DATA_KINDS, _DATA), KIND_ACK: _ACK, KIND_STATS_QUERY: _STATS, KIND_STATS_REPORT: _STATS,
            **CONTROL_SHAPES}
 CLIENT_BIT = 1 << 31  # of an endpoint: a client's, not a DAG node's
+_STAMP_MASK = (1 << 32) - 1
 
 
 class ChannelId(NamedTuple):
@@ -103,8 +107,7 @@ class ChannelId(NamedTuple):
     receiver: int
 
 
-@dataclass(frozen=True, slots=True)
-class DataMessage:
+class DataMessage(msgspec.Struct, frozen=True, gc=False):
     """A request on its way through the DAG, a reply, an error in place of a reply, or a probe (by `kind`).
 
     `client_ip` is four packed bytes: it is copied from hop to hop and rarely looked at.
@@ -121,18 +124,24 @@ class DataMessage:
     sender: int = 0
     session: int = 0
     sequence: int = 0
+    sent: int = 0
 
-    def encode(self) -> bytes:
-        """Return the datagram's payload; raises WireError if a value does not fit its field."""
+    def encode(self, sent: int | None = None) -> bytes:
+        """Return the datagram's payload, with the stamp `sent` if given; raises WireError if a value does not fit."""
         size = len(self.payload)
         if size > MAX_PAYLOAD:
             raise WireError(f"payload of {size} bytes; a message carries at most {MAX_PAYLOAD}")
         try:
             return _DATA.pack(MAGIC, VERSION, self.kind, self.application, self.instance, self.request_id,
                               self.client_ip, self.client_port, self.hops, 0, self.sender, self.session,
-                              self.sequence, size) + self.payload
+                              self.sequence, self.sent if sent is None else sent, size) + self.payload
         except struct.error as error:
             raise WireError(f"{self}: {error}") from error
+
+    def numbered(self, session: int, sequence: int) -> DataMessage:
+        """Return it as this message of its channel's `session`."""
+        return DataMessage(self.kind, self.application, self.instance, self.request_id, self.client_ip,
+                           self.client_port, self.hops, self.payload, self.sender, session, sequence, self.sent)
 
     @property
     def channel(self) -> ChannelId:
@@ -189,6 +198,20 @@ class StatsMessage:
 Message = DataMessage | AckMessage | StatsMessage | Heartbeat | Command | Answer | Fetch | Chunk
 
 
+def stamp_of(now_s: float) -> int:
+    """Return the emulated time `now_s` as it is stamped on a message."""
+    return int(now_s * 1e9) & _STAMP_MASK
+
+
+def age_s(stamp: int, now_s: float) -> float:
+    """Return how long before `now_s` a message left that is stamped so.
+
+    0 for one that seems to come from the future: the stamp starts anew every 4.3 s, so such a one may be older.
+    """
+    behind = (int(now_s * 1e9) - stamp) & _STAMP_MASK
+    return 0.0 if behind >> 31 else behind * 1e-9
+
+
 def decode(data: bytes | memoryview) -> Message:
     """Read one message; raises WireError, saying what was got and what was needed."""
     got = len(data)
@@ -215,12 +238,12 @@ def decode(data: bytes | memoryview) -> Message:
         return StatsMessage(kind, values[3], payload)
     if shape is _ACK:
         return _acknowledgements(values[3], payload)
-    (application, instance, request_id, client_ip, client_port, hops, flags, sender, session, sequence,
+    (application, instance, request_id, client_ip, client_port, hops, flags, sender, session, sequence, sent,
      _) = values[3:]
     if flags:
         raise WireError(f"{layout.name}: flags 0x{flags:02X}; none is defined")
     return DataMessage(kind, application, instance, request_id, client_ip, client_port, hops, payload, sender, session,
-                       sequence)
+                       sequence, sent)
 
 
 def _acknowledgements(boot: int, payload: bytes) -> AckMessage:

@@ -16,13 +16,15 @@ from ipaddress import IPv4Address
 import msgspec
 
 from nodes import frames, messages
+from nodes.delay_line import DelayLine
 from nodes.errors import WireError
 from nodes.execution import Execution
 from nodes.forwarding import Forwarding, Port
 from nodes.ip_stack import UDP_ECHO_PORT, IpStack
 from nodes.lacpdu import out_of_sync
-from nodes.messages import CLIENT_BIT, KIND_PROBE, KIND_REQUEST, AckMessage, DataMessage
-from nodes.traffic_manager import DEFAULT_CAPACITY_FRAMES, TrafficManager
+from nodes.messages import CLIENT_BIT, KIND_PROBE, KIND_REQUEST, AckMessage, ChannelId, DataMessage, age_s
+from nodes.pace import Pace
+from nodes.traffic_manager import DEFAULT_CAPACITY_FRAMES, FrameClock, TrafficManager
 from nodes.transport import Address, Sends, Transport
 from topologies.addressing import CONTROL_PORT, DATA_PORT
 
@@ -42,10 +44,14 @@ def packed_ip(text: str) -> bytes:
 class ServiceRuntime:
     """What runs on a compute node of either kind: channels and the execution engine, at the level of datagrams."""
 
-    def __init__(self, execution: Execution, transport: Transport) -> None:
+    def __init__(self, execution: Execution, transport: Transport, pace: Pace | None = None) -> None:
         self.execution = execution
         self.transport = transport
         self.awake = False  # whether there is, or may soon be, something for `work` to do
+        self._ways = pace.ways if pace is not None else {}
+        self._pcie = frozenset(pace.pcie) if pace is not None else frozenset()
+        self._client_way_s = pace.client_way_s if pace is not None else 0.0
+        self._on_the_way = DelayLine[tuple[DataMessage, ChannelId, bool]]()
         self._undecodable = 0
         self._forged = 0
 
@@ -64,8 +70,14 @@ class ServiceRuntime:
             if source != self._stands_at(message):
                 self._forged += 1
                 return
+            over_network = source.ip not in self._pcie
+            way_s = self._ways.get(source.ip, self._client_way_s)
             for request in self.transport.receive(source, message, now, out):
-                self.execution.submit(request, channel, now, self.transport, out)
+                arrival = self._on_the_way.arrival_of(channel, now, way_s - age_s(request.sent, now))
+                if arrival > now:
+                    self._on_the_way.put(arrival, (request, channel, over_network))
+                else:
+                    self.execution.submit(request, channel, now, self.transport, out, over_network)
         else:
             self._undecodable += 1
 
@@ -80,15 +92,17 @@ class ServiceRuntime:
 
     def work(self, now: float, out: Sends) -> None:
         """Execute what can be executed, and do what is due on the channels."""
+        for arrival, (request, channel, over_network) in self._on_the_way.due_by(now):
+            self.execution.submit(request, channel, arrival, self.transport, out, over_network)
         self.execution.run(now, self.transport, out)
         self.transport.tick(now, out)
-        self.awake = not (self.execution.idle and self.transport.idle)
+        self.awake = not (self.execution.idle and self.transport.idle and self._on_the_way.empty)
 
     def due(self) -> float | None:
         """Return when `work` has something to do although nothing comes in; None while not `awake`."""
         if not self.awake:
             return None
-        times = [t for t in (self.execution.due(), self.transport.due()) if t is not None]
+        times = [t for t in (self.execution.due(), self.transport.due(), self._on_the_way.due()) if t is not None]
         return min(times) if times else None
 
     def counters(self) -> Counters:
@@ -100,10 +114,12 @@ class SmartNicRuntime:
     """The agent of one SmartNIC. Feed it with `receive`, let it work with `run`, call `tick` now and then."""
 
     def __init__(self, ip: str, mac: str, gateway: str, host_ip: str, services: ServiceRuntime,
-                 queue_frames: int = DEFAULT_CAPACITY_FRAMES, loses: Callable[[], bool] | None = None) -> None:
-        self.traffic = TrafficManager(queue_frames)
-        # Queues a frame that came in from Port.NETWORK or Port.HOST; returns False if it was dropped.
-        self.receive: Callable[[int, bytes], bool] = self.traffic.offer
+                 queue_frames: int = DEFAULT_CAPACITY_FRAMES, loses: Callable[[], bool] | None = None,
+                 forward_s: float = 0.0) -> None:
+        self.traffic: TrafficManager[bytes] = TrafficManager(queue_frames)
+        self._urgent: list[tuple[int, bytes]] = []  # the links' own protocols, which no queue holds up
+        execution = services.execution
+        self._frame_clock = FrameClock(forward_s, lambda: execution.interference) if forward_s else None
         self.stack = IpStack(packed_ip(ip), packed_mac(mac), packed_ip(gateway), packed_ip(host_ip))
         self._forwarding = Forwarding(self.stack.ip, self.stack.host_ip)
         self.services = services
@@ -115,15 +131,29 @@ class SmartNicRuntime:
         self._refused = 0  # control datagrams that are no question
         self._lost = 0  # frames dropped on purpose, to try the channels
         self.unsent = 0  # frames that the driver could not send
+        self.driver_counters: Callable[[], Counters] = dict
         self._switch_said = b""  # its last LACPDU for the host
+
+    def receive(self, ingress: int, frame: bytes) -> bool:
+        """Queue a frame that came in from Port.NETWORK or Port.HOST; return False if it was dropped."""
+        if frame[12:14] == frames.ETHERTYPE_SLOW:
+            self._urgent.append((ingress, frame))
+            return True
+        return self.traffic.offer(ingress, frame)
 
     def run(self, budget: int, now: float, out: Frames) -> int:
         """Work off up to `budget` queued frames at `now`, append what must be sent to `out`; return how many."""
+        if self._urgent:
+            for ingress, frame in self._urgent:  # in order: of two LACPDUs the later one is what its sender is now
+                self._not_ipv4(ingress, frame, out)
+            self._urgent.clear()
         traffic = self.traffic
-        done = min(budget, len(traffic))
+        waiting = min(budget, len(traffic))
+        if self._frame_clock is not None:
+            waiting = self._frame_clock.through_by(now, waiting, len(traffic))
         egress, own, drop, take = self._forwarding.egress, Port.LOCAL, Port.DROP, traffic.take
         forwarded, local = self._forwarded, self._local
-        for _ in range(done):
+        for _ in range(waiting):
             ingress, frame = take()
             if self._loses is not None and frame[12:14] == frames.ETHERTYPE_IPV4 and self._loses():
                 self._lost += 1
@@ -144,11 +174,20 @@ class SmartNicRuntime:
             sends: Sends = []
             self.services.work(now, sends)
             self._to_wire(sends, out)
-        return done
+        return waiting
 
     def due(self) -> float | None:
         """Return when `run` has something to do although no frame comes in."""
-        return self.services.due()
+        later = self.services.due()
+        if self._frame_clock is not None and len(self.traffic):
+            forwarded = self._frame_clock.due()
+            return forwarded if later is None else min(forwarded, later)
+        return later
+
+    @property
+    def awake(self) -> bool:
+        """Whether there is, or may soon be, something to do although no frame comes in."""
+        return self.services.awake or (self._frame_clock is not None and len(self.traffic) > 0)
 
     def tick(self, now: float, out: Frames) -> None:
         """Do what is due now and then: keep the gateway's address fresh."""
@@ -177,6 +216,7 @@ class SmartNicRuntime:
             "dropped_on_purpose": self._lost,
             "dropped_unsent": self.unsent,
             **self.services.counters(),
+            **self.driver_counters(),
         }
 
     def _local(self, frame: bytes, now: float, out: Frames) -> None:
@@ -230,6 +270,7 @@ class HostRuntime:
         self.services = services
         self._refused = 0
         self.unsent = 0  # datagrams that the driver could not send
+        self.driver_counters: Callable[[], Counters] = dict
 
     def receive(self, source: tuple[str, int], port: int, payload: bytes, now: float, out: Datagrams) -> None:
         """Take the datagram that `source` sent at `now` to our UDP `port`; append what must be sent to `out`."""
@@ -256,7 +297,8 @@ class HostRuntime:
         return self.services.due()
 
     def counters(self) -> Counters:
-        return {"dropped_refused": self._refused, "dropped_unsent": self.unsent, **self.services.counters()}
+        return {"dropped_refused": self._refused, "dropped_unsent": self.unsent, **self.services.counters(),
+                **self.driver_counters()}
 
     def _to_sockets(self, sends: Sends, out: Datagrams) -> None:
         for ip, port, data in sends:

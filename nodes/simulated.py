@@ -1,27 +1,32 @@
 """Drives the same runtimes as the agents do, in virtual time, in one process, from a seed.
 
-    client's flow --datagrams--> network: lost? doubled? held back? --delay--> a node's ServiceRuntime --> ...
+    client's flow --datagrams--> network --> a node's ServiceRuntime --> ...
 
 Nodes and clients are those of an inventory, instances stand where a Deployment places them, and what travels are the
-bytes of the wire format. SimPy keeps the time. The same seed gives the same events in the same order.
+bytes of the wire format. The network either has faults, and no links: lost? doubled? held back? Or it is the calibrated
+one that packets cross in a testbed: ports, PCIe, traffic managers. The same seed gives the same events in the same
+order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Address
-from itertools import islice
 
 from microservices.routing import Router
 from microservices.workload import Workload
 from nodes.channel import ChannelOptions
 from nodes.deployment import Deployment
 from nodes.errors import NodeError
-from nodes.execution import CostModel
+from nodes.execution import CostModel, Execution
+from nodes.messages import DataMessage
 from nodes.runtime import Counters, ServiceRuntime
-from nodes.simulated_ends import MAX_FLOWS, Answer, Asked, ChannelLog, ClientFlow, LoggedExecution, LoggedTransport
+from nodes.simulated_clients import SimulatedClient, SimulatedLoad
+from nodes.simulated_ends import MAX_FLOWS, ChannelLog, ClientFlow, LoggedExecution, LoggedTransport
+from nodes.simulated_links import Calibration
 from nodes.simulated_network import NetworkFaults, SimulatedNetwork
-from nodes.transport import Address, Sends
+from nodes.simulated_rack import RackNetwork
+from nodes.transport import Address, Transport
 from topologies.addressing import DATA_PORT
 from topologies.inventory import Inventory, NodeEntry
 
@@ -41,86 +46,28 @@ class _Node:
         self.due = runtime.due
 
 
-class SimulatedClient:
-    """A closed loop of requests: each flow is an endpoint of its own with `window` requests outstanding.
-
-    `asked` holds the requests in the order in which they left, `answers` every reply in the order of arrival, also a
-    second one to the same request.
-    """
-
-    def __init__(self, network: SimulatedNetwork, flows: list[ClientFlow], window: int, workload: Workload,
-                 requests: int) -> None:
-        self.asked: dict[int, Asked] = {}
-        self.answers: list[Answer] = []
-        self.workload = workload
-        self.flows = flows
-        self._network = network
-        self._window = window
-        self._payloads = islice(workload.requests(), requests)
-
-    def start(self) -> None:
-        for flow in self.flows:
-            self._network.plug(flow)
-            flow.answered = self._answered
-        for flow in self.flows:
-            out: Sends = []
-            for _ in range(self._window):
-                self._ask(flow, self._network.now, out)
-            self._network.after(flow, out)
-
-    def vanish(self) -> None:
-        """Be gone at once, like a client whose process was killed."""
-        for flow in self.flows:
-            self._network.unplug(flow)
-
-    def replies(self) -> dict[int, list[Answer]]:
-        """Return the replies to each request that was asked, by its id, in order of arrival."""
-        found: dict[int, list[Answer]] = {request_id: [] for request_id in self.asked}
-        for answer in self.answers:
-            found.setdefault(answer.request_id, []).append(answer)
-        return found
-
-    def complaints(self) -> list[str]:
-        """Return what is wrong: requests without exactly one reply, error replies, and replies that cannot be right."""
-        found = []
-        for request_id, answers in self.replies().items():
-            if len(answers) != 1 or request_id not in self.asked:
-                found.append(f"request {request_id:#x} has {len(answers)} replies")
-                continue
-            reply = answers[0]
-            wrong = (reply.payload.decode(errors="replace") if reply.is_error else
-                     self.workload.check_reply(self.asked[request_id].payload, reply.payload))
-            if wrong is not None:
-                found.append(f"request {request_id:#x}: {wrong}")
-        return found
-
-    def _ask(self, flow: ClientFlow, now: float, out: Sends) -> None:
-        payload = next(self._payloads, None)
-        if payload is not None:
-            asked = flow.ask(payload, now, out)
-            self.asked[asked.request_id] = asked
-
-    def _answered(self, flow: ClientFlow, answer: Answer, now: float, out: Sends) -> None:
-        self.answers.append(answer)
-        self._ask(flow, now, out)
-
-
 class Simulation:
     """The nodes of `inventory` that `deployments` place instances on, and a network between them.
 
-    `cost` gives for each node how long its cores are busy with a request; where there is none, requests take no time.
-    With `log`, every message is kept, so that `ChannelLog.complaints` can tell what a channel did to it. `routers`, by
-    application number, may be shared between simulations: they hold the microservices, which are costly to make.
+    With a `calibration` all hosts and SmartNICs take part, as fast as it says, and `network` and `cost` must be left
+    out. Without, `network` says what happens to datagrams, and `cost` gives for each node how long its cores are busy
+    with a request; where there is none, requests take no time. With `log`, every message is kept, so that
+    `ChannelLog.complaints` can tell what a channel did to it. `routers`, by application number, may be shared between
+    simulations: they hold the microservices, which are costly to make.
     """
 
     def __init__(self, inventory: Inventory, deployments: Sequence[Deployment],
                  network: NetworkFaults | None = None, seed: int = 1, cost: CostOf | None = None,
                  options: ChannelOptions | None = None, log: bool = False,
-                 routers: Mapping[int, Router] | None = None) -> None:
+                 routers: Mapping[int, Router] | None = None, calibration: Calibration | None = None) -> None:
+        if calibration is not None and (network is not None or cost is not None):
+            raise NodeError("a calibrated simulation has its links and costs: faults and a cost cannot be set as well")
         self.inventory = inventory
-        self.network = SimulatedNetwork(network or NetworkFaults(), seed)
+        self.calibration = calibration
+        self.network: SimulatedNetwork
         self.log = ChannelLog() if log else None
         self.clients: list[SimulatedClient] = []
+        self.loads: list[SimulatedLoad] = []
         self._deployments = tuple(deployments)
         self._cost = cost
         self._options = options
@@ -130,31 +77,45 @@ class Simulation:
                 self._routers[deployment.number] = Router(deployment.application())
         self._boots: dict[str, int] = {}
         self._nodes: dict[str, _Node] = {}
-        for name in dict.fromkeys(place.node for d in self._deployments for place in d.places):
+        self._next_port = FIRST_FLOW_PORT
+        if calibration is None:
+            self.network = SimulatedNetwork(network or NetworkFaults(), seed)
+            names = [place.node for d in self._deployments for place in d.places]
+        else:
+            self.network = RackNetwork(inventory, calibration, self._interference)
+            names = [entry.name for entry in inventory.nodes if entry.role in ("host", "smartnic")]
+        for name in dict.fromkeys(names):
             self.reboot(name)
 
     def client(self, deployment: Deployment, workload: Workload, requests: int, window: int = 1, flows: int = 1,
                client: str = "c1") -> SimulatedClient:
         """Start a client on the node called `client` at the present time; raises NodeError if it cannot be."""
-        if requests < 0 or window < 1 or flows < 1:
-            raise NodeError(f"{requests} requests over {flows} flows with {window} outstanding: the least are 0, 1, 1")
-        ip = IPv4Address(self.inventory.node(client).ip).packed
-        number = len(self.clients) + 1
-        port = FIRST_FLOW_PORT + sum(len(client.flows) for client in self.clients)
-        if flows > MAX_FLOWS or port + flows > 1 << 16:
-            raise NodeError(f"{flows} flows from port {port}; the limits are {MAX_FLOWS} and port {(1 << 16) - 1}")
-        router = self._routers[deployment.number]
-        made = SimulatedClient(self.network, [
-            ClientFlow(Address(ip, port + i), number, i, deployment, router,
-                       LoggedTransport(BOOT_STEP, self._options, self.log), self.log) for i in range(flows)],
-            window, workload, requests)
+        if requests < 0 or window < 1:
+            raise NodeError(f"{requests} requests with {window} outstanding: the least are 0 and 1")
+        made = SimulatedClient(self.network, self._flows(client, len(self.clients) + 1, deployment, flows), window,
+                               workload, requests, self._routers[deployment.number])
         self.clients.append(made)
         made.start()
         return made
 
+    def load(self, client: str, number: int, deployment: Deployment, requests: Iterator[tuple[bytes, int]],
+             heard: Callable[[bytes, DataMessage, float], None], window: int = 1, flows: int = 1,
+             intended: Iterator[float] | None = None, outstanding: int = 0) -> SimulatedLoad:
+        """Start client `number` on the node called `client` at the present time: see SimulatedLoad.
+
+        A closed loop has `window` requests of each flow outstanding, or `outstanding` in all if that is given.
+
+        Raises NodeError if it cannot be.
+        """
+        made = SimulatedLoad(self.network, self._flows(client, number, deployment, flows),
+                             outstanding or window * flows, requests, intended, heard)
+        self.loads.append(made)
+        made.start()
+        return made
+
     def run(self, until_s: float | None = None) -> float:
-        """Let time pass till nothing is left to do, or till `until_s`; return the time."""
-        self.network.environment.run(until=until_s)
+        """Let time pass till nothing is left to do, till `until_s`, or till the agenda is stopped; return the time."""
+        self.network.agenda.run(until_s)
         return self.network.now
 
     def reboot(self, node: str, down_s: float = 0.0) -> None:
@@ -164,27 +125,65 @@ class Simulation:
             self.network.unplug(old)
         self._boots[node] = self._boots.get(node, 0) + BOOT_STEP
         entry = self.inventory.node(node)
-        cost = self._cost(entry) if self._cost is not None else None
-        execution = LoggedExecution(node, self._deployments, entry.cores, cost, routers=self._routers)
-        execution.log = self.log
-        runtime = ServiceRuntime(execution, LoggedTransport(self._boots[node], self._options, self.log))
-        new = self._nodes[node] = _Node(Address(IPv4Address(entry.ip).packed, DATA_PORT), runtime)
+        new = self._nodes[node] = _Node(Address(IPv4Address(entry.ip).packed, DATA_PORT), self._services(entry))
         if down_s:
             self.network.at(down_s, lambda: self.network.plug(new))
         else:
             self.network.plug(new)
 
     def runtime(self, node: str) -> ServiceRuntime:
-        """Return what runs on `node` at present; raises NodeError where no instance is placed."""
+        """Return what runs on `node` at present; raises NodeError where nothing does."""
         if node not in self._nodes:
             raise NodeError(f"no instance is placed on {node!r}; there are {', '.join(self._nodes)}")
         return self._nodes[node].runtime
 
     def counters(self) -> dict[str, Counters]:
-        return {name: node.runtime.counters() for name, node in self._nodes.items()}
+        """Return the counters of every node; with a calibration, all that a testbed's agents report of emulation."""
+        found = {name: node.runtime.counters() for name, node in self._nodes.items()}
+        if isinstance(self.network, RackNetwork):
+            for name, counters in found.items():
+                counters["now_ns"] = round(self.network.now * 1e9)
+                nic = self.network.nics.get(name)
+                if nic is not None:
+                    counters.update(nic.counters())
+        return found
 
     @property
     def idle(self) -> bool:
         """Whether every channel has delivered all that it was given."""
         return (all(node.runtime.transport.idle for node in self._nodes.values())
-                and all(flow.transport.idle for client in self.clients for flow in client.flows))
+                and all(flow.transport.idle for client in (*self.clients, *self.loads) for flow in client.flows))
+
+    def _services(self, entry: NodeEntry) -> ServiceRuntime:
+        """Return what runs on `entry`, as nodes.agent makes it."""
+        pace, cores = None, entry.cores
+        cost = self._cost(entry) if self._cost is not None else None
+        if self.calibration is not None:
+            pace, cores = self.calibration.paces[entry.name], self.calibration.cores[entry.name]
+            cost = pace.cost_s
+        engine = LoggedExecution if self.log is not None else Execution
+        execution = engine(entry.name, self._deployments, cores, cost, routers=self._routers,
+                           hol=pace.hol_of if pace is not None else None,
+                           sleep_after_s=pace.sleep_after_s if pace is not None else 0.0,
+                           in_node_s=pace.in_node_s if pace is not None else 0.0)
+        if isinstance(execution, LoggedExecution):
+            execution.log = self.log
+        return ServiceRuntime(execution, self._transport(self._boots[entry.name]), pace)
+
+    def _interference(self, name: str) -> Callable[[], float]:
+        nodes = self._nodes  # of which one may be started anew
+        return lambda: nodes[name].runtime.execution.interference
+
+    def _transport(self, boot: int) -> Transport:
+        return Transport(boot, self._options) if self.log is None else LoggedTransport(boot, self._options, self.log)
+
+    def _flows(self, client: str, number: int, deployment: Deployment, flows: int) -> list[ClientFlow]:
+        """Return the flows of client `number` on the node called `client`."""
+        first, ip = self._next_port, IPv4Address(self.inventory.node(client).ip).packed
+        if not 1 <= flows <= MAX_FLOWS or first + flows > 1 << 16:
+            raise NodeError(f"{flows} flows from port {first}; the limits are 1 and {MAX_FLOWS}, and port "
+                            f"{(1 << 16) - 1}")
+        self._next_port += flows
+        ways = self.calibration.ways.get(client, {}) if self.calibration is not None else {}
+        return [ClientFlow(Address(ip, first + i), number, i, deployment, self._transport(BOOT_STEP), self.log, ways)
+                for i in range(flows)]

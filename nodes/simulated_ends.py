@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import NamedTuple, Protocol
 
-from microservices.routing import Hop, Router
+from microservices.routing import Hop
 from nodes import messages
 from nodes.channel import ChannelOptions
+from nodes.delay_line import DelayLine
 from nodes.deployment import Deployment
 from nodes.execution import Execution, Outlet, RunningInstance
 from nodes.messages import (
     CLIENT_BIT,
-    KIND_ERROR,
     KIND_REQUEST,
     TO_CLIENT_KINDS,
     AckMessage,
     ChannelId,
     DataMessage,
+    age_s,
 )
 from nodes.transport import Address, Sends, Transport
 from topologies.addressing import DATA_PORT
@@ -39,24 +40,6 @@ class End(Protocol):
     def work(self, now: float, out: Sends) -> None: ...
 
     def due(self) -> float | None: ...
-
-
-class Asked(NamedTuple):
-    """A request as its client sent it."""
-
-    request_id: int
-    payload: bytes
-    sent_s: float
-
-
-class Answer(NamedTuple):
-    """A reply, or the error in its place, as its client got it."""
-
-    request_id: int
-    payload: bytes
-    is_error: bool
-    sent_s: float
-    answered_s: float
 
 
 class _Item(NamedTuple):
@@ -124,10 +107,11 @@ class LoggedExecution(Execution):
 
     log: ChannelLog | None = None
 
-    def submit(self, message: DataMessage, channel: ChannelId | None, now: float, outlet: Outlet, out: Sends) -> None:
+    def submit(self, message: DataMessage, channel: ChannelId | None, now: float, outlet: Outlet, out: Sends,
+               over_network: bool = False) -> None:
         if self.log is not None and channel is None:
             self.log.offered(message)
-        super().submit(message, channel, now, outlet, out)
+        super().submit(message, channel, now, outlet, out, over_network)
 
     def _handle(self, instance: RunningInstance, message: DataMessage, start: float) -> list[Hop]:
         if self.log is not None:
@@ -135,48 +119,59 @@ class LoggedExecution(Execution):
         return super()._handle(instance, message, start)
 
 
-class ClientFlow:
-    """One UDP port of a client: an endpoint with channels of its own. `answered` is called for each reply."""
+Answered = Callable[["ClientFlow", DataMessage, float, Sends], None]
 
-    def __init__(self, address: Address, client: int, number: int, deployment: Deployment, router: Router,
-                 transport: Transport, log: ChannelLog | None) -> None:
+
+class ClientFlow:
+    """One UDP port of a client: an endpoint with channels of its own.
+
+    `answered` is called for each reply, with the time at which it counts as arrived: when the time has passed that its
+    way takes, which `ways` gives by the packed IP of the node that it comes from.
+    """
+
+    def __init__(self, address: Address, client: int, number: int, deployment: Deployment, transport: Transport,
+                 log: ChannelLog | None, ways: Mapping[bytes, float] | None = None) -> None:
         self.address = address
         self.transport = transport
-        self.answered: Callable[[ClientFlow, Answer, float, Sends], None] = lambda *_: None
+        self.answered: Answered = lambda *_: None
         self._endpoint = CLIENT_BIT | client << FLOW_BITS | number
         self._application = deployment.number
-        self._router = router
         self._nodes = {place.number: Address(IPv4Address(place.ip).packed, DATA_PORT) for place in deployment.places}
         self._log = log
+        self._ways = ways or {}
+        self._on_the_way = DelayLine[DataMessage]()
         self._count = 0
-        self._sent_s: dict[int, float] = {}
 
-    def ask(self, payload: bytes, now: float, out: Sends) -> Asked:
-        """Send a request to the instance that its key asks for."""
-        number = self._router.entry(payload)
+    def ask(self, payload: bytes, number: int, now: float, out: Sends) -> int:
+        """Send a request to instance `number`, as of `now`; return its id."""
         self._count += 1
-        asked = Asked(self._endpoint << 32 | self._count, payload, now)
-        self._sent_s[asked.request_id] = now
-        message = DataMessage(KIND_REQUEST, self._application, number, asked.request_id, self.address.ip,
+        request_id = self._endpoint << 32 | self._count
+        message = DataMessage(KIND_REQUEST, self._application, number, request_id, self.address.ip,
                               self.address.port, 0, payload, self._endpoint)
         self.transport.offer(message, self._nodes[number], now, out)
-        return asked
+        return request_id
 
     def receive(self, source: Address, payload: bytes, now: float, out: Sends) -> None:
         message = messages.decode(payload)
         if isinstance(message, AckMessage):
             self.transport.acknowledge(source, message, now, out)
         elif isinstance(message, DataMessage) and message.kind in TO_CLIENT_KINDS:
+            way_s = self._ways.get(source.ip, 0.0)
             for reply in self.transport.receive(source, message, now, out):
                 self.transport.consumed(reply.channel, now)
                 if self._log is not None:
                     self._log.given(reply)
-                answer = Answer(reply.request_id, reply.payload, reply.kind == KIND_ERROR,
-                                self._sent_s.get(reply.request_id, now), now)
-                self.answered(self, answer, now, out)
+                arrival = self._on_the_way.arrival_of(reply.channel, now, way_s - age_s(reply.sent, now))
+                if arrival > now:
+                    self._on_the_way.put(arrival, reply)
+                else:
+                    self.answered(self, reply, now, out)
 
     def work(self, now: float, out: Sends) -> None:
+        for arrival, reply in self._on_the_way.due_by(now):
+            self.answered(self, reply, arrival, out)
         self.transport.tick(now, out)
 
     def due(self) -> float | None:
-        return self.transport.due()
+        timer, reply = self.transport.due(), self._on_the_way.due()
+        return timer if reply is None else reply if timer is None else min(timer, reply)

@@ -7,13 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from zlib import crc32
 
-import simpy
-
+from nodes.agenda import Agenda
 from nodes.errors import NodeError
 from nodes.simulated_ends import End
 from nodes.transport import Address, Sends
 
-APART_S = 1e-9  # between datagrams in order: two at one time could change places when SimPy rounds their delays
+APART_S = 1e-9  # between datagrams in order, so that each has a time of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ class SimulatedNetwork:
     """Carries datagrams from end to end with faults drawn from a seed; one alarm clock for every end."""
 
     def __init__(self, faults: NetworkFaults, seed: int) -> None:
-        self.environment = simpy.Environment()
+        self.agenda = Agenda()
         self.faults = faults
         self.last_s = 0.0  # when the last datagram arrived
         self.fingerprint = 0  # of every datagram that arrived: when, from where, to where, what
@@ -68,7 +67,7 @@ class SimulatedNetwork:
 
     @property
     def now(self) -> float:
-        return float(self.environment.now)
+        return self.agenda.now
 
     def plug(self, end: End) -> None:
         """Let `end` take part, in place of whatever had its address before."""
@@ -81,30 +80,31 @@ class SimulatedNetwork:
 
     def at(self, delay_s: float, action: Callable[[], None]) -> None:
         """Call `action` in `delay_s` from now."""
-        self.environment.timeout(delay_s).callbacks.append(lambda _: action())
+        self.agenda.at(self.agenda.now + delay_s, action)
 
-    def work(self, end: End, now: float | None = None) -> None:
+    def work(self, end: End) -> None:
         """Let `end` do what it can do now, send what comes of it, and set its alarm."""
         out: Sends = []
-        now = self.now if now is None else now
-        end.work(now, out)
+        end.work(self.agenda.now, out)
         self.after(end, out)
 
     def after(self, end: End, out: Sends) -> None:
+        """Send `out` from `end`, and set its alarm."""
+        address = end.address
         for ip, port, data in out:
-            self._carry(end.address, Address(ip, port), data)
+            self._carry(address, Address(ip, port), data)
         due = end.due()
         if due is None:
             return
-        alarm = self._alarms.get(end.address)
+        alarm = self._alarms.get(address)
         if alarm is None or due < alarm:  # an alarm that is too early finds nothing to do and is set anew
-            self._alarms[end.address] = due
-            self.at(max(0.0, due - self.now), lambda: self._ring(end, due))
+            self._alarms[address] = due
+            self.agenda.at(due, self._ring, end, due)
 
     def _ring(self, end: End, due: float) -> None:
         if self._ends.get(end.address) is end and self._alarms.get(end.address) == due:
             del self._alarms[end.address]
-            self.work(end, max(self.now, due))  # SimPy adds a delay to the time, which may round to before `due`
+            self.work(end)
 
     def _carry(self, source: Address, to: Address, data: bytes) -> None:
         faults, draw = self.faults, self._draw
@@ -124,7 +124,7 @@ class SimulatedNetwork:
             else:
                 pair = (source.ip, to.ip)
                 self._last[pair] = arrival = max(arrival, self._last.get(pair, 0.0) + APART_S)
-            self.at(arrival - self.now, lambda: self._arrive(source, to, data))
+            self.agenda.at(arrival, self._arrive, source, to, data)
 
     def _arrive(self, source: Address, to: Address, data: bytes) -> None:
         end = self._ends.get(to)
@@ -133,9 +133,13 @@ class SimulatedNetwork:
             return
         self.last_s = self.now
         self.fingerprint = crc32(b"%r %b %d %b %d " % (self.now, *source, *to) + data, self.fingerprint)
+        self._hand_over(end, source, data)
+
+    def _hand_over(self, end: End, source: Address, data: bytes) -> None:
         out: Sends = []
-        end.receive(source, data, self.now, out)
-        end.work(self.now, out)
+        now = self.agenda.now
+        end.receive(source, data, now, out)
+        end.work(now, out)
         self.after(end, out)
 
     def counters(self) -> NetworkCounters:

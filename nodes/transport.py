@@ -8,11 +8,21 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from nodes.channel import ChannelOptions, Receiver, Sender
-from nodes.messages import CLIENT_BIT, MAX_ACK_ENTRIES, PROBE_KINDS, AckEntry, AckMessage, ChannelId, DataMessage
+from nodes.messages import (
+    CLIENT_BIT,
+    MAX_ACK_ENTRIES,
+    PROBE_KINDS,
+    AckEntry,
+    AckMessage,
+    ChannelId,
+    DataMessage,
+    stamp_of,
+)
 
 CLIENT_GIVE_UP_S = 30.0  # ours: a client that says nothing for so long has gone, and its replies with it
 CLIENT_BACKLOG = 4096  # ours: a client that lets so many replies wait for credit has stopped reading them
 TIMER_GRAIN_S = 0.005
+AT_ONCE = float("-inf")  # before all times: at the next tick
 
 
 class Address(NamedTuple):
@@ -47,6 +57,7 @@ class Transport:
         self._owed: dict[Address, dict[ChannelId, int]] = {}  # acknowledgements, and how many messages each covers
         self._owed_at: float | None = None  # when the oldest of them must leave
         self._timers_at = 0.0
+        self._earliest: float | None = None  # no sender has anything to repeat before; None: none will
         self._session = self.boot  # of the next channel to begin here
         self._resent_before = 0  # on channels that were given up
         self.gave_up = 0
@@ -62,7 +73,8 @@ class Transport:
         self._busy.add(channel)
         leaving: list[DataMessage] = []
         sender.offer(message, now, leaving)
-        self._leave(channel, leaving, out)
+        self._expect(sender)
+        self._leave(channel, leaving, now, out)
 
     def has_room(self, channel: ChannelId) -> bool:
         """Whether who feeds `channel` may go on."""
@@ -103,19 +115,20 @@ class Transport:
                 continue
             leaving: list[DataMessage] = []
             sender.acknowledged(message.boot, entry, now, leaving)
-            self._leave(entry.channel, leaving, out)
+            self._leave(entry.channel, leaving, now, out)
             if sender.idle:
                 self._busy.discard(entry.channel)
+            else:
+                self._expect(sender)
 
     def tick(self, now: float, out: Sends) -> None:
         """Do what is due: acknowledgements that have waited long enough, and messages to repeat."""
         if self._owed_at is not None and now >= self._owed_at:
-            for address in list(self._owed):
-                self._send_owed(address, out)
-            self._owed_at = None
-        if now < self._timers_at:
+            self.flush(out)
+        if now < self._timers_at or self._earliest is None or now < self._earliest:
             return
         self._timers_at = now + TIMER_GRAIN_S
+        self._earliest = None
         for channel in list(self._busy):
             sender = self._senders[channel]
             if channel.receiver & CLIENT_BIT and (now - sender.quiet_since > CLIENT_GIVE_UP_S
@@ -124,14 +137,27 @@ class Transport:
                 continue
             leaving: list[DataMessage] = []
             sender.tick(now, leaving)
-            self._leave(channel, leaving, out)
+            self._expect(sender)
+            self._leave(channel, leaving, now, out)
+
+    def flush(self, out: Sends) -> None:
+        """Send every acknowledgement that is owed, before its time: for an end that is about to go."""
+        for address in list(self._owed):
+            self._send_owed(address, out)
+        self._owed_at = None
 
     def due(self) -> float | None:
         """Return when `tick` has something to do; None while nothing is under way."""
-        times = [max(t, self._timers_at) for c in self._busy if (t := self._senders[c].due()) is not None]
-        if self._owed_at is not None:
-            times.append(self._owed_at)
-        return min(times) if times else None
+        repeats_at = max(self._earliest, self._timers_at) if self._busy and self._earliest is not None else None
+        if repeats_at is None or self._owed_at is None:
+            return repeats_at if self._owed_at is None else self._owed_at
+        return min(repeats_at, self._owed_at)
+
+    def _expect(self, sender: Sender) -> None:
+        """Note when `sender` may have something to repeat: too early is no harm, `tick` looks again."""
+        due = AT_ONCE if sender.waiting > CLIENT_BACKLOG else sender.due()
+        if due is not None and (self._earliest is None or due < self._earliest):
+            self._earliest = due
 
     @property
     def idle(self) -> bool:
@@ -158,11 +184,11 @@ class Transport:
         self._resent_before += sender.resent
         self.gave_up += 1
 
-    def _leave(self, channel: ChannelId, leaving: list[DataMessage], out: Sends) -> None:
+    def _leave(self, channel: ChannelId, leaving: list[DataMessage], now: float, out: Sends) -> None:
         if leaving:
-            to = self._addresses[channel]
+            to, stamp = self._addresses[channel], stamp_of(now)
             for one in leaving:
-                out.append(Send(to.ip, to.port, one.encode()))
+                out.append(Send(to.ip, to.port, one.encode(stamp)))
 
     def _owe(self, address: Address, channel: ChannelId, now: float, at_once: bool) -> int:
         owed = self._owed.setdefault(address, {})

@@ -52,6 +52,7 @@ class World:
         self.datapath = datapath
         self.run_dir = journal.RUN_ROOT
         self.netns_inode = 0
+        self.switch_pid = 0
         self.owner_pid = os.getpid()
         self.subtree: cgroups.Subtree | None = None  # None: this machine has no control group that limits CPU time
         self._thread = threading.get_ident()
@@ -308,6 +309,7 @@ class World:
         switch_daemon = self.spawn([find_binary("ovs-vswitchd"), f"unix:{self.run_dir}/db.sock", "--pidfile", *quiet],
                                    "ovs-vswitchd")
         self._wait_for(self.run_dir / "ovs-vswitchd.pid", switch_daemon)
+        self.switch_pid = switch_daemon.pid
         self.vsctl("set", "Open_vSwitch", ".", f"external-ids:system-id={self.id}")
 
     def _wait_for(self, path: Path, daemon: subprocess.Popen[Any]) -> None:

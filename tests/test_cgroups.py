@@ -51,6 +51,13 @@ def test_version_2_counts_only_where_it_has_the_cpu_controller(tmp_path: Path) -
     assert detect(mounts) == Hierarchy(2, tmp_path, tmp_path)
 
 
+@pytest.mark.parametrize(("version", "name", "weight"), [(1, "cpu.shares", "65536"), (2, "cpu.weight", "6400")])
+def test_a_world_weighs_more_than_one_process(version: int, name: str, weight: str, request) -> None:
+    hierarchy: Hierarchy = request.getfixturevalue(f"v{version}")
+    Subtree(hierarchy, "w012345").make()
+    assert [(hierarchy.cpu / path / name).read_text() for path in ("e3", "e3/w012345")] == [weight] * 2
+
+
 def test_no_group_file_system_at_all_is_none() -> None:
     assert detect("proc /proc proc rw 0 0\ncgroup /sys/fs/cgroup/memory cgroup rw,memory 0 0\n") is None
 
@@ -129,6 +136,8 @@ def test_removing_goes_bottom_up_and_leaves_other_worlds(v1: Hierarchy) -> None:
         subtree.make()
         subtree.group("s1n1").make()
     assert ours.count() == 4
+    for control in (v1.cpu / "e3").rglob("cpu.shares"):
+        control.unlink()  # the kernel takes a group's control files away with it
     ours.remove()
     assert not any((root / "e3/w012345").exists() for root in v1.roots)
     assert all((root / "e3/w543210/s1n1").is_dir() for root in v1.roots)

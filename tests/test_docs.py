@@ -14,7 +14,9 @@ from test_floors import DOORS
 
 from experiments.reference import commands, reference
 from experiments.registry import EXPERIMENTS
+from topologies import catalog
 from topologies.catalog import PAPER_CLUSTERS, SYSTEMS, cluster_named
+from topologies.node_file import read_nodes
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -60,7 +62,7 @@ def test_every_link_inside_the_documentation_leads_somewhere(page: Path) -> None
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
-def test_every_command_that_is_mentioned_exists_with_its_options(page: Path) -> None:
+def test_every_command_that_is_mentioned_exists_with_its_options(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known: dict[str, Any] = commands()
     for line in e3_commands(page):
         words = shlex.split(line.rstrip(";,.").replace("[OPTIONS]", ""))
@@ -72,6 +74,8 @@ def test_every_command_that_is_mentioned_exists_with_its_options(page: Path) -> 
         if name != "test":  # whose further words are pytest's
             assert {w for w in words if re.match(r"-\w|--\w", w)} <= options, f"{page.name}: ./e3 {line}"
         if name in ("demo", "cli", "draw") and len(words) > 1 and re.match(r"[a-z]+\d?[x:]", words[1]):
+            own = read_nodes(ROOT / words[words.index("--nodes") + 1]) if "--nodes" in words else {}
+            monkeypatch.setattr(catalog, "SYSTEMS", {**SYSTEMS, **own})
             cluster_named(words[1])
         if name == "run":
             assert {w for w in words[1:] if not w.startswith(("-", "NAME"))} <= {*EXPERIMENTS, "all"}, line

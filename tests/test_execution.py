@@ -119,7 +119,7 @@ def drive(engine: Execution, outlet: Outlet, arrivals: list[float]) -> list[tupl
 
 
 def constant(cost_s: float):
-    return lambda _service, _bytes: cost_s
+    return lambda *_: cost_s
 
 
 def test_requests_run_in_order_of_arrival_and_their_channel_gets_credit(services: str) -> None:
@@ -141,16 +141,16 @@ def test_requests_go_round_the_cores(services: str) -> None:
     engine, outlet = Execution("s1n1", (deployed(services, "only"),), cores=4, cost=constant(0.1)), Outlet()
     used = []
     for step in range(8):  # each core is idle again before its turn comes
-        before = list(engine._core_free_at)
+        before = engine.cores.free_at
         submit(engine, outlet, float(step), request(step))
         engine.run(float(step), outlet, [])
-        used += [core for core in range(4) if engine._core_free_at[core] != before[core]]
+        used += [core for core in range(4) if engine.cores.free_at[core] != before[core]]
     assert used == [0, 1, 2, 3, 0, 1, 2, 3]
 
 
 def test_a_request_runs_to_completion_before_its_core_takes_another(services: str) -> None:
     costs = {b"long": 5.0, b"x": 1.0}
-    engine = Execution("s1n1", (deployed(services, "only"),), cores=1, cost=lambda _, size: 5.0 if size == 4 else 1.0)
+    engine = Execution("s1n1", (deployed(services, "only"),), cost=lambda _, size, __: 5.0 if size == 4 else 1.0)
     outlet, out = Outlet(), []
     submit(engine, outlet, 0.0, request(1, b"long"), request(2))
     for now in (0.0, 1.0, 4.9, 5.0, 6.0):
@@ -163,7 +163,7 @@ def test_a_late_driver_does_not_make_the_cores_late(services: str) -> None:
     submit(engine, outlet, 0.0, request(1), request(2))
     for now in (0.0, 1.7, 2.9, 4.0):
         engine.run(now, outlet, out)
-    assert engine._core_free_at == [4.0]  # four requests of 1 s each, back to back
+    assert engine.cores.free_at == (4.0,)  # four requests of 1 s each, back to back
     assert sum(s.busy_s for s in engine.statistics()) == 4.0
 
 

@@ -14,7 +14,8 @@ DOORS = {
     "ryu": {"controller/openflow_library.py"},
     "os_ken": {"controller/openflow_library.py"},
     "scapy": {"experiments/scapy_layer.py"},
-    "matplotlib": {"experiments/plot.py", "experiments/application_plot.py"},
+    "matplotlib": {"experiments/plot.py", "experiments/application_plot.py", "experiments/chart_plot.py",
+                   "experiments/placement_plot.py"},
 }
 
 

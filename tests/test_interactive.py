@@ -24,6 +24,7 @@ from experiments.errors import ExperimentError
 from experiments.first_placement import place_in_turn
 from experiments.interactive import E3Shell
 from experiments.latencies import summary_of
+from experiments.pacing import UNPACED
 from experiments.shell_mininet_verbs import E3_VERBS, INSTEAD
 from microservices.applications import nfv_fin
 from nodes.deployment import deploy
@@ -43,6 +44,8 @@ class Net(dict[str, Any]):
 
 class Bed:
     """A testbed that records what it is told and answers from what a test set."""
+
+    pacing = UNPACED
 
     def __init__(self, cluster: str = "type2x1") -> None:
         self.inventory = inventory_of(cluster_named(cluster))

@@ -49,10 +49,19 @@ def test_random_bytes_are_refused_or_are_a_message(data: bytes) -> None:
 
 def test_the_layout_on_the_wire() -> None:
     message = messages.DataMessage(messages.KIND_REQUEST, 0x0102, 0x0304, 0x05060708090A0B0C, b"\x0a\x01\xfe\x01",
-                                   0x0D0E, 7, b"hi", 0x80001001, 0x11121314, 0x15161718)
+                                   0x0D0E, 7, b"hi", 0x80001001, 0x11121314, 0x15161718, 0x191A1B1C)
     fields = ("e3a70101", "0102", "0304", "05060708090a0b0c", "0a01fe01", "0d0e", "07", "00", "80001001", "11121314",
-              "15161718", "0002", "6869")
+              "15161718", "191a1b1c", "0002", "6869")
     assert message.encode().hex() == "".join(fields)
+
+
+def test_a_message_is_stamped_when_it_leaves_and_its_age_is_read_from_the_stamp() -> None:
+    message = messages.DataMessage(messages.KIND_REQUEST, 1, 2, 3, bytes(4), 5, 6, b"hi", sent=7)
+    for left_s in (0.0, 1.5, 4.294967295, 4.3, 1e4):
+        again = messages.decode(message.encode(messages.stamp_of(left_s)))
+        assert isinstance(again, messages.DataMessage)
+        assert messages.age_s(again.sent, left_s + 0.25) == pytest.approx(0.25, abs=2e-9)
+        assert messages.age_s(again.sent, left_s - 0.25) == 0.0  # clocks of one machine agree: it is just older
 
 
 def test_the_layout_of_acknowledgements_on_the_wire() -> None:

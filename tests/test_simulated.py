@@ -20,6 +20,7 @@ from microservices.state import State
 from microservices.workload import Workload
 from microservices.workloads import workload_named
 from nodes.channel import ChannelOptions, Receiver, Sender
+from nodes.cores import Cores
 from nodes.deployment import Deployment, deploy
 from nodes.errors import NodeError
 from nodes.execution import INBOX_LIMIT, RunningInstance
@@ -69,11 +70,11 @@ def chain(echo: str, number: int = 300, name: str = "chain") -> Application:
 
 
 def slow_sink(_node) -> object:
-    return lambda service, _size: COST_S[service]
+    return lambda service, _size, _over_network: COST_S[service]
 
 
 def one_core(simulation: Simulation, node: str) -> None:
-    simulation.runtime(node).execution._core_free_at[:] = [0.0]
+    simulation.runtime(node).execution.cores = Cores(1)
 
 
 def sound(simulation: Simulation, *clients: SimulatedClient) -> None:
@@ -318,7 +319,7 @@ def heard_under(faults: NetworkFaults, count: int = 400) -> tuple[list[int], Net
     network.plug(to)
     for number in range(count):
         network.at(number * 1e-4, partial(network.after, source, [Send(*to.address, b"%d" % number)]))
-    network.environment.run()
+    network.agenda.run()
     return [int(payload) for payload in to.heard], network.counters()
 
 

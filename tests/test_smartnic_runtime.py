@@ -200,7 +200,8 @@ def test_a_hundred_thousand_hostile_frames_change_nothing_but_counters() -> None
     nic = runtime()
     draw = random.Random(3)
     request = messages.DataMessage(messages.KIND_REQUEST, 1, 3, 77, packed_ip(CLIENT), 4000, 0, b"p" * 64, AS_CLIENT)
-    seeds = [udp(CLIENT, NIC, DATA_PORT, request.encode()), udp(CLIENT, NIC, CONTROL_PORT, b"\xe3\xa7\x01\x10"),
+    seeds = [udp(CLIENT, NIC, DATA_PORT, request.encode()), udp(CLIENT, NIC, DATA_PORT, request.encode()[:-1]),
+             udp(CLIENT, NIC, CONTROL_PORT, b"\xe3\xa7\x01\x10"),
              udp(CLIENT, HOST, 9, b"host"), udp(CLIENT, NIC, 7, b"echo"),
              frames.Arp(1, bytes(6), packed_ip(CLIENT), bytes(6), packed_ip(NIC)).frame(bytes(6), bytes(6))]
     out: list[tuple[int, bytes]] = []

@@ -1,11 +1,22 @@
 """The machine room on paper: catalogue, names, addresses, fat tree."""
 
 from collections import Counter
+from dataclasses import replace
 from ipaddress import IPv4Address
+from typing import Any
 
+import msgspec
 import pytest
 
-from topologies.catalog import PAPER_CLUSTERS, SYSTEMS, cluster_named, server_named
+from topologies.catalog import (
+    OCTEON_LIQUIDIO2,
+    PAPER_CLUSTERS,
+    SYSTEMS,
+    XEON_8160,
+    XEON_E5_2680V3,
+    cluster_named,
+    server_named,
+)
 from topologies.cluster import Cluster, Fabric
 from topologies.errors import TopologyError
 from topologies.inventory import Inventory, inventory_of, switch_links
@@ -93,6 +104,54 @@ def test_an_inventory_survives_its_file() -> None:
     assert Inventory.from_json(found.to_json()) == found
     with pytest.raises(TopologyError):
         Inventory.from_json(b'{"cluster": 3}')
+
+
+def test_an_inventory_from_before_speed_and_power_still_loads_and_says_what_it_lacks() -> None:
+    found = inventory_of(cluster_named("type1x1"))
+    old = msgspec.json.decode(found.to_json())
+    del old["servers"]
+    for node in old["nodes"]:
+        del node["family"], node["speed"], node["busy_watts"]
+    read = Inventory.from_json(msgspec.json.encode(old))
+    assert [n.name for n in read.nodes] == [n.name for n in found.nodes]
+    with pytest.raises(TopologyError, match="s1h"):
+        read.server_of(read.node("s1n1"))
+
+
+def test_speed_is_that_of_a_core_over_the_one_that_table_1_measured_of_its_family() -> None:
+    assert XEON_E5_2680V3.speed == OCTEON_LIQUIDIO2.speed == 1
+    expected = {"beefyx1": ("xeon", 1), "type2:0x1": ("xeon", 2.1 / 2.5), "superbeefyx1": ("xeon", 2.1 / 2.5),
+                "wimpyx1": ("cnmips", 1)}
+    for name, wanted in expected.items():
+        host = inventory_of(cluster_named(name)).of_role("host")[0]
+        assert (host.family, host.speed) == (wanted[0], pytest.approx(wanted[1]))
+    assert {(n.family, n.speed) for n in inventory_of(cluster_named("type2x1")).of_role("smartnic")} == {("cnmips", 1)}
+    assert replace(XEON_8160, work_per_clock=1.25).speed == pytest.approx(1.05)
+
+
+def test_hosts_and_smartnics_of_a_chassis_share_its_power_figures() -> None:
+    found = inventory_of(cluster_named("type1x1+beefyx1/2"))
+    assert [(s.model, s.idle_watts, s.peak_watts, s.cost_usd) for s in found.servers] \
+        == [("type1", 98, 222, 4650), ("beefy", 83, 201, 4500)] * 2
+    assert found.server_of(found.node("r2s1n1")) == found.server_of(found.node("r2s1h"))
+    assert found.server_of(found.node("r2s1n1")).host == "r2s1h"
+    with pytest.raises(TopologyError, match="no server"):
+        found.server_of(found.of_role("client")[0])
+
+
+def test_the_two_servers_that_table_1_was_measured_on_have_one_10_gbe_port_each() -> None:
+    host, card = (inventory_of(cluster_named(f"{name}x1")) for name in ("beefy10g", "liquidio10g"))
+    assert [p.gbps for p in host.ports_of_server(host.node("s1h"))] == [10]
+    assert [p.gbps for p in card.ports_of_server(card.node("s1h"))] == [10]
+    assert [len(found.of_role("smartnic")) for found in (host, card)] == [0, 1]
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ({"family": "arm"}, "'arm'"), ({"work_per_clock": 0}, "above 0"), ({"busy_watts": -1}, "-1 W"),
+    ({"cores": 0}, "0 cores"), ({"clock_ghz": 0}, "0 GHz")])
+def test_an_impossible_processor_is_refused(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(TopologyError, match=words):
+        replace(XEON_8160, **change)
 
 
 def test_looking_up_what_is_not_there_names_what_is() -> None:

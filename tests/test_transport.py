@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
+from msgspec.structs import replace
 
 from nodes.channel import ChannelOptions
 from nodes.messages import (
@@ -14,6 +17,7 @@ from nodes.messages import (
     ChannelId,
     DataMessage,
     decode,
+    stamp_of,
 )
 from nodes.transport import CLIENT_BACKLOG, CLIENT_GIVE_UP_S, TIMER_GRAIN_S, Address, Sends, Transport
 
@@ -111,16 +115,39 @@ def test_a_lost_datagram_is_due_and_is_sent_again() -> None:
     sender = Transport(1, OPTIONS)
     first = offered(sender, request(1))
     assert sender.due() == OPTIONS.first_rto_s and ticked(sender, 0.99) == []
-    assert ticked(sender, 1.0) == first
+    again = ticked(sender, 1.0)
+    assert [decode(send.data) for send in again] == [replace(decode(first[0].data), sent=stamp_of(1.0))]
     assert sender.counters()["channel_resent"] == 1
 
 
 def test_timers_are_looked_at_no_more_often_than_their_grain() -> None:
     sender = Transport(1, OPTIONS)
-    offered(sender, request(1))
-    ticked(sender, 0.999)
-    assert sender.due() == 0.999 + TIMER_GRAIN_S
+    out: Sends = []
+    sender.offer(request(1), THERE, 0.0, out)
+    sender.offer(request(2, receiver=3), ELSEWHERE, 0.001, out)
+    assert sender.due() == 1.0 and len(ticked(sender, 1.0)) == 1
+    assert sender.due() == 1.0 + TIMER_GRAIN_S and ticked(sender, 1.001) == []  # the other waits for the next look
     assert len(ticked(sender, sender.due())) == 1
+
+
+def test_no_timer_of_any_channel_is_due_before_the_transport_says_so() -> None:
+    draw = random.Random(5)
+    sender, peer = Transport(1, OPTIONS), Transport(2, OPTIONS)
+    now = 0.0
+    for step in range(3000):
+        now += draw.random() * 0.05
+        out = offered(sender, request(step, receiver=draw.randrange(2, 9)), now=now)
+        sender.tick(now, out)
+        _, back = passed([send for send in out if draw.random() < 0.9], HERE, peer, now)
+        for channel in list(peer._receivers):
+            while peer._receivers[channel]._held:
+                peer.consumed(channel, now)
+        peer.tick(now, back)
+        passed([send for send in back if draw.random() < 0.9], THERE, sender, now)
+        timers = [due for channel in sender._busy if (due := sender._senders[channel].due()) is not None]
+        if timers:
+            assert sender.due() <= max(min(timers), sender._timers_at)
+    assert sender.counters()["channel_resent"] > 100
 
 
 def test_a_channel_without_credit_has_room_for_its_backlog_only() -> None:

@@ -1,8 +1,9 @@
-"""The systems of Table 4 and the clusters of section 5, by name."""
+"""The systems of Table 4, the two servers of section 2.3, and the clusters that the paper measures, by name."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 
 from topologies.cluster import (
@@ -23,8 +24,8 @@ from topologies.errors import TopologyError
 XEON_E5_2680V3 = Processor("Xeon E5-2680 v3", cores=12, clock_ghz=2.5, memory_gb=64)
 XEON_E5_2620_PAIR = Processor("2 x Xeon E5-2620", cores=16, clock_ghz=2.1, memory_gb=128)
 XEON_8160 = Processor("Xeon Platinum 8160", cores=24, clock_ghz=2.1, memory_gb=192)
-CN6880 = Processor("CN6880 cnMIPS64", cores=32, clock_ghz=1.2, memory_gb=2)
-OCTEON_LIQUIDIO2 = Processor("OCTEON cnMIPS64", cores=12, clock_ghz=1.2, memory_gb=4)
+CN6880 = Processor("CN6880 cnMIPS64", cores=32, clock_ghz=1.2, memory_gb=2, family="cnmips")
+OCTEON_LIQUIDIO2 = Processor("OCTEON cnMIPS64", cores=12, clock_ghz=1.2, memory_gb=4, family="cnmips")
 
 # Ours: the paper names no PCIe rate; 8 lanes of PCIe 2.0, the LiquidIO II's connector, carry 32 Gb/s.
 LIQUIDIO_PCIE_GBPS = 32.0
@@ -48,10 +49,21 @@ SUPERBEEFY = Server(
     "superbeefy", XEON_8160, (), (PlainNic("XL710", 80.0),), idle_watts=77, peak_watts=256, cost_usd=12550
 )
 
-SYSTEMS: dict[str, Server] = {s.model: s for s in (BEEFY, WIMPY, TYPE1, TYPE2, SUPERBEEFY)}
+# Section 2.3: "two identical commodity servers", one with a 10GbE Intel X710, the other with a 10GbE LiquidIO. Ours:
+# the server is Beefy, whose figures Table 4 gives with either NIC (idle and peak power and price of Beefy and Type1).
+BEEFY_10G = replace(BEEFY, model="beefy10g", plain_nics=(PlainNic("X710", 10.0),))
+LIQUIDIO_10G = replace(TYPE1, model="liquidio10g", smartnics=(LIQUIDIO2_ONE_PORT,))
 
-# Every cluster that section 5 measures, in the notation of `cluster_named`.
+SYSTEMS: dict[str, Server] = {
+    s.model: s for s in (BEEFY, WIMPY, TYPE1, TYPE2, SUPERBEEFY, BEEFY_10G, LIQUIDIO_10G)}
+
+# Whose host is the processor that Table 1's host columns were measured on.
+TABLE_1_HOSTS = frozenset(model for model, server in SYSTEMS.items() if server.host == XEON_E5_2680V3)
+
+# Every cluster that the paper measures, in the notation of `cluster_named`.
 PAPER_CLUSTERS: dict[str, str] = {
+    "beefy10gx1": "Table 1, Figures 2 and 3: microservices on a host behind one 10GbE port",
+    "liquidio10gx1": "Table 1, Figures 2 and 3: microservices on a SmartNIC with one 10GbE port",
     "beefyx3": "Figure 5: the homogeneous baseline",
     "type1x3": "Figures 5 to 8: one SmartNIC per server",
     "type2x2": "Figure 9, Table 5: four SmartNICs per server",
@@ -62,14 +74,29 @@ PAPER_CLUSTERS: dict[str, str] = {
     "type2x40": "section 5.6: the largest rack",
 }
 
-_PART = re.compile(r"(?P<model>[a-z]+\d?)(?::(?P<nics>\d+))?x(?P<count>\d+)")
+# A server's name in that notation: what a count can be told from, as the last "x" and digits.
+SERVER_NAME = re.compile(r"[a-z][a-z0-9_-]{0,23}")
+_PART = re.compile(r"(?P<model>[a-z][a-z0-9_-]*?)(?::(?P<nics>\d+))?x(?P<count>\d+)")
+
+
+def add_systems(servers: Mapping[str, Server]) -> None:
+    """Let `cluster_named` know servers of one's own; raises TopologyError for a name that stands for another server.
+
+    From then on the whole process knows them, as it knows Table 4's.
+    """
+    for model, server in servers.items():
+        if SERVER_NAME.fullmatch(model) is None:
+            raise TopologyError(f"server name {model!r}: it is 1 to 24 of a-z, 0-9, - and _, and begins with a letter")
+        if SYSTEMS.get(model, server) != server:
+            raise TopologyError(f"server name {model!r} is taken; taken are {', '.join(sorted(SYSTEMS))}")
+    SYSTEMS.update(servers)
 
 
 def server_named(model: str, smartnics: int | None = None) -> Server:
-    """Return Table 4's server `model`, with `smartnics` cards (0 to 8) in place of its own number.
+    """Return the server `model`, with `smartnics` cards (0 to 8) in place of its own number.
 
     A server that loses its last SmartNIC keeps a link to the ToR: a plain NIC of the same rate.
-    Idle and peak power and cost stay those of Table 4's chassis. Raises TopologyError.
+    Idle and peak power and cost stay those of the chassis as it was. Raises TopologyError.
     """
     if model not in SYSTEMS:
         raise TopologyError(f"unknown system {model!r}; known: {', '.join(sorted(SYSTEMS))}")
@@ -83,7 +110,7 @@ def server_named(model: str, smartnics: int | None = None) -> Server:
     card = server.smartnics[0] if server.smartnics else LIQUIDIO2_ONE_PORT
     plain = server.plain_nics
     if smartnics == 0 and not plain:
-        plain = (PlainNic("plain", card.port_gbps * len(server.smartnics)),)
+        plain = (PlainNic("plain", sum(nic.port_gbps for nic in server.smartnics)),)
     return replace(server, smartnics=(card,) * smartnics, plain_nics=plain)
 
 

@@ -13,21 +13,44 @@ MAX_CLIENTS_PER_RACK = 250
 MAX_RACKS = 250
 MAX_SWITCHES_PER_POD = 16
 
+# Per family of cores, the clock of the processor that Table 1 measured: Beefy's E5-2680 v3, the LiquidIO II's OCTEON.
+REFERENCE_CLOCK_GHZ = {"xeon": 2.5, "cnmips": 1.2}
+
 
 @dataclass(frozen=True, slots=True)
 class Processor:
-    """The cores and memory of one compute node (paper sections 2.2 and 5)."""
+    """The cores and memory of one compute node (paper sections 2.2 and 5).
+
+    `family` is whose column of Table 1 says what a request costs, `work_per_clock` how much a core does per clock over
+    the processor measured there. `busy_watts` is what it draws above idle with all cores busy; None leaves that to
+    Tables 1 and 4.
+    """
 
     name: str
     cores: int
     clock_ghz: float
     memory_gb: float
+    family: str = "xeon"
+    work_per_clock: float = 1.0
+    busy_watts: float | None = None
 
     def __post_init__(self) -> None:
         if self.cores < 1:
             raise TopologyError(f"processor {self.name!r} has {self.cores} cores; the least is 1")
         if self.clock_ghz <= 0:
             raise TopologyError(f"processor {self.name!r} runs at {self.clock_ghz} GHz; it must be above 0")
+        if self.family not in REFERENCE_CLOCK_GHZ:
+            raise TopologyError(f"processor {self.name!r} is of family {self.family!r}; Table 1 knows "
+                                f"{' and '.join(REFERENCE_CLOCK_GHZ)}")
+        if self.work_per_clock <= 0:
+            raise TopologyError(f"processor {self.name!r} has work_per_clock {self.work_per_clock}; it must be above 0")
+        if self.busy_watts is not None and self.busy_watts < 0:
+            raise TopologyError(f"processor {self.name!r} draws {self.busy_watts} W; the least is 0")
+
+    @property
+    def speed(self) -> float:
+        """How fast one core is, over one core of the processor that Table 1 measured of its family."""
+        return self.clock_ghz / REFERENCE_CLOCK_GHZ[self.family] * self.work_per_clock
 
 
 @dataclass(frozen=True, slots=True)

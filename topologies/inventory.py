@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from topologies import addressing as at
 from topologies.catalog import BEEFY
-from topologies.cluster import Cluster, Rack, Server
+from topologies.cluster import Cluster, Processor, Rack, Server
 from topologies.errors import TopologyError
 from topologies.fat_tree import fabric_links, pod_of_aggregation, pod_of_rack
 
@@ -34,6 +34,20 @@ class NodeEntry:
     cores: int
     clock_ghz: float
     memory_gb: float
+    family: str = "xeon"  # these three as in `Processor`
+    speed: float = 1.0
+    busy_watts: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServerEntry:
+    """A chassis, with its SmartNICs: what it draws at the wall and what it costs. `host` names its host's node."""
+
+    host: str
+    model: str
+    idle_watts: float
+    peak_watts: float
+    cost_usd: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +95,7 @@ class Inventory:
     switches: tuple[SwitchEntry, ...]
     ports: tuple[PortEntry, ...]
     pcie: tuple[PcieEntry, ...]
+    servers: tuple[ServerEntry, ...] = ()
     _by_name: dict[str, NodeEntry | SwitchEntry] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def node(self, name: str) -> NodeEntry:
@@ -118,6 +133,14 @@ class Inventory:
                 return n
         raise TopologyError(f"{node.name} belongs to no server")
 
+    def server_of(self, node: NodeEntry) -> ServerEntry:
+        """Return the chassis that `node`, a host or SmartNIC, stands in."""
+        host = self.host_of(node).name
+        for server in self.servers:
+            if server.host == host:
+                return server
+        raise TopologyError(f"the inventory of {self.cluster} says nothing of the server of {host}; it is an old one")
+
     def ports_of_switch(self, switch: str) -> list[PortEntry]:
         return [p for p in self.ports if p.switch == switch]
 
@@ -143,7 +166,7 @@ class Inventory:
     def to_json(self) -> bytes:
         import msgspec
 
-        shown = {name: getattr(self, name) for name in ("cluster", "nodes", "switches", "ports", "pcie")}
+        shown = {name: getattr(self, name) for name in ("cluster", "nodes", "switches", "ports", "pcie", "servers")}
         return msgspec.json.format(msgspec.json.encode(shown), indent=1)
 
     @classmethod
@@ -155,7 +178,7 @@ class Inventory:
             raw = msgspec.json.decode(data, type=_Stored)
         except msgspec.MsgspecError as error:
             raise TopologyError(f"not an inventory: {error}") from error
-        return cls(raw.cluster, raw.nodes, raw.switches, raw.ports, raw.pcie)
+        return cls(raw.cluster, raw.nodes, raw.switches, raw.ports, raw.pcie, raw.servers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +188,7 @@ class _Stored:
     switches: tuple[SwitchEntry, ...]
     ports: tuple[PortEntry, ...]
     pcie: tuple[PcieEntry, ...]
+    servers: tuple[ServerEntry, ...] = ()
 
 
 def inventory_of(cluster: Cluster) -> Inventory:
@@ -173,7 +197,8 @@ def inventory_of(cluster: Cluster) -> Inventory:
     for r, rack in enumerate(cluster.racks, start=1):
         build.add_rack(r, rack)
     build.add_fabric()
-    return Inventory(cluster.name, tuple(build.nodes), tuple(build.switches), tuple(build.ports), tuple(build.pcie))
+    return Inventory(cluster.name, tuple(build.nodes), tuple(build.switches), tuple(build.ports), tuple(build.pcie),
+                     tuple(build.servers))
 
 
 class _Builder:
@@ -185,6 +210,7 @@ class _Builder:
         self.switches: list[SwitchEntry] = []
         self.ports: list[PortEntry] = []
         self.pcie: list[PcieEntry] = []
+        self.servers: list[ServerEntry] = []
         self._last_port: dict[str, int] = {}
 
     def add_rack(self, r: int, rack: Rack) -> None:
@@ -222,14 +248,14 @@ class _Builder:
     def _add_server(self, tor: str, prefix: str, r: int, s: int, server: Server) -> None:
         mac, gateway = at.server_mac(r, s), at.gateway_ip(r)
         host = f"{prefix}s{s}h"
+        self.servers.append(ServerEntry(host, server.model, server.idle_watts, server.peak_watts, server.cost_usd))
         self.nodes.append(NodeEntry(host, "host", r, s, 0, at.host_ip(r, s), mac, gateway, server.model,
-                                    server.host.cores, server.host.clock_ghz, server.host.memory_gb))
+                                    *_figures(server.host)))
         for k, nic in enumerate(server.smartnics, start=1):
             end = f"s{s}n{k}"
             name = f"{prefix}{end}"
-            cpu = nic.processor
             self.nodes.append(NodeEntry(name, "smartnic", r, s, k, at.smartnic_ip(r, s, k), mac, gateway, nic.model,
-                                        cpu.cores, cpu.clock_ghz, cpu.memory_gb))
+                                        *_figures(nic.processor)))
             self._plug(tor, name, at.interface_name(name, "net"), nic.port_gbps, end)
             self.pcie.append(PcieEntry(name, at.interface_name(name, "pcie"), host,
                                        at.interface_name(host, f"pcie{k}"), nic.pcie_gbps))
@@ -239,10 +265,14 @@ class _Builder:
     def _add_single(self, tor: str, prefix: str, end: str, role: str, r: int, ip: str, mac: str, gbps: float) -> None:
         """Add a client or controller node: a Beefy machine with one link (section 5)."""
         name = f"{prefix}{end}"
-        cpu = BEEFY.host
         self.nodes.append(NodeEntry(name, role, r, 0, 0, ip, mac, at.gateway_ip(r), BEEFY.model,
-                                    cpu.cores, cpu.clock_ghz, cpu.memory_gb))
+                                    *_figures(BEEFY.host)))
         self._plug(tor, name, at.interface_name(name, "net"), gbps, end)
+
+
+def _figures(cpu: Processor) -> tuple[int, float, float, str, float, float | None]:
+    """Return what a node's entry, at its end, takes from its processor."""
+    return cpu.cores, cpu.clock_ghz, cpu.memory_gb, cpu.family, cpu.speed, cpu.busy_watts
 
 
 def switch_links(inventory: Inventory) -> Iterator[tuple[PortEntry, PortEntry]]:

@@ -1,0 +1,56 @@
+"""Chooses a run's time scale: the simulation says what load is to be expected, a pilot what this machine carries."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+from experiments.fidelity import USUAL_LIMITS, FidelityLimits
+from experiments.load import ClientConfig
+from experiments.measuring import Measurement, Plan
+from experiments.pacing import Pacing
+from experiments.simulated_bed import SimulatedBed
+from experiments.testbed import Testbed
+from experiments.time_scale import Capacity, capacity_of, time_scale_for
+from microservices.service import service_class
+from nodes.deployment import Deployment
+
+FORECAST = Plan(requests=1500, warm_requests=300, most_real_s=20.0)
+
+
+def forecast(bed: Testbed, configs: Mapping[str, ClientConfig], pacing: Pacing,
+             deployments: tuple[Deployment, ...]) -> Measurement:
+    """Return what `configs` would measure at the speed of `pacing`, in virtual time."""
+    simulated = SimulatedBed(replace(bed.options, pacing=replace(pacing, time_scale=1.0), deployments=deployments))
+    return simulated.measure(configs, FORECAST)
+
+
+def auto_time_scale(bed: Testbed, configs: Mapping[str, ClientConfig], pacing: Pacing,
+                    deployments: tuple[Deployment, ...] | None = None, limits: FidelityLimits = USUAL_LIMITS,
+                    capacity: Capacity | None = None) -> float:
+    """Return the smallest time scale at which `configs` should hold on this machine, at the speed of `pacing`.
+
+    The testbed is left unpaced unless its `capacity` for this load is known already. Raises ExperimentError where no
+    time scale would do.
+    """
+    deployments = bed.deployments if deployments is None else deployments
+    payload_bytes = min(config.payload_bytes for config in configs.values())
+    expected = forecast(bed, configs, pacing, deployments)
+    return time_scale_for(expected.throughput_rps, expected.latencies.mean_s,
+                          capacity or capacity_of(bed, configs, deployments), limits,
+                          shortest_cost_s(bed, pacing, deployments, payload_bytes))
+
+
+def shortest_cost_s(bed: Testbed, pacing: Pacing, deployments: tuple[Deployment, ...], payload_bytes: int) -> float:
+    """Return the least core time that a request of this size costs anywhere."""
+    shortest = math.inf
+    for deployment in deployments:
+        stages = {stage.name: service_class(stage.service).name for stage in deployment.stages}
+        services = {i.number: stages[i.stage] for i in deployment.application().instances}
+        for node in {place.node for place in deployment.places}:
+            pace = pacing.pace(bed.inventory.node(node), bed.inventory, bed.clock, (deployment,))
+            if pace is not None:
+                shortest = min([shortest, *(pace.cost_s(services[place.number], payload_bytes, False)
+                                            for place in deployment.places if place.node == node)])
+    return shortest

@@ -1,0 +1,66 @@
+"""The peak of a deployment: the knee of its closed loop, found on packets or in virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from experiments.fidelity import USUAL_LIMITS, FidelityLimits
+from experiments.knee import Knee, Probe, closed_loop, found_by
+from experiments.load import ClientConfig
+from experiments.measuring import USUAL_PLAN, Measurement, Plan
+from experiments.simulated_bed import SimulatedBed, measured_on
+from experiments.testbed import Testbed
+
+MOST_FLOWS = 32  # UDP ports of one client; beyond it, a port has several requests outstanding
+POOL = 2048
+# Requests that go to a slow part pile up there till most of those outstanding wait for it: only then is the throughput
+# that of the slowest part. So long, in numbers of requests outstanding, is waited first, and measured then.
+WARM_WINDOWS, WINDOWS = 4, 4
+CHECK_EVERY = 16
+
+
+def in_closed_loop(config: ClientConfig, outstanding: int) -> ClientConfig:
+    """Return `config` with `outstanding` requests under way, from a pool made before the start."""
+    return msgspec.structs.replace(config, outstanding=outstanding, flows=min(outstanding, MOST_FLOWS), rate_rps=0.0,
+                                   pool=POOL, check_every=CHECK_EVERY)
+
+
+def shared_out(configs: Mapping[str, ClientConfig], outstanding: int) -> dict[str, ClientConfig]:
+    """Return the clients with their shares of `outstanding` requests; one that would have none stays away."""
+    share, more = divmod(outstanding, len(configs))
+    return {name: in_closed_loop(config, share + (i < more))
+            for i, (name, config) in enumerate(configs.items()) if share + (i < more)}
+
+
+@dataclass(slots=True)
+class Peak:
+    """The knee, and the measurement at it; None where no knee is to be trusted."""
+
+    knee: Knee
+    measured: dict[float, Measurement] = field(default_factory=dict)
+
+    @property
+    def measurement(self) -> Measurement | None:
+        return self.measured[self.knee.probe.load] if self.knee.probe is not None else None
+
+
+def find_peak(bed: Testbed | SimulatedBed, configs: Mapping[str, ClientConfig], first: int, most: int, plan: Plan = USUAL_PLAN,
+              limits: FidelityLimits = USUAL_LIMITS, say: Callable[[str], None] = lambda _: None) -> Peak:
+    """Search the closed loop's knee from `first` outstanding requests on; `say` hears of every probe."""
+    measured: dict[float, Measurement] = {}
+
+    def probe(load: float) -> Probe:
+        settled = Plan(max(plan.requests, int(WINDOWS * load)), max(plan.warm_requests, int(WARM_WINDOWS * load)),
+                       plan.most_real_s)
+        found = measured_on(bed, shared_out(configs, int(load)), settled, limits)
+        measured[load] = found
+        said = Probe(load, found.throughput_rps, found.latencies, found.verdict)
+        refused = "" if found.verdict.holds else f"; refused: {found.verdict.reasons[0]}"
+        say(f"{load:g} outstanding: {found.throughput_rps:,.0f} requests/s, mean {found.latencies.mean_s * 1e3:.4g} ms"
+            + refused)
+        return said
+
+    return Peak(found_by(closed_loop(first, most), probe), measured)

@@ -1,0 +1,148 @@
+"""The peak of an application on a rack: placed, put under load by clients in a closed loop, measured at the knee.
+
+    forecast (virtual time): where is the knee?  ->  time scale  ->  the same search on packets, around it
+
+Figures 5 to 9 and Table 5 are made of such peaks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import msgspec
+
+from experiments.auto_time_scale import shortest_cost_s
+from experiments.energy import power_between
+from experiments.fidelity import USUAL_LIMITS, FidelityLimits, next_time_scale
+from experiments.knee import Knee
+from experiments.load import ClientConfig
+from experiments.measuring import Measurement, Plan
+from experiments.pacing import UNPACED, Pacing
+from experiments.peak import find_peak, shared_out
+from experiments.run_options import AUTO, RunOptions
+from experiments.simulated_bed import SimulatedBed
+from experiments.testbed import Testbed, TestbedOptions
+from experiments.time_scale import Capacity, capacity_of, time_scale_for
+from microservices.measured import Column
+from nodes.deployment import Deployment
+
+MOST_OUTSTANDING = 8192
+FIRST_OUTSTANDING = 8
+AROUND = 4  # the search on packets begins at this part of the forecast knee
+PILOT_OUTSTANDING = 32
+TIMEOUT_S = 1e4
+
+
+class RackPeak(msgspec.Struct, frozen=True):
+    """An application at its peak. `wall_watts` are the cluster's; `busy_cores` by node; `tried` as in CellResult."""
+
+    application: str
+    label: str
+    time_scale: float
+    simulated: bool
+    holds: bool
+    said: str
+    reasons: tuple[str, ...]
+    tried: tuple[tuple[float, float, float, bool], ...]
+    rps: float
+    mean_s: float
+    p50_s: float
+    p99_s: float
+    wall_watts: float
+    active_watts: float
+    busy_cores: dict[str, float]
+    outstanding: int
+    bad: dict[str, int]
+    forecast_rps: float = 0.0
+
+    @property
+    def requests_per_joule(self) -> float:
+        """Throughput over wall power, as in section 5."""
+        return self.rps / self.wall_watts
+
+
+class RackRoom:
+    """A rack that is kept from one application to the next. `simulate` measures in virtual time only."""
+
+    def __init__(self, cluster: str, options: RunOptions, plan: Plan, clients: int = 1,
+                 limits: FidelityLimits = USUAL_LIMITS, say: Callable[[str], None] = lambda _: None) -> None:
+        self.options = TestbedOptions(cluster, clients=clients, label="rack-peak")
+        self._run_options = options
+        self._plan = plan
+        self._limits = limits
+        self._say = say
+        self._bed: Testbed | None = None
+        self._virtual = SimulatedBed(replace(self.options, pacing=Pacing("calibrated")))
+        self._capacities: dict[str, Capacity] = {}
+
+    @property
+    def inventory(self):  # type: ignore[no-untyped-def]
+        return self._virtual.inventory
+
+    def __enter__(self) -> RackRoom:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bed is not None:
+            self._bed.stop()
+            self._bed = None
+
+    def peak(self, deployment: Deployment, label: str = "") -> RackPeak:
+        """Find the peak of one deployed application, alone on the rack."""
+        configs = self._configs(deployment)
+        pacing = Pacing("calibrated")
+        self._virtual.repace(pacing, (deployment,))
+        forecast = find_peak(self._virtual, configs, FIRST_OUTSTANDING, MOST_OUTSTANDING, self._plan)
+        expected = forecast.measurement
+        if self._run_options.simulate or expected is None:
+            last = expected or forecast.measured[forecast.knee.tried[-1].load]
+            return self._result(deployment, label, forecast.knee, last, 0.0, simulated=True)
+        bed = self._testbed()
+        scale = self._time_scale(bed, deployment, configs, pacing, expected)
+        first = max(FIRST_OUTSTANDING, int(forecast.knee.probe.load / AROUND) if forecast.knee.probe else 0)
+        for _ in range(1 + self._run_options.retry):
+            bed.repace(replace(pacing, time_scale=scale), (deployment,))
+            found = find_peak(bed, configs, first, MOST_OUTSTANDING, self._plan, self._limits, self._say)
+            last = found.measurement or found.measured[found.knee.tried[-1].load]
+            result = self._result(deployment, label, found.knee, last, expected.throughput_rps)
+            larger = next_time_scale(last.verdict, scale)
+            if result.holds or larger is None or larger == scale:
+                break
+            self._say(f"refused at time scale {scale:g}; again at {larger:g}")
+            scale = larger
+        return result
+
+    def _configs(self, deployment: Deployment) -> dict[str, ClientConfig]:
+        clients = self._virtual.inventory.of_role("client")
+        return {node.name: ClientConfig(node.ip, number, deployment, deployment.name, timeout_s=TIMEOUT_S,
+                                        seed=number) for number, node in enumerate(clients, start=1)}
+
+    def _testbed(self) -> Testbed:
+        if self._bed is None:
+            self._bed = Testbed.start(replace(self.options, pacing=UNPACED))
+        return self._bed
+
+    def _time_scale(self, bed: Testbed, deployment: Deployment, configs: Mapping[str, ClientConfig], pacing: Pacing,
+                    expected: Measurement) -> float:
+        wanted = self._run_options.time_scale
+        if wanted is not None and wanted != AUTO:
+            return wanted
+        key = deployment.name + str(sorted({place.node for place in deployment.places}))
+        if key not in self._capacities:
+            self._capacities[key] = capacity_of(bed, shared_out(configs, PILOT_OUTSTANDING), (deployment,))
+        size = next(iter(configs.values())).payload_bytes
+        return time_scale_for(expected.throughput_rps, expected.latencies.mean_s, self._capacities[key], self._limits,
+                              shortest_cost_s(bed, pacing, (deployment,), size))
+
+    def _result(self, deployment: Deployment, label: str, knee: Knee, found: Measurement, forecast_rps: float,
+                simulated: bool = False) -> RackPeak:
+        power = power_between(found.before, found.after, self._virtual.inventory, Column.LINUX)
+        probe = knee.probe or knee.tried[-1]
+        return RackPeak(
+            deployment.name, label, found.time_scale, simulated, knee.probe is not None and found.verdict.holds,
+            knee.said, found.verdict.reasons,
+            tuple((p.load, p.throughput_rps, p.latencies.mean_s, p.faithful) for p in knee.tried),
+            found.throughput_rps, found.latencies.mean_s, found.latencies.p50_s, found.latencies.p99_s,
+            power.wall_watts, power.active_watts, {node: found.busy_cores(node) for node in found.after},
+            int(probe.load), found.bad(), forecast_rps)

@@ -1,0 +1,124 @@
+"""A machine room in virtual time that is measured like a testbed: the same clients, plans and measurements.
+
+    with bed_of(options, simulate) as bed:
+        found = measured_on(bed, {"c1": config}, plan)
+
+Nothing is slowed down, so nothing can be late. What happens on its links, SmartNICs and cores is what happens on those
+of a testbed (nodes/simulated_links.py says what differs), and what happens beside them does not: ARP, LACP, questions
+for counters, the lateness of this machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from experiments.errors import ExperimentError
+from experiments.fidelity import USUAL_LIMITS, FidelityLimits
+from experiments.load import ClientConfig
+from experiments.measuring import USUAL_PLAN, Measurement, Plan, measure
+from experiments.pacing import Pacing
+from experiments.simulated_run import SimulatedRun
+from experiments.testbed import Testbed, TestbedOptions
+from microservices.routing import Router
+from nodes.communication import Communication, ways_to
+from nodes.deployment import Deployment
+from nodes.emulated_clock import EmulatedClock
+from nodes.simulated import Simulation
+from nodes.simulated_links import Calibration
+from topologies.catalog import cluster_named
+from topologies.inventory import Inventory, inventory_of
+
+
+class SimulatedBed:
+    """What a testbed is built from, and nothing running: each measurement begins at time 0, with nothing in memory.
+
+    Raises ExperimentError for a pacing that is not calibrated: virtual time has no other speed.
+    """
+
+    def __init__(self, options: TestbedOptions) -> None:
+        cluster = options.cluster
+        if isinstance(cluster, str):
+            cluster = cluster_named(cluster, clients=options.clients)
+        if options.frame_loss:
+            raise ExperimentError(f"a frame loss of {options.frame_loss} in virtual time: links lose nothing there but "
+                                  "what their queues cannot hold")
+        self.inventory: Inventory = inventory_of(cluster)
+        self.deployments = options.deployments
+        self.pacing = _calibrated(options.pacing)
+        self._routers: dict[int, tuple[Deployment, Router]] = {}
+
+    def __enter__(self) -> SimulatedBed:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Do nothing: there is nothing that runs."""
+
+    def repace(self, pacing: Pacing, deployments: tuple[Deployment, ...] | None = None) -> None:
+        """Let measurements from now on be at another speed or with other deployments, as a testbed does."""
+        self.pacing = _calibrated(pacing)
+        self.deployments = self.deployments if deployments is None else deployments
+
+    def measure(self, configs: Mapping[str, ClientConfig], plan: Plan = USUAL_PLAN) -> Measurement:
+        """Put the machine room under the load of `configs`, a client config by client node, and measure.
+
+        Raises ExperimentError if a client cannot be, or if no request comes through.
+        """
+        return self.begin(configs).measured(plan)
+
+    def begin(self, configs: Mapping[str, ClientConfig]) -> SimulatedRun:
+        """Return a run at time 0, with its clients about to start; raises as `measure` does."""
+        return SimulatedRun(self._simulation(configs), self.pacing.time_scale, configs, self._router)
+
+    def _simulation(self, configs: Mapping[str, ClientConfig]) -> Simulation:
+        deployed = {d.number: d for d in self.deployments}
+        for name, config in configs.items():
+            if deployed.get(config.deployment.number) != config.deployment:
+                raise ExperimentError(f"{name} asks {config.deployment.name} (application {config.deployment.number}), "
+                                      "which is not deployed so")
+        calibration = calibration_of(self.pacing, self.inventory, self.deployments)
+        return Simulation(self.inventory, self.deployments, calibration=calibration,
+                          routers={d.number: self._router(d) for d in self.deployments})
+
+    def _router(self, deployment: Deployment) -> Router:
+        """Return the microservices of `deployment`, which are costly to make and hold no state."""
+        known = self._routers.get(deployment.number)
+        if known is None or known[0].stages != deployment.stages or known[0].channels != deployment.channels:
+            known = self._routers[deployment.number] = deployment, Router(deployment.application())
+        return known[1]
+
+
+@contextmanager
+def bed_of(options: TestbedOptions, simulate: bool) -> Iterator[Testbed | SimulatedBed]:
+    """Start a testbed or, if `simulate`, make what stands for it in virtual time; stop it at the end."""
+    with SimulatedBed(options) if simulate else Testbed.start(options) as bed:
+        yield bed
+
+
+def measured_on(bed: Testbed | SimulatedBed, configs: Mapping[str, ClientConfig], plan: Plan = USUAL_PLAN,
+                limits: FidelityLimits = USUAL_LIMITS) -> Measurement:
+    """Measure on packets or in virtual time, as `bed` is: see measuring.measure."""
+    return bed.measure(configs, plan) if isinstance(bed, SimulatedBed) else measure(bed, configs, plan, limits)
+
+
+def calibration_of(pacing: Pacing, inventory: Inventory, deployments: tuple[Deployment, ...]) -> Calibration:
+    """Return what the agents, links and clients of a testbed are told, for a simulation of it."""
+    paces, clock = {}, EmulatedClock()
+    nodes = [entry for entry in inventory.nodes if entry.role in ("host", "smartnic")]
+    for entry in nodes:
+        pace = pacing.pace(entry, inventory, clock, deployments)
+        assert pace is not None
+        paces[entry.name] = pace
+    communication = Communication(pacing.assumptions, pacing.stack)
+    return Calibration(paces, {entry.name: pacing.cores_of(entry) for entry in nodes},
+                       {entry.name: ways_to(entry, inventory, communication)
+                        for entry in inventory.of_role("client")}, pacing.time_scale)
+
+
+def _calibrated(pacing: Pacing) -> Pacing:
+    if not pacing.calibrated:
+        raise ExperimentError(f"the speed model {pacing.speed} in virtual time: only calibrated runs can be simulated")
+    return pacing

@@ -1,0 +1,200 @@
+"""The execution engine under a pace: costs, the hand-over in a node, overruns, and what interferes with the NIC."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from microservices.application import Application, Channel, Stage
+from nodes.deployment import Deployment, deploy
+from nodes.execution import Execution
+from nodes.lateness import summary
+from nodes.messages import CLIENT_BIT, KIND_REPLY, KIND_REQUEST, ChannelId, DataMessage
+from nodes.transport import Address
+from topologies.catalog import cluster_named
+from topologies.inventory import inventory_of
+
+RACK = inventory_of(cluster_named("type1x2"))
+CLIENT = CLIENT_BIT | 1
+MICROSECOND = 1e-6
+SERVICES = '''
+from microservices.service import Microservice, Output
+
+
+class Front(Microservice):
+    name = "front"
+    memory_mb = 1
+
+    def handle(self, request, state):
+        return (Output(request.payload),)
+
+
+class Back(Front):
+    name = "back"
+'''
+
+
+class Outlet:
+    """Channels that take everything and note when it left."""
+
+    def __init__(self) -> None:
+        self.left: list[tuple[float, DataMessage]] = []
+
+    def has_room(self, channel: ChannelId) -> bool:
+        return True
+
+    def offer(self, message: DataMessage, to: Address, now: float, out: list) -> None:
+        self.left.append((now, message))
+
+    def consumed(self, channel: ChannelId, now: float) -> None:
+        pass
+
+
+@pytest.fixture(scope="module", autouse=True)
+def services(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two microservices that pass on what they get."""
+    path = tmp_path_factory.mktemp("services") / "paced_services.py"
+    path.write_text(SERVICES)
+    PLACES["front"], PLACES["back"] = f"{path}:Front", f"{path}:Back"
+    return path
+
+
+PLACES: dict[str, str] = {}
+
+
+def deployed(*stages: str) -> Deployment:
+    application = Application("chain", 5, tuple(Stage(name, PLACES[name]) for name in stages),
+                              tuple(Channel(a, b) for a, b in itertools.pairwise(stages)))
+    return deploy(application, dict.fromkeys(range(len(stages)), "s1n1"), RACK)
+
+
+class Stopwatch:
+    """Emulated time that passes only when a handler computes, or as told."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def engine_of(*stages: str, cost: Callable[[str, int, bool], float], cores: int = 1,
+              **options) -> tuple[Execution, Outlet]:
+    return Execution("s1n1", (deployed(*stages),), cores, cost, **options), Outlet()
+
+
+def submit(engine: Execution, outlet: Outlet, at: float, count: int = 1, over_network: bool = True,
+           payload: bytes = b"x" * 64) -> None:
+    for number in range(count):
+        message = DataMessage(KIND_REQUEST, 5, 0, CLIENT << 32 | number, bytes(4), 9, 0, payload, CLIENT)
+        engine.submit(message, message.channel, at, outlet, [], over_network)
+
+
+def run_out(engine: Execution, outlet: Outlet, late_s: float = 0.0) -> None:
+    """Let the engine work at each time that something is due, `late_s` too late."""
+    engine.run(0.0, outlet, [])
+    while (due := engine.due()) is not None:
+        engine.run(due + late_s, outlet, [])
+
+
+def test_the_cost_model_is_asked_with_service_size_and_whether_it_came_over_the_network() -> None:
+    asked: list[tuple[str, int, bool]] = []
+
+    def cost(*told) -> float:
+        asked.append(told)
+        return MICROSECOND
+
+    engine, outlet = engine_of("front", "back", cost=cost)
+    submit(engine, outlet, 0.0, payload=b"p" * 300)
+    submit(engine, outlet, 0.0, over_network=False, payload=b"p" * 40)
+    run_out(engine, outlet)
+    assert [a for a in asked if a[0] == "front"] == [("front", 300, True), ("front", 40, False)]
+    # What a neighbour on the node hands over came over no network.
+    assert {over_network for service, _, over_network in asked if service == "back"} == {False}
+
+
+def test_between_two_microservices_of_a_node_lies_the_hand_over() -> None:
+    engine, outlet = engine_of("front", "back", cost=lambda *_: 10.0, in_node_s=0.5, cores=4)
+    submit(engine, outlet, 1.0)
+    run_out(engine, outlet)
+    ((finish, message),) = outlet.left
+    assert message.kind == KIND_REPLY and finish == 1.0 + 10.0 + 0.5 + 10.0
+
+
+@pytest.mark.parametrize("late_s", [0.0, 0.3, 5.0])
+def test_what_leaves_is_stamped_with_its_computed_finish_however_late_the_driver_looks(late_s: float) -> None:
+    engine, outlet = engine_of("back", cost=lambda *_: 1.0)
+    submit(engine, outlet, 0.0, count=5)
+    run_out(engine, outlet, late_s)
+    assert [at for at, _ in outlet.left] == [1.0, 2.0, 3.0, 4.0, 5.0]
+    found = summary("late", engine.counters())
+    assert found.count == 5 and late_s * 1e9 <= found.max_ns <= late_s * 1.19e9 + 1
+
+
+def test_a_handler_that_ends_after_its_emulated_finish_is_an_overrun_and_one_at_it_is_none(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    stopwatch = Stopwatch()
+    engine, outlet = engine_of("back", cost=lambda *_: 2.0, stopwatch=stopwatch)
+    takes = iter((1.5, 2.5, 5.0))  # real computing, in emulated seconds, against costs of 2
+    handle = engine._handle
+
+    def slow(*told):
+        stopwatch.now += next(takes)
+        return handle(*told)
+
+    monkeypatch.setattr(engine, "_handle", slow)
+    submit(engine, outlet, 0.0, count=3)
+    run_out(engine, outlet)  # ends at 1.5, 4.0 and 9.0; finishes are 2, 4 and 6
+    counters = engine.counters()
+    assert (counters["overruns"], counters["overrun_max_ns"]) == (1, 3_000_000_000)
+    assert counters["computing_ns"] == 9_000_000_000
+    assert counters["busy_ns back"] == 6_000_000_000  # cores are busy by the cost, not by this machine
+
+
+def test_without_a_stopwatch_there_are_no_overruns_and_no_computing_time() -> None:
+    engine, outlet = engine_of("back", cost=lambda *_: 1e-12)
+    submit(engine, outlet, 0.0, count=3)
+    run_out(engine, outlet)
+    assert engine.counters()["overruns"] == engine.counters()["computing_ns"] == 0
+
+
+def test_interference_rises_with_each_core_that_begins_and_falls_with_each_that_is_done() -> None:
+    costs = {"front": 1.0, "back": 4.0}
+    engine, outlet = engine_of("front", "back", cost=lambda service, *_: costs[service], cores=2,
+                               hol=lambda service: 4.0 if service == "back" else 0.0)
+    submit(engine, outlet, 0.0, count=2)
+    seen = []
+    for now in (0.0, 1.0, 4.9, 5.0):
+        engine.run(now, outlet, [])
+        seen.append(engine.interference)
+    assert seen == [0.0, 8.0, 8.0, 0.0]  # none while the first runs; two cores with the other; none again
+    assert len(outlet.left) == 2
+
+
+def test_the_wait_for_a_core_is_no_interference() -> None:
+    engine, outlet = engine_of("back", cost=lambda *_: 1.0, cores=1, hol=lambda _: 4.0)
+    submit(engine, outlet, 0.0, count=3)
+    engine.run(0.0, outlet, [])
+    assert engine.interference == 4.0
+
+
+def test_lulls_and_busy_time_are_in_the_report() -> None:
+    engine, outlet = engine_of("back", cost=lambda *_: 2e-6, sleep_after_s=400e-6)
+    for at in (0.0, 100e-6, 1.0):
+        submit(engine, outlet, at)
+        engine.run(at, outlet, [])
+        engine.run(at + 2e-6, outlet, [])
+    counters = engine.counters()
+    assert counters["busy_ns back"] == 6000
+    assert counters["lull_ns back"] == pytest.approx(98_000 + 400_000, abs=2)
+
+
+def test_an_instance_s_core_time_is_the_cost_of_what_it_handled() -> None:
+    engine, outlet = engine_of("front", "back", cost=lambda service, *_: 3.0 if service == "back" else 1.0, cores=2)
+    submit(engine, outlet, 0.0, count=4)
+    run_out(engine, outlet)
+    assert {s.name: (s.handled, s.busy_s) for s in engine.statistics()} == {
+        "chain/front-1": (4, 4.0), "chain/back-1": (4, 12.0)}
