@@ -33,6 +33,7 @@ from nodes.wire import MAGIC, VERSION
 
 Array = npt.NDArray[np.integer[Any]]
 Ints = npt.NDArray[np.int32]
+Index = npt.NDArray[np.intp]  # numpy is twice as fast with indices of this type as with others
 Bools = npt.NDArray[np.bool_]
 
 MOST_LATE_SLOTS = 20  # ours: a second; older news is of no use to a decision, and is how a replay would look
@@ -50,7 +51,7 @@ class Batch(NamedTuple):
     `network` is the greater of the two directions, in 1/255 of the port's rate, and `cpu` in 1/255 of the node's cores.
     """
 
-    node: Ints
+    node: Index
     slot: Ints
     application: Array
     instance: Array
@@ -68,7 +69,7 @@ class Batch(NamedTuple):
         """What a heartbeat without an instance tells in its place."""
         return self.execution.astype(np.int64) << 16 | self.application
 
-    def where(self, mask: Bools | Ints) -> Batch:
+    def where(self, mask: Bools) -> Batch:
         return Batch(*(column[mask] for column in self))  # type: ignore[arg-type]
 
 
@@ -83,9 +84,9 @@ class Directory:
         if len(np.unique(ips)) != len(ips):
             raise HeartbeatError(f"{len(ips)} compute nodes at {len(np.unique(ips))} addresses")
 
-    def nodes_at(self, sources: npt.NDArray[np.uint32]) -> Ints:
+    def nodes_at(self, sources: npt.NDArray[np.uint32]) -> Index:
         """Return the index of the node at each address; -1 where there is none."""
-        found: Ints = self._index[sources & 0xFFFFFF] - 1
+        found: Index = self._index[(sources & 0xFFFFFF).astype(np.intp)].astype(np.intp) - 1
         found[sources >> np.uint32(24) != 10] = -1
         return found
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from controller.errors import HeartbeatError
-from controller.heartbeats import Array, Bools, Ints
+from controller.heartbeats import Array, Bools, Index, Ints
 from nodes.control_messages import MAX_SHARE
 
 NOWHERE = -1
@@ -99,10 +99,11 @@ class LoadTable:
         made._load(nodes, application, number, node, np.full(len(node), memory_mb), np.ones(len(node), dtype=bool))
         return made
 
-    def rows_of(self, application: Array, number: Array) -> Ints:
+    def rows_of(self, application: Array, number: Array) -> Index:
         """Return the row of each instance; NOWHERE for a number that no instance of the application has."""
-        row: Ints = self._first[application] + number
-        return np.where(row < self._first[application + np.int32(1)], row, NOWHERE)
+        place = application.astype(np.intp)
+        row: Ints = self._first[place] + number
+        return np.where(row < self._first[place + 1], row, NOWHERE).astype(np.intp)
 
     def row_of(self, application: int, number: int) -> int:
         """Return an instance's row; raises HeartbeatError for one that is not deployed."""
@@ -113,7 +114,7 @@ class LoadTable:
 
     def name_of(self, row: int) -> tuple[int, int]:
         """Return the (application, number) of a row."""
-        application = int(np.searchsorted(self._first, row, side="right")) - 1
+        application = int(self._first.searchsorted(np.int32(row), side="right")) - 1
         return application, row - int(self._first[application])
 
     def on_node(self, node: int) -> Iterator[int]:
@@ -123,7 +124,7 @@ class LoadTable:
             yield row
             row = int(self._next[row])
 
-    def note_cpu(self, row: Ints, node: Ints, cpu: Array) -> Bools:
+    def note_cpu(self, row: Index, node: Index, cpu: Array) -> Bools:
         """Take reports of CPU shares, no node twice; return which are of instances that run where they come from."""
         if not len(self.state):
             return np.zeros(len(row), dtype=np.bool_)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from controller.heartbeats import Batch, Gate, Ints
+from controller.heartbeats import Batch, Gate, Index, Ints
 from controller.load_table import NOWHERE, LoadTable, NodeTable, PlacedInstance
 from controller.overload import (
     GROSS,
@@ -141,7 +141,7 @@ class Orchestrator:
             self.reboots += zip(part.node[again].tolist(), boot[again].tolist(), strict=True)
             self.boots[part.node] = boot
 
-    def _alarm(self, node: Ints, slot: Ints, badness: Badness, row: Ints | None) -> None:
+    def _alarm(self, node: Index, slot: Ints, badness: Badness, row: Index | None) -> None:
         bad = np.flatnonzero(badness)
         if not len(bad):
             return

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from controller.errors import HeartbeatError
-from controller.heartbeats import Array, Bools, Ints
+from controller.heartbeats import Array, Bools, Index, Ints
 from nodes.control_messages import HEARTBEAT_S, MAX_SHARE
 
 Badness = npt.NDArray[np.uint8]
@@ -84,7 +84,7 @@ class StarvationDetector:
         self._limit = round(options.network_share * MAX_SHARE)
         self._wider_limit = round((options.network_share + 0.05) * MAX_SHARE)
 
-    def update(self, node: Ints, slot: Ints, before: Ints, queue: Ints, network: Array) -> Badness:
+    def update(self, node: Index, slot: Ints, before: Ints, queue: Ints, network: Array) -> Badness:
         """Take one heartbeat of each `node` (none twice); return how bad each is. `before` was its last slot."""
         options = self._options
         state = self._state[node]
@@ -112,7 +112,7 @@ class ExecutionDetector:
         self._options = options
         self._state = np.zeros(instances, dtype=_EXECUTION)
 
-    def update(self, instance: Ints, execution_ns: npt.NDArray[np.int64]) -> Badness:
+    def update(self, instance: Index, execution_ns: npt.NDArray[np.int64]) -> Badness:
         """Take one report of each `instance` (none twice); return how bad each is."""
         options = self._options
         state = self._state[instance]
@@ -141,7 +141,7 @@ class HoldDown:
         self._options = options
         self._until = np.full((3, nodes), NEVER, dtype=np.int64)
 
-    def lets_through(self, node: Ints, slot: Ints, badness: Badness) -> Bools:
+    def lets_through(self, node: Index, slot: Ints, badness: Badness) -> Bools:
         """Return which of the alarms may lead to a decision."""
         return slot >= self._until[badness, node]
 

@@ -53,6 +53,7 @@ EXPERIMENTS = {e.name: e for e in (
     _experiment("fig3", "round trips by communication mechanism (section 2.4)", "resume", "time_scale", "retry"),
     _experiment("fig8", "power over load of three applications on 3 x Type1 (section 5.1)", "resume", "time_scale",
                 "retry"),
+    _experiment("fig11", "the orchestrator's decision time on up to 50,000 servers, and heartbeats' bandwidth (5.6)"),
     _experiment("rack-applications",
                 "Table 3's eight applications on one rack, alone, in pairs, and with 2 % of frames lost"),
     _experiment("ecmp", "flows to a host spread over its SmartNICs, and move when one fails (section 3.2)"),

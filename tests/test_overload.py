@@ -137,7 +137,7 @@ def test_the_starvation_detector_equals_the_plain_reference(seed: int) -> None:
     high = draw.choice((80, 200, 600))
     for _ in range(150):
         slot += draw.choice((1, 1, 1, 1, 2, 30))
-        chosen = np.array(sorted(draw.sample(range(nodes), draw.randint(1, nodes))), dtype=np.int32)
+        chosen = np.array(sorted(draw.sample(range(nodes), draw.randint(1, nodes))), dtype=np.intp)
         queue = np.array([draw.randint(20, high) if draw.random() < 0.97 else 0 for _ in chosen], dtype=np.int32)
         network = np.array([draw.choice((0, 100, 203, 204, 210, 217, 255)) if draw.random() < 0.2 else 50
                             for _ in chosen], dtype=np.uint8)
@@ -156,7 +156,7 @@ def test_the_execution_detector_equals_the_plain_reference(seed: int) -> None:
     level = [draw.randint(1, 10**6) for _ in range(instances)]
     alarms = 0
     for _ in range(200):
-        chosen = np.array(sorted(draw.sample(range(instances), draw.randint(1, instances))), dtype=np.int32)
+        chosen = np.array(sorted(draw.sample(range(instances), draw.randint(1, instances))), dtype=np.intp)
         for i in chosen:
             if draw.random() < 0.05:
                 level[i] = max(1, int(level[i] * draw.choice((0.3, 0.8, 1.15, 1.3, 2.5))))
