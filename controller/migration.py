@@ -26,7 +26,7 @@ import math
 from collections.abc import Callable, Iterable
 
 from controller.errors import MigrationError
-from controller.migration_journal import Ended, Journal, Started, Term, Turned
+from controller.migration_journal import Ended, Journal, Replay, Started, Term, Turned
 from controller.migration_steps import (
     LOST,
     MOST_RETRY_S,
@@ -67,17 +67,15 @@ class MigrationControl:
         self._binary_of = binary_of
         self._done = done
         self._stall_s = stall_s
-        self.open: dict[int, Migration] = {}
         self.closed: dict[tuple[int, int], Migration] = {}  # the last of each instance that was ever moved
         self.happenings: list[Happening] = []
-        self.epochs: dict[tuple[int, int], int] = {}
         self.refused = 0  # answers and fetches from where none was expected
         self.deposed = False  # another controller has taken over: this one must be silent
         self._dead: set[str] = set()
         self._boots: dict[str, int] = {}
-        self._last = 0
-        self._now = 0.0
-        self.term = self._recover(journal.entries()) + 1
+        told = Replay(journal.entries(), binary_of)
+        self._last, self.epochs, self.open = told.last, told.epochs, told.open
+        self.term = told.term + 1
         journal.append(Term(self.term))
 
     def begin(self, application: int, instance: int, source: str, destination: str, neighbours: Iterable[str],
@@ -326,45 +324,3 @@ class MigrationControl:
 
     def _say(self, now: float, m: Migration, what: str, detail: str = "") -> None:
         self.happenings.append(Happening(now, m.number, what, detail))
-
-    def _recover(self, entries: Iterable[object]) -> int:
-        """Take up what the journal tells; return the term of the last run."""
-        term = 0
-        for entry in entries:
-            if isinstance(entry, Term):
-                term = entry.term
-            elif isinstance(entry, Started):
-                self._last = entry.migration
-                key = entry.application, entry.instance
-                self.epochs[key] = entry.epoch
-                self.closed.pop(key, None)
-                self.open[entry.migration] = Migration(
-                    entry.migration, *key, entry.source, entry.destination, entry.neighbours, entry.epoch,
-                    self._binary_of(*key), progress_at=math.inf)
-            elif isinstance(entry, Turned):
-                m = self._reopened(entry.migration)
-                m.state, m.epoch, m.owner, m.size = State(entry.state), entry.epoch, entry.owner, entry.size
-                m.digest = entry.digest or bytes(16)
-                m.moved = m.moved or m.state in (State.SWITCHING, State.RESTARTING)
-                m.fresh = m.state is State.RESTARTING or (m.fresh and m.state is State.FINISHING)
-                self.epochs[m.key] = m.epoch
-            elif isinstance(entry, Ended):
-                m = self._reopened(entry.migration)
-                del self.open[m.number]
-                m.owner, m.epoch = entry.owner, entry.epoch
-                self.epochs[m.key] = entry.epoch
-                self.closed[m.key] = m
-        for m in self.closed.values():
-            m.state = State.FINISHING  # look whether its owner still has it
-            self.open[m.number] = m
-        self.closed.clear()
-        return term
-
-    def _reopened(self, number: int) -> Migration:
-        """Return a migration that the journal told of, open; raises MigrationError for another."""
-        for m in [*self.open.values(), *self.closed.values()]:
-            if m.number == number:
-                self.closed.pop(m.key, None)
-                self.open[number] = m
-                return m
-        raise MigrationError(f"the journal tells of migration {number}, and nothing of its start")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import msgspec
 
 from controller.errors import MigrationError
+from controller.migration_steps import Migration, State
 
 
 class Started(msgspec.Struct, frozen=True, tag=True):
@@ -94,3 +96,44 @@ def decode_entries(data: bytes) -> list[Entry]:
         except msgspec.MsgspecError as error:
             raise MigrationError(f"line {number} of the journal: {error}") from error
     return found
+
+
+class Replay:
+    """What a journal tells: migrations to go on with, by number, and the instances' last epochs.
+
+    What has ended is there, too, in FINISHING: its owner is asked whether it still has the instance. Raises
+    MigrationError for a journal that tells of a migration and nothing of its start.
+    """
+
+    def __init__(self, entries: Iterable[Entry], binary_of: Callable[[int, int], bytes]) -> None:
+        self.term = self.last = 0
+        self.open: dict[int, Migration] = {}
+        self.epochs: dict[tuple[int, int], int] = {}
+        latest: dict[tuple[int, int], Migration] = {}  # of each instance; an earlier one does not matter any more
+        for entry in entries:
+            if isinstance(entry, Term):
+                self.term = entry.term
+                continue
+            if isinstance(entry, Started):
+                self.last = entry.migration
+                key = entry.application, entry.instance
+                m = latest[key] = Migration(entry.migration, *key, entry.source, entry.destination, entry.neighbours,
+                                            entry.epoch, binary_of(*key), progress_at=math.inf)
+            else:
+                m = _of_number(latest.values(), entry.migration)
+                m.owner, m.epoch = entry.owner, entry.epoch
+                if isinstance(entry, Turned):
+                    m.state, m.size, m.digest = State(entry.state), entry.size, entry.digest or m.digest
+                    m.moved = m.moved or m.state in (State.SWITCHING, State.RESTARTING)
+                    m.fresh = m.state is State.RESTARTING or (m.fresh and m.state is State.FINISHING)
+                else:
+                    m.state = State.FINISHING
+            self.epochs[m.key] = m.epoch
+        self.open = {m.number: m for m in latest.values()}
+
+
+def _of_number(migrations: Iterable[Migration], number: int) -> Migration:
+    for m in migrations:
+        if m.number == number:
+            return m
+    raise MigrationError(f"the journal tells of migration {number}, and nothing of its start")

@@ -193,12 +193,11 @@ class Careless(MigrationControl):
 class Amnesiac(MigrationControl):
     """Restarts without its journal's decisions: begins every open migration anew."""
 
-    def _recover(self, entries: object) -> int:
-        term = super()._recover(entries)  # type: ignore[arg-type]
+    def __init__(self, *parts: object, **more: object) -> None:
+        super().__init__(*parts, **more)  # type: ignore[arg-type]
         for m in self.open.values():
             m.state, m.lost = State.RESUMING, set()
             m.owner, m.epoch = m.source, m.epoch + 1
-        return term
 
 
 class Unfenced(MigrationAgent):
