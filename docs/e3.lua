@@ -4,7 +4,7 @@
 local e3 = Proto("e3", "E3 microservice message")
 
 local MAGIC, VERSION = 0xE3A7, 1
-local kinds = { [1] = "request", [2] = "reply", [3] = "error", [4] = "probe", [5] = "reply_probe", [8] = "ack", [16] = "stats_query", [17] = "stats_report", [18] = "heartbeat", [19] = "command", [20] = "answer", [21] = "fetch", [22] = "chunk" }
+local kinds = { [1] = "request", [2] = "reply", [3] = "error", [4] = "probe", [5] = "reply_probe", [8] = "ack", [16] = "stats_query", [17] = "stats_report", [24] = "deploy", [25] = "deployed", [18] = "heartbeat", [19] = "command", [20] = "answer", [21] = "fetch", [22] = "chunk" }
 
 local fields = {
   magic = ProtoField.uint16("e3.magic", "magic", base.HEX, nil, nil, "0xE3A7"),
@@ -127,6 +127,14 @@ local layouts = {
     { fields.length, 2 },
   } },
   [17] = { name = "stats_report", id = 0, fields = {
+    { fields.query_id, 8 },
+    { fields.length, 2 },
+  } },
+  [24] = { name = "deploy", id = 0, fields = {
+    { fields.query_id, 8 },
+    { fields.length, 2 },
+  } },
+  [25] = { name = "deployed", id = 0, fields = {
     { fields.query_id, 8 },
     { fields.length, 2 },
   } },

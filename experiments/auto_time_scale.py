@@ -15,6 +15,7 @@ from experiments.testbed import Testbed
 from experiments.time_scale import Capacity, capacity_of, time_scale_for
 from microservices.service import service_class
 from nodes.deployment import Deployment
+from nodes.origin import Origin
 
 FORECAST = Plan(requests=1500, warm_requests=300, most_real_s=20.0)
 
@@ -51,6 +52,6 @@ def shortest_cost_s(bed: Testbed, pacing: Pacing, deployments: tuple[Deployment,
         for node in {place.node for place in deployment.places}:
             pace = pacing.pace(bed.inventory.node(node), bed.inventory, bed.clock, (deployment,))
             if pace is not None:
-                shortest = min([shortest, *(pace.cost_s(services[place.number], payload_bytes, False)
+                shortest = min([shortest, *(pace.cost_s(services[place.number], payload_bytes, Origin.NODE)
                                             for place in deployment.places if place.node == node)])
     return shortest

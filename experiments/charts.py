@@ -145,6 +145,22 @@ def compare_chart(data: CompareData) -> BarChart:
         Series("ours", "ours", tuple(b.ours for b in bars), tuple(b.refused for b in bars))), data.log_y)
 
 
+class GroupedData(msgspec.Struct, frozen=True):
+    """A bar for each group and label; `refused` names those of it whose verdict failed, by (label, group)."""
+
+    title: str
+    y_label: str
+    groups: tuple[str, ...]
+    series: dict[str, tuple[float | None, ...]]
+    refused: dict[str, tuple[bool, ...]] = {}
+
+
+def grouped_chart(data: GroupedData) -> BarChart:
+    """Return grouped bars of ours, as for the three algorithms of Figure 6."""
+    return BarChart(data.title, data.y_label, data.groups, tuple(
+        Series(label, "several", values, data.refused.get(label, ())) for label, values in data.series.items()))
+
+
 class Measured(msgspec.Struct, frozen=True):
     """One measured point of a curve."""
 

@@ -223,7 +223,7 @@ def place_command(application: Annotated[str, typer.Argument(metavar="APP", help
                   seed: Annotated[int, typer.Option(help="What annealing draws from.")] = 1,
                   time_limit: Annotated[float, typer.Option(help="Seconds that ilp may take.")] = 60.0,
                   plot: Annotated[Path | None, typer.Option(help="Draw it: a .svg, .png or .pdf file.")] = None,
-                  json: Json = False) -> None:
+                  nodes: Nodes = None, json: Json = False) -> None:
     """Place an application on a cluster: where everything runs, and what that is predicted to do."""
     from experiments import placement_views as views
     from experiments.chosen_application import application_of

@@ -125,8 +125,9 @@ def _set_pace(bed: Testbed, configs: dict[str, ClientConfig], time_scale: float 
     if time_scale is None:
         load = {name: msgspec.structs.replace(config, exact=False) for name, config in configs.items()}
         time_scale = CAPTURE_FACTOR * auto_time_scale(bed, load, pacing)
+        say("looked for how slowly this machine must play this load")
     bed.repace(replace(pacing, time_scale=time_scale))
-    say(f"one emulated second lasts {time_scale:g} s: this machine keeps up with that")
+    say(f"one emulated second lasts {time_scale:g} s")
 
 
 def run_demo(options: DemoOptions, say: Callable[[str], None] = lambda _: None) -> DemoResult:

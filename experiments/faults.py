@@ -64,6 +64,21 @@ class Faults(ABC):
         ip_batch(self.net[name], [f"link set {self.inventory.ports_of_node(name)[0].peer_interface} {state}",
                                   f"link set {pcie.smartnic_interface} {state}"])
 
+    def fail_server(self, host: str) -> list[str]:
+        """Cut the power of the server of `host`: its host's agent ends at once, and all its SmartNICs do.
+
+        Returns the nodes that are gone. They share one power supply, and so one fault domain (section 3.5).
+        """
+        entry = self.inventory.node(host)
+        if entry.role != "host":
+            raise ExperimentError(f"{host} is a {entry.role}, not a host")
+        gone = [nic.name for nic in self.inventory.smartnics_of(entry)]
+        for name in gone:
+            self.fail_node(name)
+        os.kill(self.agent_pid(host), signal.SIGKILL)
+        self.nursery.status(self.agents[host], timeout_s=5.0)
+        return [host, *gone]
+
     def hang_agent(self, name: str) -> None:
         """Stop the agent of `name` (SIGSTOP) with its links up: what only a liveness protocol can notice."""
         os.kill(self.agent_pid(name), signal.SIGSTOP)

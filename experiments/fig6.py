@@ -24,7 +24,9 @@ from controller.placement.cost import WITH_COMMUNICATION
 from controller.placement.demand import Behaviour, demand_of
 from controller.placement.placing import DEFAULT_OPTIONS, Options, Placement, place
 from controller.placement.prediction import predict
+from experiments.charts import GroupedData
 from experiments.errors import ExperimentError
+from experiments.figures import StoredFigure, draw, stored
 from experiments.measuring import Plan
 from experiments.points import measured
 from experiments.rack_peak import RackPeak, RackRoom
@@ -83,7 +85,9 @@ def run(options: RunOptions, say: Callable[[str], None]) -> dict[str, Any]:
         found = measured(result_run, names, point, Point, say)
     rows, holds = judged(found)
     result_run.write_data([_record(name, point) for name, point in found.items()])
-    content = {"holds": holds, "rows": rows,
+    figures = figures_of(found)
+    draw(result_run.directory, figures)
+    content = {"holds": holds, "rows": rows, "figures": figures,
                "points": {name: msgspec.to_builtins(point, str_keys=True) for name, point in found.items()}}
     result_run.finish(content)
     return content
@@ -107,8 +111,8 @@ def placements_of(application: Application, ways: Mapping[str, Options]) -> dict
                 return _short(way, share, place(demand, state, way.partition("+")[0], how), state)
             except PlacementError as error:
                 refused = str(error)
-        raise ExperimentError(f"{application.name} on {CLUSTER}: {way} places no share of its ceiling of {ceiling:,.0f} "
-                              f"requests/s: {refused}")
+        raise ExperimentError(f"{application.name} on {CLUSTER}: {way} places no share of its ceiling of "
+                              f"{ceiling:,.0f} requests/s: {refused}")
 
     return {way: highest(way, how) for way, how in ways.items()}
 
@@ -151,6 +155,25 @@ def judged(found: Mapping[str, Point]) -> tuple[list[tuple[str, str, str]], bool
         rows.append((f"most that HCM gains on {way}", f"requests/J {best[way]['rpj']:+.1%}, mean latency "
                      f"{-best[way]['latency']:+.1%}", f"up to {said['rpj']:+.1%}, {-said['latency']:+.1%}"))
     return rows, faithful and all(wins[way] > len(APPLICATIONS) // 2 for way in PAPER)
+
+
+def figures_of(found: Mapping[str, Point]) -> dict[str, StoredFigure]:
+    """Return Figure 6: requests per Joule and mean latency relative to HCM's, and how far messages travel."""
+    ways = list(dict.fromkeys(point.placed.algorithm for point in found.values()))
+
+    def grouped(title: str, label: str, value: Callable[[Point, Point], float]) -> StoredFigure:
+        series = {way: tuple(value(found[f"{app}/{way}"], found[f"{app}/hcm"]) for app in APPLICATIONS) for way in ways}
+        refused = {way: tuple(not found[f"{app}/{way}"].peak.holds for app in APPLICATIONS) for way in ways}
+        return stored("grouped", GroupedData(title, label, tuple(APPLICATIONS), dict(series), refused))
+
+    return {"figure": grouped("Figure 6a: requests per Joule", "relative to HCM", lambda one, hcm:
+                              one.peak.requests_per_joule / hcm.peak.requests_per_joule),
+            "latency": grouped("Figure 6b: mean latency", "relative to HCM", lambda one, hcm:
+                               one.peak.mean_s / hcm.peak.mean_s),
+            "p99": grouped("Figure 6c: 99th percentile latency", "relative to HCM", lambda one, hcm:
+                           one.peak.p99_s / hcm.peak.p99_s),
+            "distance": grouped("Mean distance of a message", "level (1: in a node)", lambda one, _:
+                                one.placed.mean_distance)}
 
 
 def _record(name: str, point: Point) -> dict[str, Any]:

@@ -36,6 +36,7 @@ DRAWINGS: dict[str, Drawing] = {
     "fig3": Drawing(charts.Fig3Data, charts.fig3_chart),
     "fig11": Drawing(Fig11Data, fig11_chart),
     "fig8": Drawing(charts.Fig8Data, charts.fig8_chart),
+    "grouped": Drawing(charts.GroupedData, charts.grouped_chart),
     "knee": Drawing(charts.KneeData, charts.knee_chart),
     "queue": Drawing(charts.QueueData, charts.queue_chart),
 }

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from experiments.errors import ExperimentError
 from microservices.assumptions import DEFAULTS, Assumptions
+from microservices.service import BUILT_IN
 from nodes.communication import HostStack
 from nodes.deployment import Deployment
 from nodes.emulated_clock import LEAST_TIME_SCALE, MOST_TIME_SCALE, EmulatedClock
@@ -70,7 +71,8 @@ class Pacing:
         """Return what paces `entry`; None where nothing does."""
         if not self.calibrated:
             return None
-        services = {stage.service for deployment in deployments for stage in deployment.stages}
+        # What is built in may be deployed later, too.
+        services = {*BUILT_IN, *(stage.service for deployment in deployments for stage in deployment.stages)}
         return pace_of(entry, services, inventory, clock, self.assumptions, self.stack)
 
     def quota_cores(self, entry: NodeEntry, inventory: Inventory) -> float | None:

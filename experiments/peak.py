@@ -47,8 +47,9 @@ class Peak:
         return self.measured[self.knee.probe.load] if self.knee.probe is not None else None
 
 
-def find_peak(bed: Testbed | SimulatedBed, configs: Mapping[str, ClientConfig], first: int, most: int, plan: Plan = USUAL_PLAN,
-              limits: FidelityLimits = USUAL_LIMITS, say: Callable[[str], None] = lambda _: None) -> Peak:
+def find_peak(bed: Testbed | SimulatedBed, configs: Mapping[str, ClientConfig], first: int, most: int,
+              plan: Plan = USUAL_PLAN, limits: FidelityLimits = USUAL_LIMITS,
+              say: Callable[[str], None] = lambda _: None) -> Peak:
     """Search the closed loop's knee from `first` outstanding requests on; `say` hears of every probe."""
     measured: dict[float, Measurement] = {}
 

@@ -70,7 +70,7 @@ def spread(curve: Sequence[LoadPoint]) -> float:
 
 
 def share_of_rise(curve: Sequence[LoadPoint], load: float) -> float:
-    """Return how much of the rise from no load to the peak is there at `load`; with proportional power, `load` itself."""
+    """Return how much of the rise from no load to the peak is there at `load`: if proportional, `load` itself."""
     watts = {p.share: p.wall_watts for p in curve}
     rise = watts[1.0] - watts[0.0]
     return (watts[load] - watts[0.0]) / rise if rise else 0.0
@@ -99,7 +99,7 @@ def judged(curves: dict[str, list[LoadPoint]]) -> tuple[list[Row], bool]:
                      f"{ratio:.3f}x, {'rising' if rising else 'not rising'}, up to "
                      f"{max(p.over_idle for p in curve):.2f}x idle", wanted))
         if name in PROPORTIONAL:
-            # A finding, not part of the verdict: how early power rises rests on when cores go to sleep (assumptions.py).
+            # A finding, no part of the verdict: how early power rises rests on when cores sleep (assumptions.py).
             rows.append((f"{name}, share of the rise at {LOADS[1]:.0%} and {LOADS[2]:.0%} load",
                          f"{share_of_rise(curve, LOADS[1]):.0%} and {share_of_rise(curve, LOADS[2]):.0%}",
                          f"{LOADS[1]:.0%} and {LOADS[2]:.0%} if proportional"))

@@ -17,6 +17,8 @@ from typing import Any
 
 import msgspec
 
+from experiments.charts import Compared, CompareData
+from experiments.figures import StoredFigure, draw, stored
 from experiments.measuring import Plan
 from experiments.points import measured
 from experiments.results import Run
@@ -55,7 +57,9 @@ def run(options: RunOptions, say: Callable[[str], None]) -> dict[str, Any]:
              for service in TABLE_1 for column in Column}
     rows, holds = judged(cells)
     result_run.write_data([_record(cell) for cell in cells.values()])
-    content = {"holds": holds, "rows": rows, "claims": msgspec.to_builtins(claims(cells)),
+    figures = figures_of(cells)
+    draw(result_run.directory, figures)
+    content = {"holds": holds, "rows": rows, "figures": figures, "claims": msgspec.to_builtins(claims(cells)),
                "cells": [msgspec.to_builtins(cell) for cell in cells.values()]}
     result_run.finish(content)
     return content
@@ -97,6 +101,31 @@ def judged(cells: Mapping[tuple[str, Column], CellResult]) -> tuple[Rows, bool]:
         rows.append((claim.what, claim.shown(claim.ours), f"text {claim.shown(claim.text)}, the paper's own table "
                      f"{claim.shown(claim.table)}"))
     return rows, good
+
+
+def figures_of(cells: Mapping[tuple[str, Column], CellResult]) -> dict[str, StoredFigure]:
+    """Return what Table 1 looks like: the SmartNIC's benefit, and each column's throughput and mean latency."""
+    def refused(service: str, *columns: Column) -> bool:
+        return not all(cells[service, column].holds for column in columns)
+
+    def benefit(view: Mapping[tuple[str, Column], Any], service: str) -> float:
+        nic, host = view[service, Column.SMARTNIC], view[service, Column.BYPASS]
+        return float(nic.rps / nic.active_watts / (host.rps / host.active_watts))
+
+    paper = {(service, column): row for service, columns in TABLE_1.items() for column, row in columns.items()}
+    made = {"figure": CompareData("Table 1: requests per Joule, SmartNIC over kernel bypass", "benefit (x)", tuple(
+        Compared(s, benefit(cells, s), benefit(paper, s), refused(s, Column.SMARTNIC, Column.BYPASS))
+        for s in TABLE_1), log_y=True)}
+    for column in Column:
+        made[f"throughput-{column.value}"] = CompareData(
+            f"Table 1: throughput, {column.value}", "thousand requests/s",
+            tuple(Compared(s, cells[s, column].rps / 1e3, TABLE_1[s][column].rps / 1e3, refused(s, column))
+                  for s in TABLE_1), log_y=True)
+        made[f"latency-{column.value}"] = CompareData(
+            f"Table 1: mean latency, {column.value} (not calibrated)", "ms",
+            tuple(Compared(s, cells[s, column].mean_s * 1e3, TABLE_1[s][column].mean_s * 1e3, refused(s, column))
+                  for s in TABLE_1), log_y=True)
+    return {name: stored("compare", data) for name, data in made.items()}
 
 
 def _record(cell: CellResult) -> dict[str, Any]:

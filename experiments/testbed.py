@@ -11,23 +11,21 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from controller import tor_counters, tor_program, tor_status
-from controller.tor_counters import RuleCounter
+from controller import tor_program, tor_status
 from controller.tor_status import TorStatus
-from experiments.capture import Capture, start_capture
 from experiments.client import ClientConfig
 from experiments.control_plane import ControlPlane
 from experiments.errors import ExperimentError
 from experiments.faults import Faults
 from experiments.node_setup import agent_order, set_up_single, team_order
+from experiments.observing import Observing
 from experiments.pacing import UNPACED, Pacing
-from experiments.pcap_routing import COUNTERS
 from experiments.running import RunningClient, RunningProcess
 from experiments.switches import configure_switches, lacp_members, leave_queues_alone
 from nodes.bonding import teaming_mode
@@ -48,8 +46,6 @@ log = logging.getLogger(__name__)
 OPENFLOW_LISTEN = "127.0.0.1:6653"
 PRELOAD = ("nodes.agent", "experiments.client", "experiments.flow_probe")
 READY_TIMEOUT_S = 60.0
-COUNTERS_LATE_S = 1.2
-COUNTERS_TIMEOUT_S = 10.0
 AGENT_END_TIMEOUT_S = 10.0
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +69,7 @@ class TestbedOptions:
             raise ExperimentError(f"no datapath {self.datapath!r}; there are {', '.join(DATAPATHS)}")
 
 
-class Testbed(Faults):
+class Testbed(Faults, Observing):
     """A running machine room. Make it with `start`; everything in it ends with `stop`."""
 
     __test__ = False
@@ -256,6 +252,20 @@ class Testbed(Faults):
         names = [s.name for s in self.inventory.switches]
         return names if status is None or status.pid != self.tor_app.pid else tor_status.unsettled(status, names)
 
+    def deploy(self, deployment: Deployment) -> None:
+        """Deploy an application on the running rack, or tell where its instances are now.
+
+        Nothing that runs is restarted. Raises ExperimentError, naming them, for agents that refuse or do not answer.
+        """
+        living = [self.inventory.node(name) for name, child in self.agents.items()
+                  if self.nursery.status(child) is None]
+        answers = self.control.deploy(living, deployment)
+        bad = {node.name: answers.get(node.name, "no answer") for node in living if answers.get(node.name, "?")}
+        if bad:
+            raise ExperimentError(f"{deployment.name} is not deployed everywhere: "
+                                  + "; ".join(f"{name}: {why}" for name, why in bad.items()))
+        self.deployments = (*(d for d in self.deployments if d.number != deployment.number), deployment)
+
     # -- load -----------------------------------------------------------------------------------------------
 
     def start_process(self, node: str, entry: str, config: bytes, name: str = "") -> RunningProcess:
@@ -281,72 +291,7 @@ class Testbed(Faults):
         communication = Communication(self.pacing.assumptions, self.pacing.stack)
         return ways_to(self.inventory.node(client), self.inventory, communication)
 
-    # -- observing ------------------------------------------------------------------------------------------
-
-    def counters(self, *names: str) -> dict[str, dict[str, int]]:
-        """Ask the agents of `names` (default: all) for their counters, over the network."""
-        wanted = [self.inventory.node(n) for n in names or self.agents]
-        return self.control.counters(wanted)
-
-    def throttled_ns(self, node: str) -> int:
-        """Return how long the control group of `node` was kept from running, real time; 0 where it has none."""
-        group = self._groups.get(node)
-        return round(group.throttled()[2] * 1e9) if group is not None else 0
-
-    def process_pids(self) -> dict[str, int]:
-        """Return the processes that carry the load: the switch and the agents."""
-        return {"the switch": self.world.switch_pid, **{name: child.pid for name, child in self.agents.items()}}
-
-    def rule_counters(self, switch: str) -> dict[str, RuleCounter]:
-        """Return what every rule of `switch` has matched, by the rule's name."""
-        return tor_counters.rule_counters(self.world.ofctl("dump-flows", switch), self.programs[switch])
-
-    def bucket_packets(self) -> dict[str, dict[str, dict[str, int]]]:
-        """Return packets by switch, group name and interface, as the switches' buckets counted them."""
-        found = {}
-        for switch, program in self.programs.items():
-            groups = tor_counters.group_counters(self.world.ofctl("dump-group-stats", switch), program)
-            found[switch] = {name: {b.interface: b.packets for b in buckets} for name, buckets in groups.items()}
-        return found
-
-    def write_bucket_packets(self, directory: Path, before: dict[str, dict[str, dict[str, int]]]) -> None:
-        """Write beside captures what the buckets have counted since `before`; they count up to a second late."""
-        now, quiet_since, deadline = self.bucket_packets(), time.monotonic(), time.monotonic() + COUNTERS_TIMEOUT_S
-        while time.monotonic() - quiet_since < COUNTERS_LATE_S and time.monotonic() < deadline:
-            time.sleep(0.1)
-            last, now = now, self.bucket_packets()
-            if now != last:
-                quiet_since = time.monotonic()
-        since = {switch: {group: {name: packets - before[switch][group][name] for name, packets in buckets.items()}
-                          for group, buckets in groups.items()} for switch, groups in now.items()}
-        (directory / COUNTERS).write_bytes(msgspec.json.encode(since))
-
-    def capture(self, directory: Path, interfaces: Iterable[str] | None = None, only: str = "") -> Capture:
-        """Start capturing at `interfaces` (default: every switch port), beside the maps that explain them.
-
-        Raises ExperimentError for an interface that is nowhere in the testbed.
-        """
-        places = self.places()
-        wanted = list(interfaces) if interfaces is not None else [p.interface for p in self.inventory.ports]
-        for name in wanted:
-            if name not in places:
-                raise ExperimentError(f"no interface {name!r}; there are {', '.join(sorted(places))}")
-        directory.mkdir(parents=True, exist_ok=True)
-        for name in ("inventory.json", "programs.json"):
-            (directory / name).write_bytes((self.world.run_dir / name).read_bytes())
-        return start_capture(self.world, {name: places[name] for name in wanted}, directory, only)
-
-    def places(self) -> dict[str, int | None]:
-        """Return every interface with the pid of the node that it is in; None for a switch's."""
-        places: dict[str, int | None] = {p.interface: None for p in self.inventory.ports}
-        switches = {s.name for s in self.inventory.switches}
-        for port in self.inventory.ports:
-            if port.peer not in switches:
-                places[port.peer_interface] = self.net[port.peer].pid
-        for link in self.inventory.pcie:
-            places[link.smartnic_interface] = self.net[link.smartnic].pid
-            places[link.host_interface] = self.net[link.host].pid
-        return places
+    # -- coming up ------------------------------------------------------------------------------------------
 
     def wait_until_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
         """Wait till the switches are programmed, every port of a server has LACP up, and every agent answers.

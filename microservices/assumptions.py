@@ -60,6 +60,7 @@ class Assumptions(msgspec.Struct, frozen=True, kw_only=True):
     linux_rtt_factor: float = 2.5
     tor_s: float = 0.8e-6
     in_node_s: float = 0.2e-6
+    stack_share: float = 0.5
     forward_s: float = 0.1e-6
     hol_factor: float = 4.0
     core_sleep_after_s: float = 400e-6
@@ -121,6 +122,12 @@ ASSUMPTIONS: tuple[Assumption, ...] = (
     _assumed("in_node_s", 0.1e-6, 1e-6,
              "hand-over between two microservices on one node",
              'section 4: "per-core, multi-producer, single-consumer FIFO queues in shared memory"; no figure'),
+    _assumed("stack_share", 0.0, 1.0,
+             "how much of the cheapest row's cost in a column of Table 1 is for receiving and sending a packet: what a "
+             "microservice that a neighbour on its node calls, by a queue in memory, does not pay",
+             'section 4: "communication among co-located microservices uses [...] FIFO queues in shared memory", and '
+             "section 3.1's mechanisms; Table 1's rows all include a packet in and a packet out, so the cheapest of "
+             "them bounds it; the middle of what is possible"),
     _assumed("forward_s", 0.05e-6, 0.4e-6,
              "the SmartNIC agent's time on one frame that no microservice interferes with",
              'section 3: "For each packet, the agent determines the destination", on dedicated cores, and line rate '

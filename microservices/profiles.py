@@ -93,6 +93,15 @@ def cost_law(service: Service, column: Column, assumptions: Assumptions = DEFAUL
     return CostLaw(fixed_s, (at_512_s - fixed_s) / MEASURED_BYTES)
 
 
+def stack_s(column: Column, assumptions: Assumptions = DEFAULTS) -> float:
+    """Return the core time that receiving and sending one packet takes of every request in `column`, at 512 bytes.
+
+    Table 1 does not tell it apart. It is at most what the cheapest microservice costs in all.
+    """
+    cheapest_s = min(cost_law(service, column, assumptions).cost_s(MEASURED_BYTES) for service in TABLE_1)
+    return assumptions.stack_share * cheapest_s
+
+
 def cost_s(service: Service, column: Column, payload_bytes: float, assumptions: Assumptions = DEFAULTS) -> float:
     """Return seconds per request with this payload on one core of Table 1's processor of that column."""
     return cost_law(service, column, assumptions).cost_s(payload_bytes)

@@ -95,8 +95,14 @@ def _services(told: SmartNicConfig | HostConfig) -> ServiceRuntime:
     else:
         execution = Execution(told.name, told.deployments, told.cores, pace.cost_s, clock, hol=pace.hol_of,
                               sleep_after_s=pace.sleep_after_s, in_node_s=pace.in_node_s)
-    # The boot number grows from one run of an agent to the next: tenths of a second since the machine's start.
-    return ServiceRuntime(execution, Transport(int(time.monotonic() * 10)), pace)
+    services = ServiceRuntime(execution, Transport(_boot_now()), pace)
+    services.boot_now = _boot_now
+    return services
+
+
+def _boot_now() -> int:
+    """Return a number that grows from one run of an agent to the next: tenths of a second since the machine's start."""
+    return int(time.monotonic() * 10)
 
 
 class _Driver:

@@ -15,94 +15,25 @@ import itertools
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from ipaddress import IPv4Address
-from typing import NamedTuple, Protocol
 
 from microservices.errors import ServiceError
 from microservices.routing import CLIENT, Hop, Router
-from microservices.service import Microservice, Request
+from microservices.service import Request
 from microservices.state import State
 from nodes.cores import Cores
 from nodes.deployment import Deployment
+from nodes.errors import NodeError
+from nodes.instances import CostModel, Executing, InstanceStatistics, Outlet, RunningInstance, Waiting
 from nodes.lateness import Lateness
 from nodes.messages import KIND_ERROR, KIND_REPLY, KIND_REQUEST, MAX_PAYLOAD, ChannelId, DataMessage
+from nodes.origin import Origin
 from nodes.transport import Address, Sends
 from topologies.addressing import DATA_PORT
 
 MAX_ERROR_BYTES = 200
 INBOX_LIMIT = 64  # requests that instances of the same node may leave in an instance's queue
-CostModel = Callable[[str, int, bool], float]  # (microservice, payload bytes, over the network) -> seconds on one core
 log = logging.getLogger(__name__)
-
-
-class Outlet(Protocol):
-    """Where an engine's messages go that are for elsewhere, and who wants to know what it took: the node's channels."""
-
-    def has_room(self, channel: ChannelId) -> bool: ...
-
-    def offer(self, message: DataMessage, to: Address, now: float, out: Sends) -> None:
-        """Send `message` as of `now`, which may be a little in the past: when what it says was ready."""
-
-    def consumed(self, channel: ChannelId, now: float) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class InstanceStatistics:
-    """What an instance has done. `busy_s` is core time by the cost model or, where there is none, as measured.
-
-    `waiting` requests are in its inbox, `deepest` was the most; `blocked` counts the times that it had to wait
-    for room downstream.
-    """
-
-    name: str
-    handled: int
-    errors: int
-    busy_s: float
-    waiting: int
-    deepest: int
-    blocked: int
-
-
-class _Waiting(NamedTuple):
-    """A request in an inbox. `arrived` is emulated time; `channel` is None for one from this node."""
-
-    message: DataMessage
-    channel: ChannelId | None
-    arrived: float
-    over_network: bool
-
-
-class _Executing(NamedTuple):
-    """A request on a core, and what its handler gave, which leaves at `finish`."""
-
-    finish: float
-    order: int
-    instance: RunningInstance
-    message: DataMessage
-    hops: list[Hop]
-
-
-class RunningInstance:
-    """An instance on this node: its microservice, its state, and what waits for it."""
-
-    __slots__ = ("answering", "blocked", "busy_s", "channels", "deepest", "errors", "handled", "inbox", "key", "local",
-                 "name", "parked", "queued", "ready_at", "router", "service", "state")
-
-    def __init__(self, key: tuple[int, int], name: str, service: Microservice, router: Router, answering: bool) -> None:
-        self.key = key
-        self.name = name
-        self.service = service
-        self.router = router
-        self.answering = answering  # on the way to the reply, not on a side branch
-        self.state: State = service.new_state()
-        self.inbox: deque[_Waiting] = deque()
-        self.local: list[RunningInstance] = []  # successors on this node
-        self.channels: list[ChannelId] = []  # to successors elsewhere
-        self.queued = self.parked = False
-        self.ready_at = 0.0  # when it last got room downstream
-        self.handled = self.errors = self.deepest = self.blocked = 0
-        self.busy_s = 0.0
 
 
 class Execution:
@@ -130,38 +61,63 @@ class Execution:
         self._in_node_s = in_node_s
         self._overruns = self._overrun_max_ns = 0
         self._computing_s = 0.0  # that handlers really took
-        self._finishing: list[_Executing] = []
+        self._finishing: list[Executing] = []
         self._order = itertools.count()
         self._cost = cost
         self._stopwatch = stopwatch
         self._unknown = 0
+        self._node = node
         for deployment in deployments:
-            self._deploy(node, deployment, (routers or {}).get(deployment.number))
+            self.deploy(deployment, (routers or {}).get(deployment.number))
 
-    def _deploy(self, node: str, deployment: Deployment, router: Router | None) -> None:
-        if router is None:
-            router = Router(deployment.application())
+    def deploy(self, deployment: Deployment, router: Router | None = None) -> tuple[list[int], list[int]]:
+        """Run what `deployment` places here, and know where the rest is; at any time, also again with other places.
+
+        Returns the numbers of the instances that are new here, and of those elsewhere that have moved. Raises NodeError
+        for an instance that runs here and is to run elsewhere: that would be a migration.
+        """
+        number = deployment.number
+        leaving = [place.number for place in deployment.places
+                   if place.node != self._node and (number, place.number) in self._instances]
+        if leaving:
+            raise NodeError(f"{deployment.name}: instances {leaving} run on {self._node} and are placed elsewhere; a "
+                            "live instance is migrated, not deployed")
+        known = next((i.router for key, i in self._instances.items() if key[0] == number), None)
+        router = router or known or Router(deployment.application())
         application = router.application
         names = {i.number: i for i in application.instances}
+        new, moved = [], []
         for place in deployment.places:
-            key = (deployment.number, place.number)
-            self._addresses[key] = Address(IPv4Address(place.ip).packed, DATA_PORT)
-            if place.node == node:
+            key = (number, place.number)
+            address = Address(IPv4Address(place.ip).packed, DATA_PORT)
+            if self._addresses.get(key, address) != address:
+                moved.append(place.number)
+            self._addresses[key] = address
+            if place.node == self._node and key not in self._instances:
                 instance = names[place.number]
                 self._instances[key] = RunningInstance(key, f"{application.name}/{instance.name}",
-                                                 router.services[instance.stage], router,
-                                                 instance.stage in application.answering)
-        for sender, receiver in application.edges:
-            instance_here = self._instances.get((deployment.number, sender))
-            if instance_here is not None:
-                other = self._instances.get((deployment.number, receiver))
+                                                       router.services[instance.stage], router,
+                                                       instance.stage in application.answering)
+                new.append(place.number)
+        self._connect(number, application.edges)
+        return new, moved
+
+    def _connect(self, number: int, edges: tuple[tuple[int, int], ...]) -> None:
+        """Let each instance of an application here know its successors: by memory if they are here, else by channel."""
+        for key, instance in self._instances.items():
+            if key[0] == number:
+                instance.local, instance.channels = [], []
+        for sender, receiver in edges:
+            here = self._instances.get((number, sender))
+            if here is not None:
+                other = self._instances.get((number, receiver))
                 if other is not None:
-                    instance_here.local.append(other)
+                    here.local.append(other)
                 else:
-                    instance_here.channels.append(ChannelId(deployment.number, sender, receiver))
+                    here.channels.append(ChannelId(number, sender, receiver))
 
     def submit(self, message: DataMessage, channel: ChannelId | None, now: float, outlet: Outlet, out: Sends,
-               over_network: bool = False) -> None:
+               origin: Origin = Origin.NODE) -> None:
         """Queue a request that came by `channel` (None: from this node). One for no instance here is answered so."""
         instance = self._instances.get((message.application, message.instance))
         if instance is None:
@@ -170,7 +126,7 @@ class Execution:
             if channel is not None:
                 outlet.consumed(channel, now)
             return
-        instance.inbox.append(_Waiting(message, channel, now, over_network))
+        instance.inbox.append(Waiting(message, channel, now, origin))
         if len(instance.inbox) > instance.deepest:
             instance.deepest = len(instance.inbox)
         if not instance.queued and not instance.parked:
@@ -205,6 +161,11 @@ class Execution:
         """Whether nothing is queued, held up or being executed."""
         return not (self._runnable or self._parked or self._finishing)
 
+    @property
+    def outstanding(self) -> int:
+        """How many requests wait or are being executed here."""
+        return sum(len(i.inbox) for i in self._instances.values()) + len(self._finishing)
+
     def statistics(self) -> list[InstanceStatistics]:
         return [InstanceStatistics(i.name, i.handled, i.errors, i.busy_s, len(i.inbox), i.deepest, i.blocked)
                 for i in self._instances.values()]
@@ -219,7 +180,7 @@ class Execution:
 
     def counters(self) -> dict[str, int]:
         """Return requests handled and failed per instance, by "handled APPLICATION/INSTANCE"."""
-        found = {"dropped_unknown_instance": self._unknown, "overruns": self._overruns,
+        found = {"dropped_unknown_instance": self._unknown, "outstanding": self.outstanding, "overruns": self._overruns,
                  "overrun_max_ns": self._overrun_max_ns, "computing_ns": round(self._computing_s * 1e9),
                  **self.cores.counters(), **self.lateness.counters("late")}
         for statistics in self.statistics():
@@ -234,18 +195,18 @@ class Execution:
             instance.blocked += 1
             self._parked.append(instance)
             return
-        message, channel, arrived, over_network = instance.inbox.popleft()
+        message, channel, arrived, origin = instance.inbox.popleft()
         if channel is not None:
             outlet.consumed(channel, now)
         if self._cost is None:
             self._run_unpaced(instance, message, now, outlet, out)
         else:
-            self._run_paced(instance, message, max(arrived, instance.ready_at), over_network)
+            self._run_paced(instance, message, max(arrived, instance.ready_at), origin)
         if instance.inbox and not instance.queued:
             instance.queued = True
             self._runnable.append(instance)
 
-    def _run_paced(self, instance: RunningInstance, message: DataMessage, ready: float, over_network: bool) -> None:
+    def _run_paced(self, instance: RunningInstance, message: DataMessage, ready: float, origin: Origin) -> None:
         """Run the handler now, and let what it gave leave at its computed finish.
 
         A driver that wakes late must not make the core late: work starts when it came, there was room for what comes
@@ -253,7 +214,7 @@ class Execution:
         """
         assert self._cost is not None
         name = instance.service.name
-        busy = self._cost(name, len(message.payload), over_network)
+        busy = self._cost(name, len(message.payload), origin)
         start, finish = self.cores.occupy(name, ready, busy)
         began = self._stopwatch() if self._stopwatch is not None else 0.0
         hops = self._handle(instance, message, start)
@@ -265,7 +226,7 @@ class Execution:
             if ended > finish:
                 self._overruns += 1
                 self._overrun_max_ns = max(self._overrun_max_ns, round((ended - finish) * 1e9))
-        heapq.heappush(self._finishing, _Executing(finish, next(self._order), instance, message, hops))
+        heapq.heappush(self._finishing, Executing(finish, next(self._order), instance, message, hops))
         instance.busy_s += busy
 
     def _run_unpaced(self, instance: RunningInstance, message: DataMessage, now: float, outlet: Outlet,

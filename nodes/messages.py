@@ -35,6 +35,8 @@ KIND_REPLY_PROBE = 5
 KIND_ACK = 8
 KIND_STATS_QUERY = 16
 KIND_STATS_REPORT = 17
+KIND_DEPLOY = 24
+KIND_DEPLOYED = 25
 
 _DATA_FIELDS = (
     Field("application", "H", "application number, unique in a testbed"),
@@ -67,6 +69,10 @@ _STATS_FIELDS = (
     Field("query_id", "Q", "chosen by who asks, echoed in the report"),
     Field("length", "H", "payload bytes that follow: none in a query, msgpack in a report"),
 )
+_DEPLOY_FIELDS = (
+    Field("query_id", "Q", "chosen by who asks, echoed in the answer"),
+    Field("length", "H", "payload bytes that follow: a deployment in msgpack; in the answer why not, if so"),
+)
 LAYOUTS: dict[int, Layout] = {
     layout.kind: layout
     for layout in (
@@ -78,6 +84,8 @@ LAYOUTS: dict[int, Layout] = {
         Layout(KIND_ACK, "ack", _ACK_FIELDS),
         Layout(KIND_STATS_QUERY, "stats_query", _STATS_FIELDS),
         Layout(KIND_STATS_REPORT, "stats_report", _STATS_FIELDS),
+        Layout(KIND_DEPLOY, "deploy", _DEPLOY_FIELDS),
+        Layout(KIND_DEPLOYED, "deployed", _DEPLOY_FIELDS),
         *CONTROL_LAYOUTS,
     )
 }
@@ -94,7 +102,7 @@ DATA_KINDS = (KIND_REQUEST, KIND_REPLY, KIND_ERROR, KIND_PROBE, KIND_REPLY_PROBE
 TO_CLIENT_KINDS = (KIND_REPLY, KIND_ERROR, KIND_REPLY_PROBE)
 PROBE_KINDS = (KIND_PROBE, KIND_REPLY_PROBE)
 _SHAPES = {**dict.fromkeys(DATA_KINDS, _DATA), KIND_ACK: _ACK, KIND_STATS_QUERY: _STATS, KIND_STATS_REPORT: _STATS,
-           **CONTROL_SHAPES}
+           KIND_DEPLOY: _STATS, KIND_DEPLOYED: _STATS, **CONTROL_SHAPES}
 CLIENT_BIT = 1 << 31  # of an endpoint: a client's, not a DAG node's
 _STAMP_MASK = (1 << 32) - 1
 
@@ -182,7 +190,7 @@ class AckMessage:
 
 @dataclass(frozen=True, slots=True)
 class StatsMessage:
-    """A question for a node's counters, or the answer: msgpack of {counter: value} (by `kind`)."""
+    """A question for a node's counters, or msgpack of {counter: value}; a deployment, or why it was not done."""
 
     kind: int
     query_id: int

@@ -10,12 +10,13 @@ from collections.abc import Iterable
 
 import msgspec
 
-from microservices.assumptions import Assumptions
+from microservices.assumptions import MEASURED_BYTES, Assumptions
 from microservices.measured import Column
-from microservices.profiles import cost_law, hol_weight
+from microservices.profiles import cost_law, hol_weight, stack_s
 from microservices.service import Microservice, service_class
 from nodes.communication import Communication, HostStack, pcie_neighbours, ways_to
 from nodes.emulated_clock import EmulatedClock
+from nodes.origin import Origin
 from topologies.catalog import SUPERBEEFY, TABLE_1_HOSTS
 from topologies.inventory import Inventory, NodeEntry
 
@@ -23,12 +24,11 @@ from topologies.inventory import Inventory, NodeEntry
 class ServiceCost(msgspec.Struct, frozen=True):
     """Core-seconds of one request of a microservice: fixed, and for each byte of payload.
 
-    `network` is for what came over the network, `nearby` for what came over PCIe or from this node. `hol` is how much
-    a core that executes it stretches the traffic manager's time on a frame (section 2.4).
+    `by_origin` has a pair for each Origin: what receiving a request costs depends on it. `hol` is how much a core that
+    executes it stretches the traffic manager's time on a frame (section 2.4).
     """
 
-    network: tuple[float, float]
-    nearby: tuple[float, float]
+    by_origin: tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
     hol: float = 0.0
 
 
@@ -44,10 +44,9 @@ class Pace(msgspec.Struct, frozen=True):
     forward_s: float
     sleep_after_s: float
 
-    def cost_s(self, service: str, payload_bytes: int, over_network: bool) -> float:
+    def cost_s(self, service: str, payload_bytes: int, origin: Origin) -> float:
         """Return the core-seconds of one request: nodes.execution.CostModel."""
-        cost = self.costs[service]
-        fixed_s, byte_s = cost.network if over_network else cost.nearby
+        fixed_s, byte_s = self.costs[service].by_origin[origin]
         return fixed_s + byte_s * payload_bytes
 
     def hol_of(self, service: str) -> float:
@@ -58,7 +57,7 @@ def columns_of(entry: NodeEntry, stack: HostStack) -> tuple[Column, Column]:
     """Return the columns of Table 1 that requests cost on `entry`: those from the network, and those from nearby.
 
     Section 3.1: hosts use the Linux stack among servers. What comes over PCIe or from a neighbour on the node passes
-    no kernel, so it costs what kernel bypass does (ours).
+    no kernel, so it costs what kernel bypass does (ours), and what a neighbour hands over passes no stack at all.
     """
     if entry.family == "cnmips":
         return Column.SMARTNIC, Column.SMARTNIC
@@ -73,8 +72,9 @@ def pace_of(entry: NodeEntry, services: Iterable[str], inventory: Inventory, clo
     network, nearby = columns_of(entry, stack)
     costs = {}
     for service in sorted({service_class(name) for name in services}, key=lambda made: made.name):
-        costs[service.name] = ServiceCost(_law(service, network, speed, assumptions),
-                                          _law(service, nearby, speed, assumptions),
+        costs[service.name] = ServiceCost((_law(service, network, speed, assumptions),
+                                           _law(service, nearby, speed, assumptions),
+                                           _without_stack(service, nearby, speed, assumptions)),
                                           hol_weight(service, assumptions))
     return Pace(clock, costs, ways_to(entry, inventory, communication),
                 tuple(sorted(pcie_neighbours(entry, inventory))),
@@ -99,3 +99,15 @@ def _law(service: type[Microservice], column: Column, speed: float, assumptions:
     """Return (fixed seconds, seconds per byte) on one core of `speed`."""
     law = cost_law(service, column, assumptions)
     return law.fixed_s / speed, law.per_byte_s / speed
+
+
+def _without_stack(service: type[Microservice], column: Column, speed: float,
+                   assumptions: Assumptions) -> tuple[float, float]:
+    """Return what a request costs that a neighbour on the node hands over: no packet comes in, and none went out.
+
+    What the stack takes is split between fixed and per byte as the request's own cost is.
+    """
+    law = cost_law(service, column, assumptions)
+    at_512_s = law.cost_s(MEASURED_BYTES)
+    left = max(0.0, 1 - stack_s(column, assumptions) / at_512_s) if at_512_s > 0 else 0.0
+    return left * law.fixed_s / speed, left * law.per_byte_s / speed

@@ -15,22 +15,26 @@ from ipaddress import IPv4Address
 
 import msgspec
 
+from microservices.errors import ServiceError
 from nodes import frames, messages
 from nodes.delay_line import DelayLine
-from nodes.errors import WireError
+from nodes.deployment import Deployment
+from nodes.errors import NodeError, WireError
 from nodes.execution import Execution
 from nodes.forwarding import Forwarding, Port
 from nodes.ip_stack import UDP_ECHO_PORT, IpStack
 from nodes.lacpdu import out_of_sync
 from nodes.messages import CLIENT_BIT, KIND_PROBE, KIND_REQUEST, AckMessage, ChannelId, DataMessage, age_s
+from nodes.origin import Origin
 from nodes.pace import Pace
 from nodes.traffic_manager import DEFAULT_CAPACITY_FRAMES, FrameClock, TrafficManager
 from nodes.transport import Address, Sends, Transport
-from topologies.addressing import CONTROL_PORT, DATA_PORT
+from topologies.addressing import CONTROL_PORT, DATA_PORT, is_controller
 
 Frames = list[tuple[int, bytes]]
 Datagrams = list[tuple[tuple[str, int], int, bytes]]  # destination, our port, payload
 Counters = dict[str, int]
+MAX_REASON_BYTES = 400
 
 
 def packed_mac(text: str) -> bytes:
@@ -51,7 +55,9 @@ class ServiceRuntime:
         self._ways = pace.ways if pace is not None else {}
         self._pcie = frozenset(pace.pcie) if pace is not None else frozenset()
         self._client_way_s = pace.client_way_s if pace is not None else 0.0
-        self._on_the_way = DelayLine[tuple[DataMessage, ChannelId, bool]]()
+        self._on_the_way = DelayLine[tuple[DataMessage, ChannelId, Origin]]()
+        # A boot number that is later than any before; the driver knows the time.
+        self.boot_now: Callable[[], int] = lambda: self.transport.boot + 1
         self._undecodable = 0
         self._forged = 0
 
@@ -70,14 +76,14 @@ class ServiceRuntime:
             if source != self._stands_at(message):
                 self._forged += 1
                 return
-            over_network = source.ip not in self._pcie
+            origin = Origin.PCIE if source.ip in self._pcie else Origin.NETWORK
             way_s = self._ways.get(source.ip, self._client_way_s)
             for request in self.transport.receive(source, message, now, out):
                 arrival = self._on_the_way.arrival_of(channel, now, way_s - age_s(request.sent, now))
                 if arrival > now:
-                    self._on_the_way.put(arrival, (request, channel, over_network))
+                    self._on_the_way.put(arrival, (request, channel, origin))
                 else:
-                    self.execution.submit(request, channel, now, self.transport, out, over_network)
+                    self.execution.submit(request, channel, now, self.transport, out, origin)
         else:
             self._undecodable += 1
 
@@ -92,8 +98,8 @@ class ServiceRuntime:
 
     def work(self, now: float, out: Sends) -> None:
         """Execute what can be executed, and do what is due on the channels."""
-        for arrival, (request, channel, over_network) in self._on_the_way.due_by(now):
-            self.execution.submit(request, channel, arrival, self.transport, out, over_network)
+        for arrival, (request, channel, origin) in self._on_the_way.due_by(now):
+            self.execution.submit(request, channel, arrival, self.transport, out, origin)
         self.execution.run(now, self.transport, out)
         self.transport.tick(now, out)
         self.awake = not (self.execution.idle and self.transport.idle and self._on_the_way.empty)
@@ -104,6 +110,16 @@ class ServiceRuntime:
             return None
         times = [t for t in (self.execution.due(), self.transport.due(), self._on_the_way.due()) if t is not None]
         return min(times) if times else None
+
+    def deploy(self, deployment: Deployment) -> None:
+        """Run and know what `deployment` says from now on; raises NodeError, and ServiceError for what there is not."""
+        new, moved = self.execution.deploy(deployment)
+        if new:
+            self.transport.renew(self.boot_now())
+        for number in moved:
+            to = self.execution.address_of(deployment.number, number)
+            assert to is not None
+            self.transport.redirect(deployment.number, number, to)
 
     def counters(self) -> Counters:
         return {"dropped_undecodable": self._undecodable, "dropped_forged": self._forged,
@@ -228,7 +244,7 @@ class SmartNicRuntime:
             self.services.receive(Address(datagram.source, datagram.source_port), datagram.payload, now, sends)
             self._to_wire(sends, out)
         elif datagram.port == CONTROL_PORT:
-            answer = _control_answer(datagram.payload, self.counters)
+            answer = _control_answer(datagram.payload, datagram.source, self.counters, self.services)
             if answer is None:
                 self._refused += 1
             else:
@@ -282,7 +298,7 @@ class HostRuntime:
             if source[1] != UDP_ECHO_PORT:  # two echo ports would talk for ever
                 out.append((source, port, payload))
         else:
-            answer = _control_answer(payload, self.counters)
+            answer = _control_answer(payload, packed_ip(source[0]), self.counters, self.services)
             if answer is None:
                 self._refused += 1
             else:
@@ -305,12 +321,26 @@ class HostRuntime:
             out.append(((str(IPv4Address(ip)), port), DATA_PORT, data))
 
 
-def _control_answer(payload: bytes, counters: Callable[[], Counters]) -> bytes | None:
+def _control_answer(payload: bytes, source: bytes, counters: Callable[[], Counters],
+                    services: ServiceRuntime) -> bytes | None:
+    """Answer a question for counters from any node that may ask, and a deployment from a controller; None: refused.
+
+    The ToR lets no false source address in, so `source` can be believed.
+    """
     try:
         message = messages.decode(payload)
     except WireError:
         return None
-    if not isinstance(message, messages.StatsMessage) or message.kind != messages.KIND_STATS_QUERY:
+    if not isinstance(message, messages.StatsMessage):
         return None
-    report = msgspec.msgpack.encode(counters())
-    return messages.StatsMessage(messages.KIND_STATS_REPORT, message.query_id, report).encode()
+    if message.kind == messages.KIND_STATS_QUERY:
+        report = msgspec.msgpack.encode(counters())
+        return messages.StatsMessage(messages.KIND_STATS_REPORT, message.query_id, report).encode()
+    if message.kind == messages.KIND_DEPLOY and is_controller(source):
+        why = b""
+        try:
+            services.deploy(msgspec.msgpack.decode(message.payload, type=Deployment))
+        except (NodeError, ServiceError, msgspec.DecodeError) as error:
+            why = str(error).encode()[:MAX_REASON_BYTES]
+        return messages.StatsMessage(messages.KIND_DEPLOYED, message.query_id, why).encode()
+    return None

@@ -23,6 +23,7 @@ from nodes.messages import (
     DataMessage,
     age_s,
 )
+from nodes.origin import Origin
 from nodes.transport import Address, Sends, Transport
 from topologies.addressing import DATA_PORT
 
@@ -108,10 +109,10 @@ class LoggedExecution(Execution):
     log: ChannelLog | None = None
 
     def submit(self, message: DataMessage, channel: ChannelId | None, now: float, outlet: Outlet, out: Sends,
-               over_network: bool = False) -> None:
+               origin: Origin = Origin.NODE) -> None:
         if self.log is not None and channel is None:
             self.log.offered(message)
-        super().submit(message, channel, now, outlet, out, over_network)
+        super().submit(message, channel, now, outlet, out, origin)
 
     def _handle(self, instance: RunningInstance, message: DataMessage, start: float) -> list[Hop]:
         if self.log is not None:

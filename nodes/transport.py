@@ -76,6 +76,17 @@ class Transport:
         self._expect(sender)
         self._leave(channel, leaving, now, out)
 
+    def renew(self, boot: int) -> None:
+        """Count as a later run from now on: what begins here now may stand in for what ran on another node before."""
+        self.boot = max(self.boot, boot & 0x7FFFFFFF)
+        self._session = max(self._session, self.boot)
+
+    def redirect(self, application: int, receiver: int, to: Address) -> None:
+        """Send what is under way to an instance to where it is now."""
+        for channel in self._addresses:
+            if channel.application == application and channel.receiver == receiver:
+                self._addresses[channel] = to
+
     def has_room(self, channel: ChannelId) -> bool:
         """Whether who feeds `channel` may go on."""
         sender = self._senders.get(channel)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shlex
@@ -78,7 +79,9 @@ def test_every_command_that_is_mentioned_exists_with_its_options(page: Path, mon
             monkeypatch.setattr(catalog, "SYSTEMS", {**SYSTEMS, **own})
             cluster_named(words[1])
         if name == "run":
-            assert {w for w in words[1:] if not w.startswith(("-", "NAME"))} <= {*EXPERIMENTS, "all"}, line
+            valued = {o for p in known[name].params for o in p.opts if not getattr(p, "is_flag", True)}
+            named = {w for before, w in itertools.pairwise(words) if before not in valued}
+            assert {w for w in named if not w.startswith(("-", "NAME"))} <= {*EXPERIMENTS, "all"}, line
 
 
 def test_mentions_are_found_so_that_the_test_above_can_fail() -> None:
@@ -144,6 +147,15 @@ def test_the_topology_of_ones_own_prints_what_the_page_says(capsys: pytest.Captu
     assert shown in text_of(page) and len(shown.splitlines()) == 8
     assert needs_root.startswith("# needs root")
     compile(needs_root, "topologies.md: as root", "exec")
+
+
+def test_the_time_scales_that_the_page_prints_are_those_that_its_code_finds(capsys: pytest.CaptureFixture[str]) -> None:
+    page = ROOT / "docs" / "emulated-time.md"
+    code, needs_root = python_blocks(page)
+    exec(compile(code, "emulated-time.md", "exec"), {})
+    assert f"prints\n\n```\n{capsys.readouterr().out}```\n" in text_of(page)
+    assert needs_root.startswith("# needs root")
+    compile(needs_root, "emulated-time.md: as root", "exec")
 
 
 def test_what_draw_is_said_to_print_is_what_it_prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,

@@ -13,6 +13,7 @@ from nodes.deployment import Deployment, deploy
 from nodes.execution import Execution
 from nodes.lateness import summary
 from nodes.messages import CLIENT_BIT, KIND_REPLY, KIND_REQUEST, ChannelId, DataMessage
+from nodes.origin import Origin
 from nodes.transport import Address
 from topologies.catalog import cluster_named
 from topologies.inventory import inventory_of
@@ -81,16 +82,16 @@ class Stopwatch:
         return self.now
 
 
-def engine_of(*stages: str, cost: Callable[[str, int, bool], float], cores: int = 1,
+def engine_of(*stages: str, cost: Callable[[str, int, Origin], float], cores: int = 1,
               **options) -> tuple[Execution, Outlet]:
     return Execution("s1n1", (deployed(*stages),), cores, cost, **options), Outlet()
 
 
-def submit(engine: Execution, outlet: Outlet, at: float, count: int = 1, over_network: bool = True,
+def submit(engine: Execution, outlet: Outlet, at: float, count: int = 1, origin: Origin = Origin.NETWORK,
            payload: bytes = b"x" * 64) -> None:
     for number in range(count):
         message = DataMessage(KIND_REQUEST, 5, 0, CLIENT << 32 | number, bytes(4), 9, 0, payload, CLIENT)
-        engine.submit(message, message.channel, at, outlet, [], over_network)
+        engine.submit(message, message.channel, at, outlet, [], origin)
 
 
 def run_out(engine: Execution, outlet: Outlet, late_s: float = 0.0) -> None:
@@ -100,8 +101,8 @@ def run_out(engine: Execution, outlet: Outlet, late_s: float = 0.0) -> None:
         engine.run(due + late_s, outlet, [])
 
 
-def test_the_cost_model_is_asked_with_service_size_and_whether_it_came_over_the_network() -> None:
-    asked: list[tuple[str, int, bool]] = []
+def test_the_cost_model_is_asked_with_service_size_and_how_it_came() -> None:
+    asked: list[tuple[str, int, Origin]] = []
 
     def cost(*told) -> float:
         asked.append(told)
@@ -109,11 +110,11 @@ def test_the_cost_model_is_asked_with_service_size_and_whether_it_came_over_the_
 
     engine, outlet = engine_of("front", "back", cost=cost)
     submit(engine, outlet, 0.0, payload=b"p" * 300)
-    submit(engine, outlet, 0.0, over_network=False, payload=b"p" * 40)
+    submit(engine, outlet, 0.0, origin=Origin.PCIE, payload=b"p" * 40)
     run_out(engine, outlet)
-    assert [a for a in asked if a[0] == "front"] == [("front", 300, True), ("front", 40, False)]
+    assert [a for a in asked if a[0] == "front"] == [("front", 300, Origin.NETWORK), ("front", 40, Origin.PCIE)]
     # What a neighbour on the node hands over came over no network.
-    assert {over_network for service, _, over_network in asked if service == "back"} == {False}
+    assert {origin for service, _, origin in asked if service == "back"} == {Origin.NODE}
 
 
 def test_between_two_microservices_of_a_node_lies_the_hand_over() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from ipaddress import IPv4Address
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -16,11 +17,13 @@ from microservices.applications import application_named
 from microservices.assumptions import ASSUMPTIONS, DEFAULTS, Assumption, varied
 from microservices.errors import ServiceError
 from microservices.measured import Column
-from microservices.profiles import TABLE_1, cost_s, is_network_bound
+from microservices.profiles import TABLE_1, cost_s, is_network_bound, stack_s
+from microservices.service import BUILT_IN
 from nodes.communication import Communication, HostStack, by_pcie, pcie_neighbours, ways_to
 from nodes.deployment import deploy
 from nodes.emulated_clock import EmulatedClock
 from nodes.errors import NodeError
+from nodes.origin import Origin
 from nodes.pace import Pace, columns_of, pace_of, speed_of
 from nodes.shaping import LEAST_BITS_PER_S, MTU_FRAME_BYTES, QUEUE_BYTES, shaping_line
 from topologies.catalog import PAPER_CLUSTERS, cluster_named
@@ -127,33 +130,44 @@ def test_table_1_s_requests_cost_what_table_1_says(service: str) -> None:
                                 ("s1n1", HostStack.LINUX, Column.SMARTNIC)):
         row = TABLE_1[service][column]
         busy = DEFAULTS.network_bound_headroom if is_network_bound(service, column) else 1.0
-        found = pace(node, stack, services=(service,)).cost_s(service, 512, True)
+        found = pace(node, stack, services=(service,)).cost_s(service, 512, Origin.NETWORK)
         assert found == pytest.approx(busy * row.cores / row.rps, rel=1e-9)
 
 
 def test_what_comes_over_pcie_passes_no_kernel_and_costs_as_with_bypass() -> None:
     linux = pace("s1h", HostStack.LINUX, services=("sql",))
-    assert linux.cost_s("sql", 512, True) == pytest.approx(cost_s("sql", Column.LINUX, 512))
-    assert linux.cost_s("sql", 512, False) == pytest.approx(cost_s("sql", Column.BYPASS, 512))
+    assert linux.cost_s("sql", 512, Origin.NETWORK) == pytest.approx(cost_s("sql", Column.LINUX, 512))
+    assert linux.cost_s("sql", 512, Origin.PCIE) == pytest.approx(cost_s("sql", Column.BYPASS, 512))
     bypass = pace("s1h", HostStack.BYPASS, services=("sql",))
-    assert bypass.cost_s("sql", 512, True) == bypass.cost_s("sql", 512, False)
+    assert bypass.cost_s("sql", 512, Origin.NETWORK) == bypass.cost_s("sql", 512, Origin.PCIE)
     smartnic = pace("s1n1", services=("sql",))
-    assert smartnic.cost_s("sql", 512, True) == smartnic.cost_s("sql", 512, False)
+    assert smartnic.cost_s("sql", 512, Origin.NETWORK) == smartnic.cost_s("sql", 512, Origin.PCIE)
+
+
+def test_what_a_neighbour_hands_over_pays_for_no_packet_in_and_out() -> None:
+    made = pace("s1n1", services=("kvs", "sql"))
+    stack = stack_s(Column.SMARTNIC)
+    assert 0 < stack == pytest.approx(DEFAULTS.stack_share * min(cost_s(s, Column.SMARTNIC, 512) for s in TABLE_1))
+    for service in ("kvs", "sql"):
+        assert made.cost_s(service, 512, Origin.NODE) == pytest.approx(made.cost_s(service, 512, Origin.PCIE) - stack)
+        assert 0 < made.cost_s(service, 0, Origin.NODE) < made.cost_s(service, 0, Origin.PCIE)
 
 
 def test_a_host_of_wimpy_costs_what_a_smartnic_does_at_the_same_clock() -> None:
     inventory = rack("beefyx1+wimpyx1")
     wimpy = inventory.node("s2h")
     assert columns_of(wimpy, HostStack.LINUX) == (Column.SMARTNIC, Column.SMARTNIC)
-    on_wimpy = pace("s2h", inventory=inventory).cost_s("kvs", 512, True)
-    assert on_wimpy == pytest.approx(pace("s1n1").cost_s("kvs", 512, True)) == cost_s("kvs", Column.SMARTNIC, 512)
+    on_wimpy = pace("s2h", inventory=inventory).cost_s("kvs", 512, Origin.NETWORK)
+    assert on_wimpy == pytest.approx(cost_s("kvs", Column.SMARTNIC, 512))
+    assert on_wimpy == pytest.approx(pace("s1n1").cost_s("kvs", 512, Origin.NETWORK))
 
 
 def test_a_slower_clock_makes_requests_cost_more_and_ways_no_longer() -> None:
     inventory = rack("type2x1")
     fast, slow = pace("s1h"), pace("s1h", inventory=inventory)  # Xeons of 2.5 and 2.1 GHz
     for size in (0, 64, 512, 1400):
-        assert slow.cost_s("kvs", size, True) / fast.cost_s("kvs", size, True) == pytest.approx(2.5 / 2.1)
+        ratio = slow.cost_s("kvs", size, Origin.NETWORK) / fast.cost_s("kvs", size, Origin.NETWORK)
+        assert ratio == pytest.approx(2.5 / 2.1)
     assert slow.client_way_s == fast.client_way_s
 
 
@@ -167,9 +181,9 @@ def test_two_assumptions_speed_up_the_hosts_that_table_1_does_not_have() -> None
 
 def test_a_request_costs_a_fixed_part_and_a_part_for_each_byte() -> None:
     made = pace("s1h", services=("ipsec",))
-    empty, at_512 = made.cost_s("ipsec", 0, True), made.cost_s("ipsec", 512, True)
+    empty, at_512 = made.cost_s("ipsec", 0, Origin.NETWORK), made.cost_s("ipsec", 512, Origin.NETWORK)
     assert empty / at_512 == pytest.approx(DEFAULTS.host_fixed_share)
-    assert made.cost_s("ipsec", 1024, True) - at_512 == pytest.approx(at_512 - empty)
+    assert made.cost_s("ipsec", 1024, Origin.NETWORK) - at_512 == pytest.approx(at_512 - empty)
 
 
 def test_memory_intensive_microservices_and_no_others_slow_the_traffic_manager() -> None:
@@ -181,7 +195,7 @@ def test_memory_intensive_microservices_and_no_others_slow_the_traffic_manager()
 def test_a_pace_survives_being_told_to_an_agent() -> None:
     made = pace("s1n1", services=("kvs", "sql"))
     again = msgspec.msgpack.decode(msgspec.msgpack.encode(made), type=type(made))
-    assert again == made and again.cost_s("sql", 100, False) == made.cost_s("sql", 100, False)
+    assert again == made and again.cost_s("sql", 100, Origin.PCIE) == made.cost_s("sql", 100, Origin.PCIE)
     assert made.pcie == (packed(RACK.node("s1h")),) and made.clock is CLOCK
 
 
@@ -259,15 +273,18 @@ def test_only_calibrated_nodes_have_a_pace() -> None:
     for speed in ("quota", "unpaced"):
         assert Pacing(speed).pace(RACK.node("s1n1"), RACK, CLOCK, (deployment,)) is None
     made = Pacing("calibrated", 100.0).pace(RACK.node("s1n1"), RACK, CLOCK, (deployment,))
-    assert made is not None and set(made.costs) == {"kvs"}
+    assert made is not None and set(made.costs) == set(BUILT_IN)  # what is built in may be deployed later
 
 
-def test_a_pace_knows_every_microservice_of_every_deployment_wherever_it_runs() -> None:
-    one, two = (Application(name, number, (Stage("only", service),), ()) for name, number, service in
-                (("one", 1, "kvs"), ("two", 2, "sql")))
-    deployments = tuple(deploy(a, {0: "s1n1"}, RACK) for a in (one, two))
-    made = Pacing("calibrated").pace(RACK.node("s2h"), RACK, CLOCK, deployments)
-    assert made is not None and set(made.costs) == {"kvs", "sql"}
+def test_a_pace_knows_every_microservice_of_every_deployment_wherever_it_runs(tmp_path: Path) -> None:
+    own = tmp_path / "own.py"
+    own.write_text("from microservices.measured import Profile\nfrom microservices.service import Microservice\n\n\n"
+                   "class Own(Microservice):\n    name = 'own'\n    memory_mb = 1\n"
+                   "    profile = Profile(like='kvs')\n\n"
+                   "    def handle(self, request, state):\n        return ()\n")
+    deployment = deploy(Application("one", 1, (Stage("only", f"{own}:Own"),), ()), {0: "s1n1"}, RACK)
+    made = Pacing("calibrated").pace(RACK.node("s2h"), RACK, CLOCK, (deployment,))
+    assert made is not None and set(made.costs) == {*BUILT_IN, "own"}
 
 
 def test_cores_are_the_node_s_unless_told_otherwise() -> None:

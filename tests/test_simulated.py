@@ -70,7 +70,7 @@ def chain(echo: str, number: int = 300, name: str = "chain") -> Application:
 
 
 def slow_sink(_node) -> object:
-    return lambda service, _size, _over_network: COST_S[service]
+    return lambda service, _size, _origin: COST_S[service]
 
 
 def one_core(simulation: Simulation, node: str) -> None:

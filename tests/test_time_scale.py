@@ -135,7 +135,7 @@ class Measured:
 @pytest.mark.parametrize("clients", [1, 3])
 def test_the_peak_is_the_fewest_outstanding_that_keep_the_cores_busy_and_keeps_its_measurement(
         monkeypatch: pytest.MonkeyPatch, clients: int) -> None:
-    monkeypatch.setattr(peaks, "measure", lambda bed, configs, plan, limits: Measured(configs, ()))
+    monkeypatch.setattr(peaks, "measured_on", lambda bed, configs, plan, limits: Measured(configs, ()))
     said: list[str] = []
     names = [f"c{i}" for i in range(1, clients + 1)]
     found = find_peak(None, {name: config(name) for name in names}, 1, 64, say=said.append)
@@ -144,7 +144,7 @@ def test_the_peak_is_the_fewest_outstanding_that_keep_the_cores_busy_and_keeps_i
 
 
 def test_a_load_that_is_refused_twice_leaves_no_peak_and_the_reason_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peaks, "measure", lambda bed, configs, plan, limits: Measured(configs, (2,)))
+    monkeypatch.setattr(peaks, "measured_on", lambda bed, configs, plan, limits: Measured(configs, (2,)))
     said: list[str] = []
     found = find_peak(None, {"c1": config("c1")}, 1, 64, say=said.append)
     assert found.measurement is None and "CPU of the machine: 99 %" in found.knee.said

@@ -40,6 +40,11 @@ def controller_ip(rack: int, controller: int) -> str:
     return f"10.{rack}.{CONTROLLER_SERVER_BYTE}.{controller}"
 
 
+def is_controller(packed_ip: bytes) -> bool:
+    """Return whether an address (4 bytes) is that of a controller node."""
+    return len(packed_ip) == 4 and packed_ip[2] == CONTROLLER_SERVER_BYTE
+
+
 def gateway_ip(rack: int) -> str:
     return f"10.{rack}.255.254"
 
