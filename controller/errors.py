@@ -17,5 +17,13 @@ class OpenFlowLibraryError(ControllerError):
     """No usable OpenFlow library, or one asked for that is not there."""
 
 
+class HeartbeatError(ControllerError, ValueError):
+    """Heartbeats or nodes that do not belong together."""
+
+
+class MigrationError(ControllerError, ValueError):
+    """A migration that cannot be, or a journal that tells none."""
+
+
 class PlacementError(ControllerError, ValueError):
     """An application that does not fit, or a question about placement that has no answer; names the constraint."""

@@ -4,7 +4,7 @@
 local e3 = Proto("e3", "E3 microservice message")
 
 local MAGIC, VERSION = 0xE3A7, 1
-local kinds = { [1] = "request", [2] = "reply", [3] = "error", [4] = "probe", [5] = "reply_probe", [8] = "ack", [16] = "stats_query", [17] = "stats_report", [24] = "deploy", [25] = "deployed" }
+local kinds = { [1] = "request", [2] = "reply", [3] = "error", [4] = "probe", [5] = "reply_probe", [8] = "ack", [16] = "stats_query", [17] = "stats_report", [24] = "deploy", [25] = "deployed", [18] = "heartbeat", [19] = "command", [20] = "answer", [21] = "fetch", [22] = "chunk" }
 
 local fields = {
   magic = ProtoField.uint16("e3.magic", "magic", base.HEX, nil, nil, "0xE3A7"),
@@ -24,6 +24,23 @@ local fields = {
   length = ProtoField.uint16("e3.length", "length", base.DEC, nil, nil, "payload bytes that follow"),
   boot = ProtoField.uint32("e3.boot", "boot", base.DEC, nil, nil, "the acknowledging node's run: changes when it has lost its state"),
   query_id = ProtoField.uint64("e3.query_id", "query_id", base.DEC, nil, nil, "chosen by who asks, echoed in the report"),
+  slot = ProtoField.uint16("e3.slot", "slot", base.DEC, nil, nil, "emulated time in steps of 50 ms, modulo 65536"),
+  execution = ProtoField.uint16("e3.execution", "execution", base.DEC, nil, nil, "its mean execution time, ns as a float (exponent 5, mantissa 11 bits); or upper 16 bits"),
+  queue = ProtoField.uint8("e3.queue", "queue", base.DEC, nil, nil, "least frames in the traffic manager, as a float (exponent 4, mantissa 4 bits)"),
+  transmitted = ProtoField.uint8("e3.transmitted", "transmitted", base.DEC, nil, nil, "share of the port's rate that was sent, in 1/255"),
+  received = ProtoField.uint8("e3.received", "received", base.DEC, nil, nil, "share of the port's rate that came in, in 1/255"),
+  cpu = ProtoField.uint8("e3.cpu", "cpu", base.DEC, nil, nil, "share of the node's core time that the instance took, in 1/255"),
+  term = ProtoField.uint32("e3.term", "term", base.DEC, nil, nil, "the controller's run: grows when it restarts"),
+  migration = ProtoField.uint32("e3.migration", "migration", base.DEC, nil, nil, "number of the migration, unique in a controller's journal"),
+  verb = ProtoField.uint8("e3.verb", "verb", base.DEC, nil, nil, "what the command asks: 1 prepare, 2 freeze, 3 collect, 4 start, 5 connect, 6 resume, 7 release, 8 discard"),
+  epoch = ProtoField.uint32("e3.epoch", "epoch", base.DEC, nil, nil, "of the instance's whereabouts: grows with every decision on them"),
+  peer = ProtoField.ipv4("e3.peer", "peer"),
+  size = ProtoField.uint32("e3.size", "size", base.DEC, nil, nil, "bytes of the binary, or of the frozen instance"),
+  digest_high = ProtoField.uint64("e3.digest_high", "digest_high", base.DEC, nil, nil, "BLAKE2b of it, upper 8 of 16 bytes"),
+  digest_low = ProtoField.uint64("e3.digest_low", "digest_low", base.DEC, nil, nil, "BLAKE2b of it, lower 8 of 16 bytes"),
+  standing = ProtoField.uint8("e3.standing", "standing", base.DEC, nil, nil, "what the instance is here: 0 absent, 1 preparing, 2 prepared, 3 collecting, 4 staged, 5 live, 6 stopping, 7 frozen, 8 released"),
+  refusal = ProtoField.uint8("e3.refusal", "refusal", base.DEC, nil, nil, "why the command was not obeyed, 0 if it was"),
+  offset = ProtoField.uint32("e3.offset", "offset", base.DEC, nil, nil, "first byte"),
   payload = ProtoField.bytes("e3.payload", "payload"),
 }
 e3.fields = fields
@@ -121,6 +138,57 @@ local layouts = {
     { fields.query_id, 8 },
     { fields.length, 2 },
   } },
+  [18] = { name = "heartbeat", bare = true, fields = {
+    { fields.slot, 2 },
+    { fields.application, 2 },
+    { fields.instance, 2 },
+    { fields.execution, 2 },
+    { fields.queue, 1 },
+    { fields.transmitted, 1 },
+    { fields.received, 1 },
+    { fields.cpu, 1 },
+  } },
+  [19] = { name = "command", fields = {
+    { fields.term, 4 },
+    { fields.boot, 4 },
+    { fields.migration, 4 },
+    { fields.verb, 1 },
+    { fields.application, 2 },
+    { fields.instance, 2 },
+    { fields.epoch, 4 },
+    { fields.peer, 4 },
+    { fields.size, 4 },
+    { fields.digest_high, 8 },
+    { fields.digest_low, 8 },
+    { fields.length, 2 },
+  } },
+  [20] = { name = "answer", fields = {
+    { fields.term, 4 },
+    { fields.boot, 4 },
+    { fields.migration, 4 },
+    { fields.verb, 1 },
+    { fields.standing, 1 },
+    { fields.refusal, 1 },
+    { fields.application, 2 },
+    { fields.instance, 2 },
+    { fields.epoch, 4 },
+    { fields.size, 4 },
+    { fields.digest_high, 8 },
+    { fields.digest_low, 8 },
+    { fields.length, 2 },
+  } },
+  [21] = { name = "fetch", fields = {
+    { fields.digest_high, 8 },
+    { fields.digest_low, 8 },
+    { fields.offset, 4 },
+    { fields.length, 2 },
+  } },
+  [22] = { name = "chunk", fields = {
+    { fields.digest_high, 8 },
+    { fields.digest_low, 8 },
+    { fields.offset, 4 },
+    { fields.length, 2 },
+  } },
 }
 
 local truncated = ProtoExpert.new("e3.truncated", "Message is shorter than its fields say",
@@ -164,7 +232,7 @@ function e3.dissector(buffer, pinfo, root)
     pinfo.cols.info = layout.name .. " 0x" .. id:uint64():tohex()
   end
   position = add_fields(tree, buffer, position, layout.fields)
-  local length = buffer(position - 2, 2):uint()
+  local length = layout.bare and 0 or buffer(position - 2, 2):uint()
   local payload = math.min(length, got - position)
   if payload > 0 then tree:add(fields.payload, buffer(position, payload)) end
   if payload < length then tree:add_proto_expert_info(truncated) end

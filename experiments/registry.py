@@ -47,6 +47,7 @@ EXPERIMENTS = {e.name: e for e in (
     _experiment("fig3", "round trips by communication mechanism (section 2.4)", "resume", "time_scale", "retry"),
     _experiment("fig8", "power over load of three applications on 3 x Type1 (section 5.1)", "resume", "time_scale",
                 "retry"),
+    _experiment("fig11", "the orchestrator's decision time on up to 50,000 servers, and heartbeats' bandwidth (5.6)"),
     _experiment("queue", "the same single-node queue on packets, in virtual time and from theory", "resume",
                 "time_scale", "retry", "simulate"),
     _experiment("scale-invariance", "one workload at the time scales D, 2D and 4D: the same throughput and latency",

@@ -58,7 +58,7 @@ class E3Body(Packet):
     """What one kind of message holds after E3, up to its payload."""
 
     def post_build(self, pkt: bytes, pay: bytes) -> bytes:
-        if self.length is None:  # the last field of every layout
+        if self.length is None:  # the last field of every layout that has a payload
             pkt = pkt[:-2] + len(pay).to_bytes(2, "big")
         return pkt + pay
 
@@ -66,15 +66,22 @@ class E3Body(Packet):
         return s[:self.length], s[self.length:]
 
 
-def _layer(layout: Layout) -> type[E3Body]:
+class E3Bare(Packet):
+    """A kind of message that holds its fields and no payload."""
+
+    def extract_padding(self, s: bytes) -> tuple[bytes, bytes | None]:
+        return b"", s
+
+
+def _layer(layout: Layout) -> type[Packet]:
     title = "".join(word.capitalize() for word in layout.name.split("_"))
-    layer: type[E3Body] = type(f"E3{title}", (E3Body,), {
+    layer: type[Packet] = type(f"E3{title}", (E3Body if layout.has_payload else E3Bare,), {
         "name": f"E3 {layout.name}", "fields_desc": [_scapy_field(f) for f in layout.fields]})
     bind_layers(E3, layer, kind=layout.kind)
     return layer
 
 
-LAYERS: dict[int, type[E3Body]] = {kind: _layer(layout) for kind, layout in LAYOUTS.items()}
+LAYERS: dict[int, type[Packet]] = {kind: _layer(layout) for kind, layout in LAYOUTS.items()}
 
 for _port in E3_PORTS:
     bind_layers(UDP, E3, sport=_port)

@@ -66,7 +66,7 @@ function e3.dissector(buffer, pinfo, root)
     pinfo.cols.info = layout.name .. " 0x" .. id:uint64():tohex()
   end
   position = add_fields(tree, buffer, position, layout.fields)
-  local length = buffer(position - 2, 2):uint()
+  local length = layout.bare and 0 or buffer(position - 2, 2):uint()
   local payload = math.min(length, got - position)
   if payload > 0 then tree:add(fields.payload, buffer(position, payload)) end
   if payload < length then tree:add_proto_expert_info(truncated) end
@@ -100,7 +100,8 @@ def lua() -> str:
                 identity = f"id = {offset}, "
                 break
             offset += _size(field)
-        lines += [f"  [{kind}] = {{ name = {_quoted(layout.name)}, {identity}fields = {{",
+        bare = "" if layout.has_payload else "bare = true, "
+        lines += [f"  [{kind}] = {{ name = {_quoted(layout.name)}, {identity}{bare}fields = {{",
                   *(f"    {{ fields.{f.name}, {_size(f)} }}," for f in layout.fields), "  } },"]
     lines += ["}", "", _DISSECTOR.rstrip()]
     lines += [f"ports:add({port}, e3)" for port in (DATA_PORT, *CONTROL_PORTS)]

@@ -14,11 +14,18 @@ from typing import NamedTuple
 
 import msgspec
 
+from nodes.control_messages import (
+    CONTROL_LAYOUTS,
+    CONTROL_SHAPES,
+    Answer,
+    Chunk,
+    Command,
+    Fetch,
+    Heartbeat,
+    control_message,
+)
 from nodes.errors import WireError
-
-MAGIC = 0xE3A7
-VERSION = 1
-MAX_PAYLOAD = 8192
+from nodes.wire import HEADER, MAGIC, MAX_PAYLOAD, VERSION, Field, Layout, struct_of
 
 KIND_REQUEST = 1
 KIND_REPLY = 2
@@ -31,28 +38,6 @@ KIND_STATS_REPORT = 17
 KIND_DEPLOY = 24
 KIND_DEPLOYED = 25
 
-
-class Field(NamedTuple):
-    """One field on the wire: `code` is its `struct` code, "ip" an IPv4 address of four bytes."""
-
-    name: str
-    code: str
-    meaning: str
-
-
-class Layout(NamedTuple):
-    """The fields of one kind of message, in order; the last, `length`, counts the payload bytes after it."""
-
-    kind: int
-    name: str
-    fields: tuple[Field, ...]
-
-
-HEADER = (
-    Field("magic", "H", f"0x{MAGIC:04X}"),
-    Field("version", "B", str(VERSION)),
-    Field("kind", "B", "which of the layouts follows"),
-)
 _DATA_FIELDS = (
     Field("application", "H", "application number, unique in a testbed"),
     Field("instance", "H", "DAG node that the message is for; in a reply or error, that it comes from"),
@@ -101,13 +86,9 @@ LAYOUTS: dict[int, Layout] = {
         Layout(KIND_STATS_REPORT, "stats_report", _STATS_FIELDS),
         Layout(KIND_DEPLOY, "deploy", _DEPLOY_FIELDS),
         Layout(KIND_DEPLOYED, "deployed", _DEPLOY_FIELDS),
+        *CONTROL_LAYOUTS,
     )
 }
-
-
-def struct_of(fields: tuple[Field, ...]) -> struct.Struct:
-    """Return the big-endian `struct.Struct` of `fields`."""
-    return struct.Struct(">" + "".join("4s" if f.code == "ip" else f.code for f in fields))
 
 
 _HEADER = struct_of(HEADER)
@@ -121,7 +102,7 @@ DATA_KINDS = (KIND_REQUEST, KIND_REPLY, KIND_ERROR, KIND_PROBE, KIND_REPLY_PROBE
 TO_CLIENT_KINDS = (KIND_REPLY, KIND_ERROR, KIND_REPLY_PROBE)
 PROBE_KINDS = (KIND_PROBE, KIND_REPLY_PROBE)
 _SHAPES = {**dict.fromkeys(DATA_KINDS, _DATA), KIND_ACK: _ACK, KIND_STATS_QUERY: _STATS, KIND_STATS_REPORT: _STATS,
-           KIND_DEPLOY: _STATS, KIND_DEPLOYED: _STATS}
+           KIND_DEPLOY: _STATS, KIND_DEPLOYED: _STATS, **CONTROL_SHAPES}
 CLIENT_BIT = 1 << 31  # of an endpoint: a client's, not a DAG node's
 _STAMP_MASK = (1 << 32) - 1
 
@@ -222,7 +203,7 @@ class StatsMessage:
         return _STATS.pack(MAGIC, VERSION, self.kind, self.query_id, size) + self.payload
 
 
-Message = DataMessage | AckMessage | StatsMessage
+Message = DataMessage | AckMessage | StatsMessage | Heartbeat | Command | Answer | Fetch | Chunk
 
 
 def stamp_of(now_s: float) -> int:
@@ -254,11 +235,13 @@ def decode(data: bytes | memoryview) -> Message:
     if got < shape.size:
         raise WireError(f"{layout.name}: got {got} bytes, {shape.size} needed at least")
     values = shape.unpack_from(data)
-    length = values[-1]
+    length = values[-1] if layout.has_payload else 0
     if length > MAX_PAYLOAD or got != shape.size + length:
         raise WireError(f"{layout.name}: length field says {length} payload bytes, "
                         f"the datagram has {got - shape.size} and at most {MAX_PAYLOAD} are allowed")
     payload = bytes(data[shape.size:])
+    if kind in CONTROL_SHAPES:
+        return control_message(kind, values[3:], payload)
     if shape is _STATS:
         return StatsMessage(kind, values[3], payload)
     if shape is _ACK:

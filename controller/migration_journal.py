@@ -1,0 +1,139 @@
+"""What the controller decides about migrations, written down before it is done: enough to go on after a crash."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from controller.errors import MigrationError
+from controller.migration_steps import Migration, State
+
+
+class Started(msgspec.Struct, frozen=True, tag=True):
+    """A migration was decided. The controller's run is `term`; `epoch` is the first that the migration uses."""
+
+    term: int
+    migration: int
+    application: int
+    instance: int
+    source: str
+    destination: str
+    neighbours: tuple[str, ...]
+    epoch: int
+    why: str = ""
+
+
+class Turned(msgspec.Struct, frozen=True, tag=True):
+    """A migration entered `state` in `epoch`: from here on that is what happens, whatever was under way before.
+
+    `size` and `digest` are those of the frozen instance where it is to be started; `owner` is who is to have it.
+    """
+
+    migration: int
+    state: str
+    epoch: int
+    owner: str
+    size: int = 0
+    digest: bytes = b""
+
+
+class Ended(msgspec.Struct, frozen=True, tag=True):
+    """A migration is over: the instance lives at `owner`, in `epoch`."""
+
+    migration: int
+    owner: str
+    epoch: int
+
+
+class Term(msgspec.Struct, frozen=True, tag=True):
+    """A controller began its run."""
+
+    term: int
+
+
+Entry = Started | Turned | Ended | Term
+
+
+class Journal(Protocol):
+    """An append-only log. `append` returns when the entry would survive a crash."""
+
+    def append(self, entry: Entry) -> None: ...
+
+    def entries(self) -> Sequence[Entry]: ...
+
+
+class MemoryJournal:
+    """A journal that lives as long as the object: for tests, and where no crash is to be survived."""
+
+    def __init__(self, entries: Iterable[Entry] = ()) -> None:
+        self._entries = list(entries)
+
+    def append(self, entry: Entry) -> None:
+        self._entries.append(entry)
+
+    def entries(self) -> Sequence[Entry]:
+        return tuple(self._entries)
+
+
+def encode_entry(entry: Entry) -> bytes:
+    """Return an entry as one line of JSON."""
+    return msgspec.json.encode(entry) + b"\n"
+
+
+def decode_entries(data: bytes) -> list[Entry]:
+    """Read lines of `encode_entry`; a last line that a crash cut short is left out.
+
+    Raises MigrationError for any other line that is no entry.
+    """
+    lines = data.split(b"\n")
+    found: list[Entry] = []
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            found.append(msgspec.json.decode(line, type=Entry))
+        except msgspec.MsgspecError as error:
+            raise MigrationError(f"line {number} of the journal: {error}") from error
+    return found
+
+
+class Replay:
+    """What a journal tells: migrations to go on with, by number, and the instances' last epochs.
+
+    What has ended is there, too, in FINISHING: its owner is asked whether it still has the instance. Raises
+    MigrationError for a journal that tells of a migration and nothing of its start.
+    """
+
+    def __init__(self, entries: Iterable[Entry], binary_of: Callable[[int, int], bytes]) -> None:
+        self.term = self.last = 0
+        self.open: dict[int, Migration] = {}
+        self.epochs: dict[tuple[int, int], int] = {}
+        latest: dict[tuple[int, int], Migration] = {}  # of each instance; an earlier one does not matter any more
+        for entry in entries:
+            if isinstance(entry, Term):
+                self.term = entry.term
+                continue
+            if isinstance(entry, Started):
+                self.last = entry.migration
+                key = entry.application, entry.instance
+                m = latest[key] = Migration(entry.migration, *key, entry.source, entry.destination, entry.neighbours,
+                                            entry.epoch, binary_of(*key), progress_at=math.inf)
+            else:
+                m = _of_number(latest.values(), entry.migration)
+                m.owner, m.epoch = entry.owner, entry.epoch
+                if isinstance(entry, Turned):
+                    m.state, m.size, m.digest = State(entry.state), entry.size, entry.digest or m.digest
+                    m.moved = m.moved or m.state in (State.SWITCHING, State.RESTARTING)
+                    m.fresh = m.state is State.RESTARTING or (m.fresh and m.state is State.FINISHING)
+                else:
+                    m.state = State.FINISHING
+            self.epochs[m.key] = m.epoch
+        self.open = {m.number: m for m in latest.values()}
+
+
+def _of_number(migrations: Iterable[Migration], number: int) -> Migration:
+    for m in migrations:
+        if m.number == number:
+            return m
+    raise MigrationError(f"the journal tells of migration {number}, and nothing of its start")
