@@ -163,7 +163,8 @@ def run_demo(options: DemoOptions, say: Callable[[str], None] = lambda _: None) 
         captures = run.directory / "captures"
         capture = bed.capture(captures)
         before = bed.bucket_packets()
-        began, dropped, meter = snapshot(bed), switch_drops(bed), LoadMeter(bed.process_pids())
+        began, dropped = snapshot(bed), switch_drops(bed)
+        meter = LoadMeter(bed.process_pids(), own_seconds=bed.cpu_seconds)
         running = {name: bed.start_client(name, config) for name, config in configs.items()}
         results = {name: client.result(timeout_s=60 + options.requests / 100) for name, client in running.items()}
         ended, machine = snapshot(bed), meter.read()

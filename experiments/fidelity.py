@@ -44,7 +44,9 @@ class Observed(msgspec.Struct, frozen=True):
     """What is known of a run: `sources` are the counters of each node and each client, by its name.
 
     `drops`: frames lost outside the modelled queues, by place (a switch's port, a qdisc). CPU: busy shares, 0 to 1, of
-    the whole machine and of one core by its busiest process, which is `busiest_process`.
+    the whole machine and of one core by its busiest process, which is `busiest_process`; `own_cpu` is what the testbed
+    itself used of the whole machine. Where that is known, it is judged in place of the machine's: a testbed weighs more
+    than what runs beside it (nodes/cgroups.py), and where that does get in its way, lateness shows it.
     """
 
     sources: dict[str, dict[str, int]]
@@ -53,6 +55,7 @@ class Observed(msgspec.Struct, frozen=True):
     machine_cpu: float = 0.0
     process_cpu: float = 0.0
     busiest_process: str = ""
+    own_cpu: float | None = None
 
 
 class Figure(msgspec.Struct, frozen=True):
@@ -141,7 +144,7 @@ def next_time_scale(verdict: Verdict, time_scale: float, most: float = MOST_TIME
     return min(most, _rounded_up(time_scale * step))
 
 
-_SATURATING = ("CPU of the machine", "CPU of the busiest process")
+_SATURATING = ("CPU of the machine", "CPU used by the testbed", "CPU of the busiest process")
 
 
 def _figures(observed: Observed, limits: FidelityLimits) -> tuple[Figure, ...]:
@@ -162,7 +165,10 @@ def _figures(observed: Observed, limits: FidelityLimits) -> tuple[Figure, ...]:
         Figure("throttled by its control group",
                *_worst((name, c.get("throttled_ns", 0) / 1e9) for name, c in sources.items()), limits.throttled_s,
                SECONDS),
-        Figure("CPU of the machine", "", observed.machine_cpu, limits.machine_cpu, SHARE),
+        Figure("CPU of the machine", "", observed.machine_cpu,
+               limits.machine_cpu if observed.own_cpu is None else None, SHARE),
+        *([] if observed.own_cpu is None else
+          [Figure("CPU used by the testbed", "", observed.own_cpu, limits.machine_cpu, SHARE)]),
         Figure("CPU of the busiest process", observed.busiest_process, observed.process_cpu, limits.process_cpu,
                SHARE),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,7 +25,8 @@ class MachineTimes:
 class MachineLoad:
     """Busy shares, 0 to 1: of all cores together, and of one core by the busiest thread of `busiest_process`.
 
-    `processes` are core-seconds per second of each process that was watched, all its threads together.
+    `own_cpu` is of all cores, too: what the control group that was watched used. `processes` are core-seconds per
+    second of each process that was watched, all its threads together.
     """
 
     machine_cpu: float
@@ -33,6 +34,7 @@ class MachineLoad:
     busiest_process: str = ""
     processes: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
+    own_cpu: float | None = None
 
 
 def machine_times(proc: Path = PROC) -> MachineTimes:
@@ -69,13 +71,19 @@ def thread_times(pid: int, proc: Path = PROC) -> dict[int, int]:
 
 
 class LoadMeter:
-    """Measures from its making on: of the machine, and of the processes `pids`, by the names that they have here."""
+    """Measures from its making on: of the machine, and of the processes `pids`, by the names that they have here.
 
-    def __init__(self, pids: Mapping[str, int] | None = None, proc: Path = PROC) -> None:
+    `own_seconds` tells how much CPU time the testbed has used so far.
+    """
+
+    def __init__(self, pids: Mapping[str, int] | None = None, proc: Path = PROC,
+                 own_seconds: Callable[[], float] | None = None) -> None:
         self._proc = proc
         self._pids = dict(pids or {})
         self._machine = machine_times(proc)
         self._threads = {name: thread_times(pid, proc) for name, pid in self._pids.items()}
+        self._own_seconds = own_seconds
+        self._own_before = own_seconds() if own_seconds is not None else 0.0
         self._since = time.monotonic()
 
     def read(self) -> MachineLoad:
@@ -92,8 +100,11 @@ class LoadMeter:
             if ticks > 0 and max(used, default=0) / ticks > most:
                 most, busiest = max(used) / ticks, name
         share = (machine.busy - self._machine.busy) / total if total > 0 else 0.0
-        return MachineLoad(min(1.0, max(0.0, share)), min(1.0, most), busiest, shares,
-                           time.monotonic() - self._since)
+        seconds = time.monotonic() - self._since
+        own = None
+        if self._own_seconds is not None and seconds > 0:
+            own = min(1.0, (self._own_seconds() - self._own_before) / (seconds * (os.cpu_count() or 1)))
+        return MachineLoad(min(1.0, max(0.0, share)), min(1.0, most), busiest, shares, seconds, own)
 
 
 def machine_cpu(seconds: float) -> float:

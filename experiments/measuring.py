@@ -98,7 +98,8 @@ def measure(bed: Testbed, configs: Mapping[str, ClientConfig], plan: Plan = USUA
     try:
         _wait(bed, entries, 0, plan.warm_requests, plan.most_real_s)
         dropped = switch_drops(bed)
-        meter = LoadMeter({**bed.process_pids(), **{name: client.pid for name, client in running.items()}})
+        meter = LoadMeter({**bed.process_pids(), **{name: client.pid for name, client in running.items()}},
+                          own_seconds=bed.cpu_seconds)
         ports = port_snapshot(bed)
         before = snapshot(bed)
         meanwhile()
@@ -138,7 +139,7 @@ def observed(before: Snapshot, after: Snapshot, results: Mapping[str, ClientResu
         sources[name] = {"late_p50_ns": result.behind.p50_ns, "late_p99_ns": result.behind.p99_ns,
                          "turn_p99_ns": result.turns.p99_ns, "dropped_socket": result.dropped_socket}
     return Observed(sources, mean_latency_s, {"the switches' sockets": dropped} if dropped else {},
-                    machine.machine_cpu, machine.process_cpu, machine.busiest_process)
+                    machine.machine_cpu, machine.process_cpu, machine.busiest_process, machine.own_cpu)
 
 
 def _judged(after: dict[str, int], before: dict[str, int]) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,11 @@ class Observing:
         """Return how long the control group of `node` was kept from running, real time; 0 where it has none."""
         group = self._groups.get(node)
         return round(group.throttled()[2] * 1e9) if group is not None else 0
+
+    @property
+    def cpu_seconds(self) -> Callable[[], float] | None:
+        """What tells how much CPU time all processes of this testbed have used; None where no control group does."""
+        return self.world.subtree.root.usage_seconds if self.world.subtree is not None else None
 
     def process_pids(self) -> dict[str, int]:
         """Return the processes that carry the load: the switch and the agents."""

@@ -161,3 +161,12 @@ def test_a_proc_of_another_form_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "stat").write_text("intr 5\n")
     with pytest.raises(ExperimentError, match="intr 5"):
         machine_times(tmp_path)
+
+
+def test_where_the_testbed_s_own_cpu_is_known_that_is_judged_and_not_what_runs_beside_it() -> None:
+    base = Observed({"s1n1": {"late_p99_ns": 1}}, 1e-3, machine_cpu=1.0)
+    assert not judge(base).holds
+    beside = judge(msgspec.structs.replace(base, own_cpu=0.4))
+    assert beside.holds and beside.figure("CPU of the machine") is not None
+    full = judge(msgspec.structs.replace(base, own_cpu=0.99))
+    assert not full.holds and "CPU used by the testbed" in full.reasons[0]
