@@ -26,6 +26,7 @@ from experiments.first_placement import place_in_turn
 from experiments.latencies import merged
 from experiments.machine_load import LoadMeter
 from experiments.measuring import observed, snapshot, switch_drops
+from experiments.node_power import services_of
 from experiments.pacing import UNPACED, Pacing
 from experiments.pcap_routing import run as prove
 from experiments.results import Run
@@ -168,7 +169,8 @@ def run_demo(options: DemoOptions, say: Callable[[str], None] = lambda _: None) 
         ended, machine = snapshot(bed), meter.read()
         latencies = merged([result.latencies for result in results.values()])
         verdict = judge(observed(began, ended, results, latencies.mean_s, machine, switch_drops(bed) - dropped))
-        power = (power_between(began, ended, inventory, Column(bed.pacing.stack.value))
+        power = (power_between(began, ended, inventory, Column(bed.pacing.stack.value),
+                               services=services_of((deployment,)))
                  if bed.pacing.calibrated else None)
         capture.stop()
         bed.write_bucket_packets(captures, before)

@@ -7,12 +7,14 @@ deployed they draw the least of Table 1's SmartNIC column, and up to a row's own
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from microservices import profiles
 from microservices.assumptions import Assumptions
 from microservices.measured import Column
+from microservices.service import service_class
+from nodes.deployment import Deployment
 from topologies.catalog import OCTEON_LIQUIDIO2, TABLE_1_HOSTS, XEON_E5_2680V3
 from topologies.inventory import Inventory, NodeEntry
 
@@ -83,6 +85,12 @@ class PowerModel:
 
     def _service(self, name: str) -> profiles.Service:
         return self.services.get(name, name)
+
+
+def services_of(deployments: Iterable[Deployment]) -> dict[str, profiles.Service]:
+    """Return the class of each microservice that is deployed, by the name that is in the counters."""
+    classes = [service_class(stage.service) for deployment in deployments for stage in deployment.stages]
+    return {found.name: found for found in classes}
 
 
 def core_time(before: Mapping[str, int], after: Mapping[str, int]) -> CoreTime:

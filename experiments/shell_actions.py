@@ -21,7 +21,7 @@ from topologies.inventory import switch_links
 MAX_REQUESTS = 1_000_000
 FLOWS = 8
 WINDOW = 1
-REPLY_TIMEOUT_S = 3.0  # a person waits
+REPLY_TIMEOUT_REAL_S = 3.0  # a person waits
 PAYLOAD_BYTES = 512
 SWITCH_SEES_WITHIN_S = 15.0  # LACP with fast timers needs up to 3 s to notice, and about as long to come back
 IPERF_PORT = 5201
@@ -51,7 +51,7 @@ class ActingVerbs(CapturingVerbs):
         number = next(self._client_numbers)
         running = self.bed.start_client(client, ClientConfig(
             self.bed.inventory.node(client).ip, number, deployment, deployment.name, count, FLOWS, WINDOW,
-            PAYLOAD_BYTES, seed=number, timeout_s=REPLY_TIMEOUT_S))
+            PAYLOAD_BYTES, seed=number, timeout_s=REPLY_TIMEOUT_REAL_S / self.bed.pacing.time_scale))
         limit_s = 60 + count / 20
         try:
             result = running.result(limit_s)

@@ -18,6 +18,7 @@ import msgspec
 from experiments import shell_views as views
 from experiments.energy import power_between
 from experiments.errors import ExperimentError
+from experiments.node_power import services_of
 from experiments.shell_views import View, chosen
 from experiments.switches import lacp_members
 from microservices.measured import Column
@@ -184,7 +185,7 @@ class LookingVerbs:
         before = self.bed.counters()
         time.sleep(seconds)
         power = power_between(before, self.bed.counters(), self.bed.inventory, Column(self.bed.pacing.stack.value),
-                              self.bed.pacing.assumptions)
+                              self.bed.pacing.assumptions, services_of(self.bed.deployments))
         for view in views.power_views(power):
             self.show(view)
 

@@ -10,11 +10,14 @@ from hypothesis import strategies as st
 
 from experiments.energy import EnergyMeter, WindowPower, efficiency, power_between
 from experiments.errors import ExperimentError
+from experiments.node_power import services_of
+from microservices.application import Application, Channel, Stage
 from microservices.assumptions import DEFAULTS, varied
 from microservices.errors import ServiceError
 from microservices.measured import Column, Cost, Profile
 from microservices.profiles import TABLE_1, is_network_bound
 from microservices.service import Microservice
+from nodes.deployment import deploy
 from topologies.catalog import cluster_named
 from topologies.inventory import Inventory, inventory_of
 
@@ -239,3 +242,15 @@ def test_a_window_s_power_can_be_written_as_json() -> None:
     written = msgspec.json.decode(msgspec.json.encode(second("type1x1", s1h={"busy_ns sql": 1.0}).content()))
     assert written["wall_watts"] == pytest.approx(98 + 114.7 / 12) and written["servers"][0]["model"] == "type1"
     assert [node["name"] for node in written["nodes"]] == ["s1h", "s1n1"]
+
+
+def test_the_microservices_of_a_deployment_are_known_by_the_names_in_the_counters(tmp_path: Any) -> None:
+    path = tmp_path / "own.py"
+    path.write_text("from microservices.measured import Profile\nfrom microservices.service import Microservice\n\n\n"
+                    "class Own(Microservice):\n    name = 'own'\n    memory_mb = 1\n    profile = Profile(like='sql')\n"
+                    "\n    def handle(self, request, state):\n        return ()\n")
+    application = Application("mixed", 9, (Stage("a", f"{path}:Own"), Stage("b", "kvs")), (Channel("a", "b"),))
+    services = services_of((deploy(application, {0: "s1h", 1: "s1h"}, room("beefyx1")),))
+    assert set(services) == {"own", "kvs"}
+    own = second("beefyx1", services=services, s1h={"busy_ns own": 2.0}).active_watts
+    assert own == pytest.approx(second("beefyx1", s1h={"busy_ns sql": 2.0}).active_watts)
