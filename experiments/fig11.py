@@ -52,7 +52,7 @@ def run(options: RunOptions, say: Callable[[str], None]) -> dict[str, Any]:
             found.append(one)
     figures = {"figure": stored("fig11", Fig11Data(tuple(
         Point(one.servers, one.microservices // one.smartnics, 1e3 * (one.p50_s + transmit_s()),
-              1e3 * (one.p99_s + transmit_s())) for one in found)))}
+              1e3 * (one.p99_s + transmit_s()), one.load >= 1) for one in found)))}
     result_run.write_data([{**asdict(one), "transmit_s": transmit_s(), "payload_bps": one.payload_bps,
                             "wire_bps": one.wire_bps} for one in found])
     draw(result_run.directory, figures)

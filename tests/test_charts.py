@@ -30,6 +30,7 @@ from experiments.charts import (
 )
 from experiments.errors import ExperimentError
 from experiments.fidelity import Verdict
+from experiments.fig11_chart import Fig11Data, Point
 from experiments.figures import DRAWINGS, StoredFigure, chart_of, draw, redraw, stored
 from experiments.knee import Knee, Probe
 from experiments.latencies import summary_of
@@ -62,6 +63,8 @@ SAMPLES: dict[str, msgspec.Struct] = {
     "fig2": Fig2Data({"IPsec": line(5, 5, 9, 9, 7), "NIDS": line(2, 2, 4, 5, 4, refused=2), "DDoS": line(2, 3, 4, 4)},
                      {"IPsec": 9.7, "NIDS": 4.9, "DDoS": 4.6, "KVS": 1.6}),
     "fig3": FIG3,
+    "fig11": Fig11Data(tuple(Point(servers, per_nic, servers ** 0.2 / 20, servers ** 0.2 / 10, servers == 50_000)
+                             for servers in (100, 1000, 5000, 10_000, 20_000, 50_000) for per_nic in (1, 4, 16))),
     "fig8": Fig8Data({name: tuple(Measured(x / 5, 294 * (1 + slope * x / 5), x == 5) for x in range(6))
                       for name, slope in (("NFV-FIN", 0.02), ("RTA-SHM", 0.7), ("IOT-TS", 0.9))}, 294.0),
     "knee": KneeData("IPsec, 12 cores", Knee(probes()[-1], probes(), "12 give all", 1.2e6)),
