@@ -145,20 +145,34 @@ def compare_chart(data: CompareData) -> BarChart:
         Series("ours", "ours", tuple(b.ours for b in bars), tuple(b.refused for b in bars))), data.log_y)
 
 
+class GroupedBar(msgspec.Struct, frozen=True):
+    """The bar of `label` in `group`."""
+
+    group: str
+    label: str
+    value: float
+    refused: bool = False
+
+
 class GroupedData(msgspec.Struct, frozen=True):
-    """A bar for each group and label; `refused` names those of it whose verdict failed, by (label, group)."""
+    """A bar for each group and label, in the order in which both first come; each pair at most once."""
 
     title: str
     y_label: str
-    groups: tuple[str, ...]
-    series: dict[str, tuple[float | None, ...]]
-    refused: dict[str, tuple[bool, ...]] = {}
+    bars: tuple[GroupedBar, ...]
 
 
 def grouped_chart(data: GroupedData) -> BarChart:
     """Return grouped bars of ours, as for the three algorithms of Figure 6."""
-    return BarChart(data.title, data.y_label, data.groups, tuple(
-        Series(label, "several", values, data.refused.get(label, ())) for label, values in data.series.items()))
+    groups = tuple(dict.fromkeys(bar.group for bar in data.bars))
+    at = {(bar.label, bar.group): bar for bar in data.bars}
+
+    def series(label: str) -> Series:
+        bars = [at.get((label, group)) for group in groups]
+        return Series(label, "several", tuple(bar.value if bar else None for bar in bars),
+                      tuple(bar is not None and bar.refused for bar in bars))
+
+    return BarChart(data.title, data.y_label, groups, tuple(map(series, dict.fromkeys(b.label for b in data.bars))))
 
 
 class Measured(msgspec.Struct, frozen=True):

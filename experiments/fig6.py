@@ -24,7 +24,7 @@ from controller.placement.cost import WITH_COMMUNICATION
 from controller.placement.demand import Behaviour, demand_of
 from controller.placement.placing import DEFAULT_OPTIONS, Options, Placement, place
 from controller.placement.prediction import predict
-from experiments.charts import GroupedData
+from experiments.charts import GroupedBar, GroupedData
 from experiments.errors import ExperimentError
 from experiments.figures import StoredFigure, draw, stored
 from experiments.measuring import Plan
@@ -159,12 +159,11 @@ def judged(found: Mapping[str, Point]) -> tuple[list[tuple[str, str, str]], bool
 
 def figures_of(found: Mapping[str, Point]) -> dict[str, StoredFigure]:
     """Return Figure 6: requests per Joule and mean latency relative to HCM's, and how far messages travel."""
-    ways = list(dict.fromkeys(point.placed.algorithm for point in found.values()))
-
     def grouped(title: str, label: str, value: Callable[[Point, Point], float]) -> StoredFigure:
-        series = {way: tuple(value(found[f"{app}/{way}"], found[f"{app}/hcm"]) for app in APPLICATIONS) for way in ways}
-        refused = {way: tuple(not found[f"{app}/{way}"].peak.holds for app in APPLICATIONS) for way in ways}
-        return stored("grouped", GroupedData(title, label, tuple(APPLICATIONS), dict(series), refused))
+        bars = [GroupedBar(name.partition("/")[0], point.placed.algorithm,
+                           value(point, found[f"{name.partition('/')[0]}/hcm"]), not point.peak.holds)
+                for name, point in found.items()]
+        return stored("grouped", GroupedData(title, label, tuple(bars)))
 
     return {"figure": grouped("Figure 6a: requests per Joule", "relative to HCM", lambda one, hcm:
                               one.peak.requests_per_joule / hcm.peak.requests_per_joule),
