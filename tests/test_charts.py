@@ -71,7 +71,8 @@ SAMPLES: dict[str, msgspec.Struct] = {
                       for name, slope in (("NFV-FIN", 0.02), ("RTA-SHM", 0.7), ("IOT-TS", 0.9))}, 294.0),
     "grouped": GroupedData("Figure 6a: requests per Joule", "relative to HCM", tuple(
         GroupedBar(app, way, 1 + i * k / 10, refused=(app, way) == ("RTA-PTC", "ilp"))
-        for i, app in enumerate(("NFV-FIN", "RTA-PTC", "IOT-DH")) for k, way in enumerate(("hcm", "annealing", "ilp")))),
+        for i, app in enumerate(("NFV-FIN", "RTA-PTC", "IOT-DH"))
+        for k, way in enumerate(("hcm", "annealing", "ilp")))),
     "knee": KneeData("IPsec, 12 cores", Knee(probes()[-1], probes(), "12 give all", 1.2e6)),
     "queue": QueueData("M/D/12", tuple(Measured(u / 20, 1e-5 / (1 - u / 20)) for u in range(1, 19)),
                        (Measured(0.3, 1.5e-5),), (Measured(0.6, 2.5e-5), Measured(0.8, 5e-5, True))),
