@@ -27,7 +27,7 @@ from experiments.peak import CHECK_EVERY, MOST_FLOWS, POOL, find_peak, shared_ou
 from experiments.points import POINTS_FILE, PointFile, measured
 from experiments.power_over_load import APPLICATIONS, LOADS, LoadPoint, figure_data, judged, mean_of
 from experiments.results import Run
-from experiments.run_options import AUTO, RunOptions
+from experiments.run_options import AUTO, MOST_TIME_SCALE, RunOptions
 from experiments.testbed import Testbed, TestbedOptions
 from experiments.time_scale import capacity_of, time_scale_for
 from microservices.applications import application_named
@@ -101,7 +101,7 @@ class Room:
             knee = found.knee
             last = found.measurement or found.measured[knee.tried[-1].load]
             reasons = last.verdict.reasons if knee.probe is not None else (knee.said, *last.verdict.reasons)
-            larger = next_time_scale(last.verdict, scale)
+            larger = next_time_scale(last.verdict, scale, MOST_TIME_SCALE)
             if not reasons or larger is None or larger == scale:
                 break
             self._say(f"{name}: refused at time scale {scale:g}, {reasons[0]}; again at {larger:g}")
@@ -125,7 +125,7 @@ class Room:
             self.pace(name, scale)
             meter = EnergyMeter(self._bed.inventory, Column.LINUX, self._bed.pacing.assumptions)
             found = measure(self._bed, configs, plan, LIMITS, partial(self._watch, meter))
-            larger = next_time_scale(found.verdict, scale)
+            larger = next_time_scale(found.verdict, scale, MOST_TIME_SCALE)
             if found.verdict.holds or larger is None:
                 break
             self._say(f"{name} at {share:.0%}: refused at time scale {scale:g}, {found.verdict.reasons[0]}; again at "

@@ -19,7 +19,7 @@ from experiments.load import ClientConfig
 from experiments.measuring import USUAL_PLAN, Measurement, Plan
 from experiments.pacing import Pacing
 from experiments.peak import find_peak, in_closed_loop
-from experiments.run_options import AUTO, RunOptions
+from experiments.run_options import AUTO, MOST_TIME_SCALE, RunOptions
 from experiments.testbed import Testbed, TestbedOptions
 from experiments.time_scale import Capacity, capacity_of, time_scale_for
 from microservices.applications import application_named
@@ -114,7 +114,7 @@ class SingleNode:
             measured = peak.measurement
             last = measured or peak.measured[peak.knee.tried[-1].load]
             result = _result(service, column, payload_bytes, node, cores, peak.knee, last, bed)
-            larger = next_time_scale(last.verdict, scale)
+            larger = next_time_scale(last.verdict, scale, MOST_TIME_SCALE)
             if result.holds or larger is None or larger == scale:
                 break
             self._say(f"refused at time scale {scale:g}; again at {larger:g}")
