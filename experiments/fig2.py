@@ -16,7 +16,6 @@ from typing import Any
 
 import msgspec
 
-from experiments.fidelity import FidelityLimits
 from experiments.figures import draw, stored
 from experiments.measuring import Plan
 from experiments.points import measured
@@ -32,8 +31,6 @@ REPETITIONS = 3  # the paper's
 PLAN, QUICK_PLAN = Plan(requests=6000, warm_requests=1000), Plan(requests=3000, warm_requests=500)
 RETRIES = 3
 ATTEMPTS = 2  # at a point with all its retries: what else keeps this machine busy may be over soon
-# Whatever else keeps this machine busy does no harm as long as all of ours is in time, which the other limits tell.
-LIMITS = FidelityLimits(machine_cpu=1.0)
 SIDES = (Column.BYPASS, Column.SMARTNIC)  # those of one server stand together: its testbed is built once
 
 
@@ -46,7 +43,7 @@ def run(options: RunOptions, say: Callable[[str], None]) -> dict[str, Any]:
         options = replace(options, retry=RETRIES)
     names = [f"{service}/{column.value}/{size}/rep{rep}" for column in SIDES for rep in range(1, repetitions + 1)
              for service in SERVICES for size in sizes]
-    with SingleNode(options, QUICK_PLAN if options.quick else PLAN, limits=LIMITS) as room:
+    with SingleNode(options, QUICK_PLAN if options.quick else PLAN) as room:
         def cell(name: str) -> CellResult:
             service, column, size, _ = name.split("/")
             side = Column(column)

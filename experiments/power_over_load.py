@@ -76,10 +76,18 @@ def share_of_rise(curve: Sequence[LoadPoint], load: float) -> float:
     return (watts[load] - watts[0.0]) / rise if rise else 0.0
 
 
-def judged(curves: dict[str, list[LoadPoint]]) -> tuple[list[Row], bool]:
-    """Return the rows of the result, and whether the text's words hold with nothing refused and every reply right."""
+def judged(curves: dict[str, list[LoadPoint]], peaks: Sequence[LoadPoint] = ()) -> tuple[list[Row], bool]:
+    """Return the rows of the result, and whether the text's words hold with nothing refused and every reply right.
+
+    `peaks` are what the loads are shares of: a bad reply there counts as one anywhere.
+    """
     rows: list[Row] = []
     good = True
+    for peak in peaks:
+        wrong = [*(f"REFUSED: {r}" for r in peak.refused[:1]), *([f"BAD: {peak.bad}"] if peak.bad else [])]
+        good = good and not wrong
+        rows.append((f"{peak.application}, peak" + "  <- off" * bool(wrong), f"{peak.throughput_rps / 1e3:.4g}K rps"
+                     + "".join(f"; {w}" for w in wrong), "no refusal, no bad reply"))
     tops = {name: max(p.wall_watts for p in curve) for name, curve in curves.items()}
     for name, curve in curves.items():
         for point in curve:

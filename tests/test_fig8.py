@@ -82,6 +82,13 @@ def test_a_refused_point_is_marked_and_fails_the_run() -> None:
     assert chart_of(stored("fig8", figure_data({**GOOD, "iot-ts": points}))).any_refused
 
 
+def test_a_bad_reply_at_a_peak_is_shown_and_fails_the_run() -> None:
+    peak = msgspec.structs.replace(GOOD["iot-ts"][-1], share=-1.0)
+    assert judged(GOOD, [peak])[1]
+    rows, holds = judged(GOOD, [msgspec.structs.replace(peak, bad={"foreign": 8})])
+    assert not holds and "foreign" in rows[0][1] and "off" in rows[0][0]
+
+
 def test_the_mean_of_runs_is_refused_if_one_is() -> None:
     one, other = curve("x", 350, 400, 430, 460, 480, 500)[1:3]
     mean = mean_of([one, msgspec.structs.replace(other, refused=("late",), bad={"lost": 2})])
