@@ -28,7 +28,7 @@ from microservices.measured import Column
 from nodes.deployment import Deployment
 
 MOST_OUTSTANDING = 8192
-FIRST_OUTSTANDING = 8
+FIRST_OUTSTANDING = 32
 AROUND = 4  # the search on packets begins at this part of the forecast knee
 PILOT_OUTSTANDING = 32
 TIMEOUT_S = 1e4
