@@ -93,6 +93,8 @@ class _Client:
         boot = int(time.monotonic() * 10)
         self._flows = [_Flow(told.ip, CLIENT_BIT | told.client_number << FLOW_BITS | i, boot)
                        for i in range(told.flows)]
+        self._endpoints = {flow.endpoint for flow in self._flows}
+        self._strays = 0
         self._sent = 0
         self._waiting: dict[int, tuple[float, bytes, _Flow]] = {}
         self._on_the_way = DelayLine[tuple[_Flow, DataMessage]]()
@@ -121,7 +123,7 @@ class _Client:
         upcoming = 0.0
         if self.told.rate_rps:
             intended = intended_times(started, self.told.rate_rps, self.told.arrivals, self.told.seed,
-                                      self.told.client_number)
+                                      self.told.draw)
             upcoming = next(intended)
         else:
             for flow in islice(cycle(self._flows), self.told.outstanding or self.told.flows * self.told.window):
@@ -158,7 +160,7 @@ class _Client:
             resent=sum(f.transport.counters()["channel_resent"] for f in self._flows), checked=self._judge.checked,
             unfinished=len(self._waiting), answered_s=self._answered_s.tobytes(),
             latencies_s=self._latencies_s.tobytes(), behind=summary("behind", self._behind.counters("behind")),
-            turns=summary("turn", self._turns.counters("turn")), dropped_socket=udp_drops())
+            turns=summary("turn", self._turns.counters("turn")), dropped_socket=udp_drops(), strays=self._strays)
 
     def _stop(self, *_: object) -> None:
         self._stopped_at = time.monotonic()
@@ -223,6 +225,9 @@ class _Client:
             elif isinstance(message, AckMessage):
                 flow.transport.acknowledge(Address(ip, source[1]), message, now, self._sends)
             elif isinstance(message, DataMessage) and message.kind in TO_CLIENT_KINDS:
+                if message.request_id >> 32 not in self._endpoints:
+                    self._strays += 1  # a reply to whoever had this port before us
+                    continue
                 self._take(flow, message, Address(ip, source[1]), now)
             else:
                 self._counts["foreign"] += 1

@@ -28,7 +28,8 @@ class ClientConfig(msgspec.Struct, frozen=True):
     `arrivals` "poisson" or "constant", flow after flow, and a latency counts from the time at which its request was to
     leave, whenever it did: a client that falls behind hides nothing (no coordinated omission).
 
-    A request without a reply after `timeout_s` is lost. `client_number` keeps request ids apart between clients.
+    A request without a reply after `timeout_s` is lost. `client_number` keeps request ids apart between
+    clients, also those that come one after the other; times are drawn for `drawn_as`, that number unless it is given.
     `payloads`, if there are any, are sent in turn in place of what `workload` makes; of that, `pool` requests are made
     before the start and sent in turn (0: each is made when it is sent). Every reply is checked, or one in
     `check_every`. `exact` holds every reply against the oracle, byte for byte: with one flow, one request outstanding,
@@ -59,6 +60,12 @@ class ClientConfig(msgspec.Struct, frozen=True):
     pool: int = 0
     drain_real_s: float = 60.0
     outstanding: int = 0
+    drawn_as: int | None = None
+
+    @property
+    def draw(self) -> int:
+        """What times are drawn for."""
+        return self.client_number if self.drawn_as is None else self.drawn_as
 
     def __post_init__(self) -> None:
         if self.requests < 0 or not 1 <= self.flows <= MAX_FLOWS or self.window < 1:
@@ -86,6 +93,7 @@ class ClientResult(msgspec.Struct, frozen=True):
     `late` and `duplicated` count replies beyond the first or after the timeout; `longest_gap_s` is the longest
     time without any reply, `resent` the datagrams that the client's channels repeated, `checked` the replies whose
     contents were looked at. `answered_s` and `latencies_s` are packed doubles, one each per reply: see `replies`.
+    `strays` were for a client that was here before.
     `behind` is how late requests left after they were to, `turns` how long the client was kept from its sockets.
     """
 
@@ -109,6 +117,7 @@ class ClientResult(msgspec.Struct, frozen=True):
     behind: LatenessSummary = LatenessSummary()
     turns: LatenessSummary = LatenessSummary()
     dropped_socket: int = 0
+    strays: int = 0
 
     def replies(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return when each reply came, in emulated seconds, and its latency in seconds."""

@@ -93,8 +93,10 @@ def measure(bed: Testbed, configs: Mapping[str, ClientConfig], plan: Plan = USUA
     Raises ExperimentError if clients fail, or if no request comes through.
     """
     entries = _entry_counters([config.deployment for config in configs.values()])
-    running = {name: bed.start_client(name, msgspec.structs.replace(config, requests=0, drain_real_s=1.0))
-               for name, config in configs.items()}
+    # They come one after the other to the same agents: without a number of its own, one would hear what the last left.
+    running = {name: bed.start_client(name, msgspec.structs.replace(
+        config, requests=0, drain_real_s=1.0, client_number=bed.next_client_number(), drawn_as=config.draw))
+        for name, config in configs.items()}
     try:
         _wait(bed, entries, 0, plan.warm_requests, plan.most_real_s)
         dropped = switch_drops(bed)

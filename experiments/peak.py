@@ -19,6 +19,7 @@ POOL = 2048
 # Requests that go to a slow part pile up there till most of those outstanding wait for it: only then is the throughput
 # that of the slowest part. So long, in numbers of requests outstanding, is waited first, and measured then.
 WARM_WINDOWS, WINDOWS = 4, 4
+RESOLUTION, QUICK_RESOLUTION = 0.03, 0.1  # of the number outstanding at the knee
 CHECK_EVERY = 16
 
 
@@ -49,8 +50,11 @@ class Peak:
 
 def find_peak(bed: Testbed | SimulatedBed, configs: Mapping[str, ClientConfig], first: int, most: int,
               plan: Plan = USUAL_PLAN, limits: FidelityLimits = USUAL_LIMITS,
-              say: Callable[[str], None] = lambda _: None) -> Peak:
-    """Search the closed loop's knee from `first` outstanding requests on; `say` hears of every probe."""
+              say: Callable[[str], None] = lambda _: None, resolution: float = RESOLUTION) -> Peak:
+    """Search the closed loop's knee from `first` outstanding requests on; `say` hears of every probe.
+
+    The knee's number of outstanding requests is found to `resolution` of it, its throughput to what that changes.
+    """
     measured: dict[float, Measurement] = {}
 
     def probe(load: float) -> Probe:
@@ -64,4 +68,4 @@ def find_peak(bed: Testbed | SimulatedBed, configs: Mapping[str, ClientConfig], 
             + refused)
         return said
 
-    return Peak(found_by(closed_loop(first, most), probe), measured)
+    return Peak(found_by(closed_loop(first, most, resolution=resolution), probe), measured)

@@ -19,7 +19,7 @@ from experiments.knee import Knee
 from experiments.load import ClientConfig
 from experiments.measuring import Measurement, Plan
 from experiments.pacing import UNPACED, Pacing
-from experiments.peak import find_peak, shared_out
+from experiments.peak import QUICK_RESOLUTION, RESOLUTION, find_peak, shared_out
 from experiments.run_options import AUTO, RunOptions
 from experiments.simulated_bed import SimulatedBed
 from experiments.testbed import Testbed, TestbedOptions
@@ -70,6 +70,7 @@ class RackRoom:
         self.options = TestbedOptions(cluster, clients=clients, label="rack-peak")
         self._run_options = options
         self._plan = plan
+        self._resolution = QUICK_RESOLUTION if options.quick else RESOLUTION
         self._limits = limits
         self._say = say
         self._bed: Testbed | None = None
@@ -93,7 +94,8 @@ class RackRoom:
         configs = self._configs(deployment)
         pacing = Pacing("calibrated")
         self._virtual.repace(pacing, (deployment,))
-        forecast = find_peak(self._virtual, configs, FIRST_OUTSTANDING, MOST_OUTSTANDING, self._plan)
+        forecast = find_peak(self._virtual, configs, FIRST_OUTSTANDING, MOST_OUTSTANDING, self._plan,
+                             resolution=self._resolution)
         expected = forecast.measurement
         if self._run_options.simulate or expected is None:
             last = expected or forecast.measured[forecast.knee.tried[-1].load]
@@ -103,7 +105,8 @@ class RackRoom:
         first = max(FIRST_OUTSTANDING, int(forecast.knee.probe.load / AROUND) if forecast.knee.probe else 0)
         for _ in range(1 + self._run_options.retry):
             bed.repace(replace(pacing, time_scale=scale), (deployment,))
-            found = find_peak(bed, configs, first, MOST_OUTSTANDING, self._plan, self._limits, self._say)
+            found = find_peak(bed, configs, first, MOST_OUTSTANDING, self._plan, self._limits, self._say,
+                              self._resolution)
             last = found.measurement or found.measured[found.knee.tried[-1].load]
             result = self._result(deployment, label, found.knee, last, expected.throughput_rps)
             larger = next_time_scale(last.verdict, scale)

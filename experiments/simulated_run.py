@@ -50,7 +50,7 @@ class _Client:
         made: Iterator[tuple[bytes, int]] = ((p, router.entry(p)) for p in workload.requests())
         if told.pool:
             made = cycle(list(islice(made, told.pool)))
-        intended = (intended_times(simulation.network.now, told.rate_rps, told.arrivals, told.seed, told.client_number)
+        intended = (intended_times(simulation.network.now, told.rate_rps, told.arrivals, told.seed, told.draw)
                     if told.rate_rps else None)
         self.load = simulation.load(name, told.client_number, told.deployment, made, self._reply,
                                     told.window, told.flows, intended, told.outstanding)

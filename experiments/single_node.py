@@ -18,7 +18,7 @@ from experiments.knee import Knee
 from experiments.load import ClientConfig
 from experiments.measuring import USUAL_PLAN, Measurement, Plan
 from experiments.pacing import Pacing
-from experiments.peak import find_peak, in_closed_loop
+from experiments.peak import QUICK_RESOLUTION, RESOLUTION, find_peak, in_closed_loop
 from experiments.run_options import AUTO, MOST_TIME_SCALE, RunOptions
 from experiments.testbed import Testbed, TestbedOptions
 from experiments.time_scale import Capacity, capacity_of, time_scale_for
@@ -110,7 +110,8 @@ class SingleNode:
         for _ in range(1 + self._options.retry):
             pacing = Pacing("calibrated", scale, stack, self._assumptions, {node: cores})
             bed.repace(pacing, (deployment,))
-            peak = find_peak(bed, {"c1": config}, cores, MOST_OUTSTANDING, self._plan, self._limits, self._say)
+            peak = find_peak(bed, {"c1": config}, cores, MOST_OUTSTANDING, self._plan, self._limits, self._say,
+                             QUICK_RESOLUTION if self._options.quick else RESOLUTION)
             measured = peak.measurement
             last = measured or peak.measured[peak.knee.tried[-1].load]
             result = _result(service, column, payload_bytes, node, cores, peak.knee, last, bed)

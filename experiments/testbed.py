@@ -47,6 +47,7 @@ OPENFLOW_LISTEN = "127.0.0.1:6653"
 PRELOAD = ("nodes.agent", "experiments.client", "experiments.flow_probe")
 READY_TIMEOUT_S = 60.0
 AGENT_END_TIMEOUT_S = 10.0
+FIRST_OWN_CLIENT_NUMBER = 100_000  # of 2^19
 
 @dataclass(frozen=True, slots=True)
 class TestbedOptions:
@@ -89,6 +90,7 @@ class Testbed(Faults, Observing):
         self._groups: dict[str, Cgroup] = {}
         self._processes_started = 0
         self._shaped = False
+        self._clients_numbered = 0
 
     # -- life ----------------------------------------------------------------------------------------------
 
@@ -276,6 +278,11 @@ class Testbed(Faults, Observing):
         order = Order(name, entry, config, self.net[node].pid, str(self.world.run_dir / f"{name}.log"),
                       result_file=str(result_path))
         return RunningProcess(self.nursery, self.fork(order, node), result_path)
+
+    def next_client_number(self) -> int:
+        """Return a number that no client of this testbed has had, nor will get by hand."""
+        self._clients_numbered += 1
+        return FIRST_OWN_CLIENT_NUMBER + self._clients_numbered
 
     def start_client(self, client: str, config: ClientConfig) -> RunningClient:
         """Start a client process on node `client`; ask for its `result` when it should be done.

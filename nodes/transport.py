@@ -56,6 +56,8 @@ class Transport:
         self._busy: set[ChannelId] = set()  # senders with something in flight or waiting
         self._owed: dict[Address, dict[ChannelId, int]] = {}  # acknowledgements, and how many messages each covers
         self._owed_at: float | None = None  # when the oldest of them must leave
+        self._urgent: set[Address] = set()  # who must hear at once, the others not
+        self._urgent_at = 0.0
         self._timers_at = 0.0
         self._earliest: float | None = None  # no sender has anything to repeat before; None: none will
         self._session = self.boot  # of the next channel to begin here
@@ -134,6 +136,10 @@ class Transport:
 
     def tick(self, now: float, out: Sends) -> None:
         """Do what is due: acknowledgements that have waited long enough, and messages to repeat."""
+        if self._urgent:
+            for address in self._urgent:
+                self._send_owed(address, out)
+            self._urgent.clear()
         if self._owed_at is not None and now >= self._owed_at:
             self.flush(out)
         if now < self._timers_at or self._earliest is None or now < self._earliest:
@@ -156,13 +162,13 @@ class Transport:
         for address in list(self._owed):
             self._send_owed(address, out)
         self._owed_at = None
+        self._urgent.clear()
 
     def due(self) -> float | None:
         """Return when `tick` has something to do; None while nothing is under way."""
         repeats_at = max(self._earliest, self._timers_at) if self._busy and self._earliest is not None else None
-        if repeats_at is None or self._owed_at is None:
-            return repeats_at if self._owed_at is None else self._owed_at
-        return min(repeats_at, self._owed_at)
+        times = [t for t in (repeats_at, self._owed_at, self._urgent_at if self._urgent else None) if t is not None]
+        return min(times) if times else None
 
     def _expect(self, sender: Sender) -> None:
         """Note when `sender` may have something to repeat: too early is no harm, `tick` looks again."""
@@ -204,8 +210,12 @@ class Transport:
     def _owe(self, address: Address, channel: ChannelId, now: float, at_once: bool) -> int:
         owed = self._owed.setdefault(address, {})
         owed[channel] = owed.get(channel, 0) + 1
-        due = now if at_once else now + self.options.ack_delay_s
-        self._owed_at = due if self._owed_at is None else min(self._owed_at, due)
+        if at_once:
+            if not self._urgent:
+                self._urgent_at = now
+            self._urgent.add(address)
+        elif self._owed_at is None:
+            self._owed_at = now + self.options.ack_delay_s
         return sum(owed.values())
 
     def _send_owed(self, address: Address, out: Sends) -> None:
