@@ -22,6 +22,7 @@ MAX_REQUESTS = 1_000_000
 FLOWS = 8
 WINDOW = 1
 REPLY_TIMEOUT_REAL_S = 3.0  # a person waits
+DRAIN_REAL_S = 2.0  # after Ctrl-C: whoever typed it waits no longer for replies that a dead node owes
 PAYLOAD_BYTES = 512
 SWITCH_SEES_WITHIN_S = 15.0  # LACP with fast timers needs up to 3 s to notice, and about as long to come back
 IPERF_PORT = 5201
@@ -51,7 +52,8 @@ class ActingVerbs(CapturingVerbs):
         number = next(self._client_numbers)
         running = self.bed.start_client(client, ClientConfig(
             self.bed.inventory.node(client).ip, number, deployment, deployment.name, count, FLOWS, WINDOW,
-            PAYLOAD_BYTES, seed=number, timeout_s=REPLY_TIMEOUT_REAL_S / self.bed.pacing.time_scale))
+            PAYLOAD_BYTES, seed=number, timeout_s=REPLY_TIMEOUT_REAL_S / self.bed.pacing.time_scale,
+            drain_real_s=DRAIN_REAL_S))
         limit_s = 60 + count / 20
         try:
             result = running.result(limit_s)
