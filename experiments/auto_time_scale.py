@@ -36,11 +36,9 @@ def auto_time_scale(bed: Testbed, configs: Mapping[str, ClientConfig], pacing: P
     time scale would do.
     """
     deployments = bed.deployments if deployments is None else deployments
-    payload_bytes = min(config.payload_bytes for config in configs.values())
     expected = forecast(bed, configs, pacing, deployments)
     return time_scale_for(expected.throughput_rps, expected.latencies.mean_s,
-                          capacity or capacity_of(bed, configs, deployments), limits,
-                          shortest_cost_s(bed, pacing, deployments, payload_bytes))
+                          capacity or capacity_of(bed, configs, deployments), limits)
 
 
 def shortest_cost_s(bed: Testbed, pacing: Pacing, deployments: tuple[Deployment, ...], payload_bytes: int) -> float:
