@@ -111,6 +111,7 @@ class _Driver:
     def __init__(self, clock: EmulatedClock, paced: bool, drops: Callable[[], int]) -> None:
         self.now = clock.reader()
         self.time_scale = clock.time_scale
+        self.paced = paced
         self.rest_s = rest_at(clock.time_scale) if paced else 0.0
         self.turns = Lateness()
         self._drops = drops
@@ -147,7 +148,7 @@ def run_smartnic(config: bytes) -> None:
 
 def _smartnic_loop(runtime: SmartNicRuntime, wires: tuple[socket.socket, socket.socket], network: str,
                    driver: _Driver) -> None:
-    readiness, links = Readiness(driver.rest_s), LinkWatch()
+    readiness, links = Readiness(driver.rest_s, fine=driver.paced), LinkWatch()
     ports = {}
     for port, wire in zip((Port.NETWORK, Port.HOST), wires, strict=True):
         readiness.register(wire)
@@ -157,7 +158,7 @@ def _smartnic_loop(runtime: SmartNicRuntime, wires: tuple[socket.socket, socket.
     receive, run, wait, clock = runtime.receive, runtime.run, readiness.wait, driver.now
     note_turn = driver.turns.record
     out: Frames = []
-    tick_at = 0.0
+    paced, tick_at = driver.paced, 0.0
     while True:
         ready = wait(driver.patience(runtime.due()) if runtime.awake else TICK_S)
         now = clock()
@@ -185,7 +186,8 @@ def _smartnic_loop(runtime: SmartNicRuntime, wires: tuple[socket.socket, socket.
             except OSError:
                 runtime.unsent += 1
         out.clear()
-        note_turn(clock() - now)
+        if paced:
+            note_turn(clock() - now)
 
 
 def _raw_socket(interface: str) -> socket.socket:
@@ -227,7 +229,7 @@ def run_host(config: bytes) -> None:
 
 
 def _host_loop(runtime: HostRuntime, ip: str, driver: _Driver) -> None:
-    readiness = Readiness(driver.rest_s)
+    readiness = Readiness(driver.rest_s, fine=driver.paced)
     sockets = {}
     by_port = {}
     for port in (DATA_PORT, CONTROL_PORT, UDP_ECHO_PORT):
@@ -242,6 +244,7 @@ def _host_loop(runtime: HostRuntime, ip: str, driver: _Driver) -> None:
         by_port[port] = udp.sendto
     clock, note_turn = driver.now, driver.turns.record
     out: Datagrams = []
+    paced = driver.paced
     while True:
         ready = readiness.wait(driver.patience(runtime.due()))
         now = clock()
@@ -260,4 +263,5 @@ def _host_loop(runtime: HostRuntime, ip: str, driver: _Driver) -> None:
             except OSError:
                 runtime.unsent += 1
         out.clear()
-        note_turn(clock() - now)
+        if paced:
+            note_turn(clock() - now)
