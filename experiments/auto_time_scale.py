@@ -6,13 +6,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
-from experiments.fidelity import USUAL_LIMITS, FidelityLimits
 from experiments.load import ClientConfig
 from experiments.measuring import Measurement, Plan
 from experiments.pacing import Pacing
 from experiments.simulated_bed import SimulatedBed
 from experiments.testbed import Testbed
-from experiments.time_scale import Capacity, capacity_of, time_scale_for
+from experiments.time_scale import capacity_of, time_scale_for
 from microservices.service import service_class
 from nodes.deployment import Deployment
 from nodes.origin import Origin
@@ -27,18 +26,13 @@ def forecast(bed: Testbed, configs: Mapping[str, ClientConfig], pacing: Pacing,
     return simulated.measure(configs, FORECAST)
 
 
-def auto_time_scale(bed: Testbed, configs: Mapping[str, ClientConfig], pacing: Pacing,
-                    deployments: tuple[Deployment, ...] | None = None, limits: FidelityLimits = USUAL_LIMITS,
-                    capacity: Capacity | None = None) -> float:
+def auto_time_scale(bed: Testbed, configs: Mapping[str, ClientConfig], pacing: Pacing) -> float:
     """Return the smallest time scale at which `configs` should hold on this machine, at the speed of `pacing`.
 
-    The testbed is left unpaced unless its `capacity` for this load is known already. Raises ExperimentError where no
-    time scale would do.
+    The testbed is left unpaced. Raises ExperimentError where no time scale would do.
     """
-    deployments = bed.deployments if deployments is None else deployments
-    expected = forecast(bed, configs, pacing, deployments)
-    return time_scale_for(expected.throughput_rps, expected.latencies.mean_s,
-                          capacity or capacity_of(bed, configs, deployments), limits)
+    expected = forecast(bed, configs, pacing, bed.deployments)
+    return time_scale_for(expected.throughput_rps, expected.latencies.mean_s, capacity_of(bed, configs))
 
 
 def shortest_cost_s(bed: Testbed, pacing: Pacing, deployments: tuple[Deployment, ...], payload_bytes: int) -> float:

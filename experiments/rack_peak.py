@@ -26,6 +26,7 @@ from experiments.testbed import Testbed, TestbedOptions
 from experiments.time_scale import Capacity, capacity_of, time_scale_for
 from microservices.measured import Column
 from nodes.deployment import Deployment
+from topologies.inventory import Inventory
 
 MOST_OUTSTANDING = 8192
 FIRST_OUTSTANDING = 32
@@ -78,7 +79,7 @@ class RackRoom:
         self._capacities: dict[str, Capacity] = {}
 
     @property
-    def inventory(self):  # type: ignore[no-untyped-def]
+    def inventory(self) -> Inventory:
         return self._virtual.inventory
 
     def __enter__(self) -> RackRoom:
