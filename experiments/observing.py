@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,6 @@ from nodes.cgroups import Cgroup
 from nodes.nursery import Child
 from nodes.world import World
 from topologies.inventory import Inventory
-
-COUNTERS_LATE_S = 1.2
-COUNTERS_TIMEOUT_S = 10.0
 
 
 class Observing:
@@ -57,26 +53,26 @@ class Observing:
 
     def rule_counters(self, switch: str) -> dict[str, RuleCounter]:
         """Return what every rule of `switch` has matched, by the rule's name."""
+        self._settle_counters()
         return tor_counters.rule_counters(self.world.ofctl("dump-flows", switch), self.programs[switch])
 
     def bucket_packets(self) -> dict[str, dict[str, dict[str, int]]]:
         """Return packets by switch, group name and interface, as the switches' buckets counted them."""
+        self._settle_counters()
         found = {}
         for switch, program in self.programs.items():
             groups = tor_counters.group_counters(self.world.ofctl("dump-group-stats", switch), program)
             found[switch] = {name: {b.interface: b.packets for b in buckets} for name, buckets in groups.items()}
         return found
 
+    def _settle_counters(self) -> None:
+        """Let the switches add up what their caches have counted: else they do up to a second late."""
+        self.world.appctl("revalidator/wait")
+
     def write_bucket_packets(self, directory: Path, before: dict[str, dict[str, dict[str, int]]]) -> None:
-        """Write beside captures what the buckets have counted since `before`; they count up to a second late."""
-        now, quiet_since, deadline = self.bucket_packets(), time.monotonic(), time.monotonic() + COUNTERS_TIMEOUT_S
-        while time.monotonic() - quiet_since < COUNTERS_LATE_S and time.monotonic() < deadline:
-            time.sleep(0.1)
-            last, now = now, self.bucket_packets()
-            if now != last:
-                quiet_since = time.monotonic()
+        """Write beside captures what the buckets have counted since `before`."""
         since = {switch: {group: {name: packets - before[switch][group][name] for name, packets in buckets.items()}
-                          for group, buckets in groups.items()} for switch, groups in now.items()}
+                          for group, buckets in groups.items()} for switch, groups in self.bucket_packets().items()}
         (directory / COUNTERS).write_bytes(msgspec.json.encode(since))
 
     def capture(self, directory: Path, interfaces: Iterable[str] | None = None, only: str = "") -> Capture:

@@ -56,7 +56,6 @@ class CapturingVerbs(LookingVerbs):
             capture = self.bed.capture(directory, interfaces)
         except OSError as error:
             raise ExperimentError(f"cannot capture into {directory}: {error.strerror}") from error
-        self.settle_counters()
         self.capturing = Capturing(capture, directory, run, self.bed.bucket_packets())
         self.say(f"capturing at {', '.join(interfaces)} into {directory}")
 
@@ -81,7 +80,6 @@ class CapturingVerbs(LookingVerbs):
             raise ExperimentError("nothing is being captured; `capture` starts")
         ended, self.capturing = self.capturing, None
         ended.capture.stop()
-        self.settle_counters()
         self.bed.write_bucket_packets(ended.directory, ended.before)
         return ended
 

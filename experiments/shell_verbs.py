@@ -93,10 +93,6 @@ class LookingVerbs:
         listing = world.vsctl("--format=json", "--columns=name,link_state", "list", "Interface")
         return views.liveness(views.link_states(listing), lacp_members(world))
 
-    def settle_counters(self) -> None:
-        """Let the switches add up what their caches have counted."""
-        self.bed.world.appctl("revalidator/wait")
-
     # -- verbs -------------------------------------------------------------------------------------------------
 
     def do_nodes(self, line: str) -> None:
@@ -126,7 +122,6 @@ class LookingVerbs:
         if name and name not in self.switches():
             self._node_routes(self.bed.inventory.node(name))
             return
-        self.settle_counters()
         for switch in [name] if name else self.switches():
             for view in views.route_views(self.bed.programs[switch], self.bed.rule_counters(switch)):
                 self.show(view)
@@ -155,7 +150,6 @@ class LookingVerbs:
         hosts, switches = self.names("host"), self.switches()
         words = [chosen(word, [*hosts, *switches], "host or switch") for word in words_of(line)]
         wanted = {w for w in words if w in switches} or set(switches)
-        self.settle_counters()
         only = {f"ports of {w}" for w in words if w in hosts} or None
         self.show(views.groups_view({s: p for s, p in self.bed.programs.items() if s in wanted},
                                     self.bed.bucket_packets(), self.liveness(), only))
