@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from controller.errors import MigrationError
 from controller.migration_journal import Ended, Journal, Replay, Started, Term, Turned
@@ -45,7 +46,8 @@ from controller.migration_steps import (
     ToNode,
     commands_of,
 )
-from nodes.control_messages import Answer, Chunk, Command, Fetch, Refusal, Standing, Verb
+from nodes.control_messages import Answer, Chunk, Command, Fetch, Refusal, Standing, Verb, unpack_addresses
+from nodes.errors import WireError
 from nodes.fetching import chunk_of, digest_of
 
 
@@ -129,6 +131,9 @@ class MigrationControl:
         if m is None or answer.epoch != m.epoch or (answer.application, answer.instance) != m.key \
                 or (node, Verb(answer.verb)) not in m.unanswered:
             return  # late, and of no use any more
+        if node == m.destination and answer.refusal == Refusal.NONE and answer.payload:
+            with suppress(WireError):
+                m.clients = tuple(unpack_addresses(answer.payload))
         progress = (node, answer.verb, answer.standing, answer.size)
         if progress != m.progress:
             m.progress, m.progress_at = progress, now
@@ -173,6 +178,15 @@ class MigrationControl:
 
     def due(self) -> float | None:
         return min((m.next_at for m in self.open.values()), default=None)
+
+    def for_clients(self, m: Migration) -> Command | None:
+        """Return what clients of a migration are to be told now, at `m.clients`; None where nothing has changed.
+
+        They do not answer: the control port is closed to them. An old place tells them, too, as often as they come.
+        """
+        if not m.moved or not m.owner or self.deposed:
+            return None
+        return Command(self.term, 0, m.number, Verb.CONNECT, *m.key, m.epoch, self._ips[m.owner])
 
     # -- what an answer means ------------------------------------------------------------------------------------------
 

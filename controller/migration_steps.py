@@ -96,6 +96,7 @@ class Migration:
     lost: set[str] = field(default_factory=set)
     owner_boot: int = 0  # of the run that was told to start afresh
     fresh: bool = False
+    clients: tuple[tuple[bytes, int], ...] = ()  # addresses that send to the instance, as the destination says
     moved: bool = False  # neighbours have, or may have, been told another place than the source
     unanswered: dict[tuple[str, Verb], Command] = field(default_factory=dict)
     next_at: float = 0.0

@@ -14,6 +14,7 @@ Who reports stands in no field: it is the source address, which the ToR vouches 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -92,6 +93,7 @@ _ARTIFACT_FIELDS = (
     Field("digest_low", "Q", "BLAKE2b of it, lower 8 of 16 bytes"),
 )
 _LENGTH = Field("length", "H", "payload bytes that follow")
+_ADDRESS = struct.Struct("!4sH")
 HEARTBEAT_FIELDS = (
     Field("slot", "H", "emulated time in steps of 50 ms, modulo 65536"),
     Field("application", "H", "application of the instance reported; of the boot number, the lower 16 bits"),
@@ -202,7 +204,11 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a node says to a command: what the instance is there now, and why not more. `payload` says it in words."""
+    """What a node says to a command: what the instance is there now, and why not more.
+
+    `payload` says why not in words; of an instance that is staged or live after a migration, it holds the clients that
+    send to it (`pack_addresses`), who must be told where it is.
+    """
 
     term: int
     boot: int
@@ -278,6 +284,18 @@ def _packed(kind: int, *values: object) -> bytes:
         return CONTROL_SHAPES[kind].pack(MAGIC, VERSION, kind, *values)
     except struct.error as error:
         raise WireError(f"kind {kind} with {values}: {error}") from error
+
+
+def pack_addresses(addresses: Iterable[tuple[bytes, int]]) -> bytes:
+    """Return (IP of 4 bytes, UDP port) pairs as a payload: as many of them as a message carries."""
+    return b"".join(_ADDRESS.pack(ip, port) for ip, port in addresses)[:MAX_PAYLOAD // _ADDRESS.size * _ADDRESS.size]
+
+
+def unpack_addresses(payload: bytes) -> list[tuple[bytes, int]]:
+    """Read what `pack_addresses` made; raises WireError for a payload that ends within an address."""
+    if len(payload) % _ADDRESS.size:
+        raise WireError(f"{len(payload)} bytes of addresses; each has {_ADDRESS.size}")
+    return list(_ADDRESS.iter_unpack(payload))
 
 
 def _halves(digest: bytes) -> tuple[int, int]:

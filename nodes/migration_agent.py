@@ -22,7 +22,17 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Protocol
 
-from nodes.control_messages import Answer, Chunk, Command, ControlMessage, Fetch, Refusal, Standing, Verb
+from nodes.control_messages import (
+    Answer,
+    Chunk,
+    Command,
+    ControlMessage,
+    Fetch,
+    Refusal,
+    Standing,
+    Verb,
+    pack_addresses,
+)
 from nodes.fetching import Fetcher, chunk_of, digest_of
 
 MAX_BINARY_BYTES = 256 << 20
@@ -68,6 +78,9 @@ class Local(Protocol):
     def acceptable(self, key: Key, package: bytes) -> str | None:
         """Say whether `package` is an instance of this kind, whole and undamaged."""
 
+    def clients(self, key: Key, package: bytes) -> list[tuple[bytes, int]]:
+        """Return the addresses, each once, of the clients that send to the instance in an acceptable `package`."""
+
     def freeze(self, key: Key) -> None:
         """Begin no request of the instance any more, and acknowledge nothing for it."""
 
@@ -97,6 +110,7 @@ class _Here:
     binary: bytes = b""
     package: bytes = b""
     package_digest: bytes = b""
+    clients: bytes = b""  # that sent to it at its old place, for the controller
     peer: bytes = b""  # who may fetch the package
     fetcher: Fetcher | None = None
     told: Command | None = None
@@ -199,9 +213,11 @@ class MigrationAgent:
         size, digest = len(here.package), here.package_digest or bytes(16)
         if here.fetcher is not None:
             size, digest = here.fetcher.got, here.fetcher.digest
+        said = here.complaint.encode()[:200]
+        if refusal is Refusal.NONE and here.standing in (Standing.STAGED, Standing.LIVE):
+            said = here.clients
         return Answer(command.term, self.boot, command.migration, command.verb, here.standing, refusal,
-                      command.application, command.instance, command.epoch, size, digest,
-                      here.complaint.encode()[:200])
+                      command.application, command.instance, command.epoch, size, digest, said)
 
     def _connect(self, key: Key, command: Command) -> Refusal:
         epoch, ip = self._connected.get(key, (0, b""))
@@ -268,6 +284,7 @@ class MigrationAgent:
             here.standing, here.binary = Standing.PREPARED, data
         else:
             here.standing, here.package, here.package_digest = Standing.STAGED, data, fetcher.digest
+            here.clients = pack_addresses(self._local.clients(key, data))
         return True
 
     def _start(self, key: Key, here: _Here, command: Command) -> Refusal:

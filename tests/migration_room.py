@@ -32,6 +32,7 @@ SOURCE, DESTINATION, WRITER = "s1n1", "s1h", "s2n1"
 BINARY = bytes(range(256)) * 100  # four chunks
 BALLAST = b"b" * 40_000  # of the package: five chunks
 BEAT_S = 0.05
+CLIENTS = ((bytes((10, 1, 254, 1)), 40_000), (bytes((10, 1, 254, 1)), 40_001))
 
 
 class SlowLocal:
@@ -53,6 +54,9 @@ class SlowLocal:
         except msgspec.MsgspecError as error:
             return str(error)
         return None
+
+    def clients(self, key: Key, package: bytes) -> list[tuple[bytes, int]]:
+        return list(CLIENTS)
 
     def freeze(self, key: Key) -> None:
         self.halted, self.live = self.live, None

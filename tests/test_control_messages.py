@@ -21,10 +21,13 @@ from nodes.control_messages import (
     Verb,
     float_code,
     float_value,
+    pack_addresses,
     share_code,
+    unpack_addresses,
 )
 from nodes.errors import WireError
 from nodes.messages import LAYOUTS
+from nodes.wire import MAX_PAYLOAD
 
 
 def unsigned(bits: int) -> st.SearchStrategy[int]:
@@ -147,3 +150,17 @@ def test_scapy_builds_and_reads_the_same_bytes(message: ControlMessage) -> None:
     values = {f.name: getattr(body, f.name) for f in LAYOUTS[message.kind].fields}
     built = scapy_layer.E3() / scapy_layer.LAYERS[message.kind](**values) / Raw(getattr(message, "payload", b""))
     assert bytes(built) == message.encode()
+
+
+@given(st.lists(st.tuples(st.binary(min_size=4, max_size=4), unsigned(16)), max_size=50))
+def test_addresses_are_read_as_they_were_packed(addresses: list[tuple[bytes, int]]) -> None:
+    packed = pack_addresses(addresses)
+    assert unpack_addresses(packed) == addresses
+    if packed:
+        with pytest.raises(WireError, match="addresses"):
+            unpack_addresses(packed[:-1])
+
+
+def test_more_addresses_than_a_message_carries_are_cut_at_a_whole_one() -> None:
+    packed = pack_addresses([(b"\x0a\x01\xfe\x01", port) for port in range(10_000)])
+    assert len(packed) <= MAX_PAYLOAD and unpack_addresses(packed)[-1][1] == len(packed) // 6 - 1

@@ -7,7 +7,7 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from migration_room import BINARY, DESTINATION, IPS, SOURCE, WRITER, Room
+from migration_room import BINARY, CLIENTS, DESTINATION, IPS, SOURCE, WRITER, Room
 
 from controller.errors import MigrationError
 from controller.migration import MigrationControl
@@ -340,3 +340,22 @@ def test_too_large_a_thing_is_not_even_begun() -> None:
     out: list[tuple[bytes, ControlMessage]] = []
     agent.receive(CTL, command(Verb.PREPARE, 1, size=2**32 - 1), 0.0, out)
     assert [m.refusal for _, m in out if isinstance(m, Answer)] == [Refusal.TOO_LARGE] and len(out) == 1
+
+
+# -- clients -----------------------------------------------------------------------------------------------------------
+
+def test_the_controller_learns_from_the_destination_whom_to_tell_and_tells_them_the_new_place() -> None:
+    room = moved()
+    control = room.controller
+    assert control is not None
+    migration = control.closed[1, 7]
+    assert migration.clients == CLIENTS
+    told = control.for_clients(migration)
+    assert told is not None and (told.verb, told.peer, told.epoch) == (Verb.CONNECT, IPS[DESTINATION], migration.epoch)
+
+
+def test_clients_hear_nothing_of_a_migration_that_did_not_come_to_its_commit() -> None:
+    room = Room(1, loss=0.0)
+    room.run(0.05)
+    room.begin()
+    assert room.controller is not None and room.controller.for_clients(room.controller.open[1]) is None
