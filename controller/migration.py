@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from controller.errors import MigrationError
-from controller.migration_journal import Ended, Journal, Replay, Started, Term, Turned
+from controller.migration_journal import Booted, Ended, Journal, Replay, Started, Term, Turned
 from controller.migration_steps import (
     LOST,
     MOST_RETRY_S,
@@ -74,8 +74,8 @@ class MigrationControl:
         self.refused = 0  # answers and fetches from where none was expected
         self.deposed = False  # another controller has taken over: this one must be silent
         self._dead: set[str] = set()
-        self._boots: dict[str, int] = {}
         told = Replay(journal.entries(), binary_of)
+        self.boots = told.boots  # by node: the run of it that was heard of last
         self._last, self.epochs, self.open = told.last, told.epochs, told.open
         self.term = told.term + 1
         journal.append(Term(self.term))
@@ -124,7 +124,7 @@ class MigrationControl:
         if answer.refusal == Refusal.OLD_TERM and answer.term == self.term:
             self.deposed = True
             return
-        if answer.boot < self._boots.get(node, 0):
+        if answer.boot < self.boots.get(node, 0):
             return  # from an earlier run of that node
         self.booted(node, answer.boot, now, out)
         m = self.open.get(answer.migration)
@@ -141,9 +141,10 @@ class MigrationControl:
 
     def booted(self, node: str, boot: int, now: float, out: Outgoing) -> None:
         """Note which run of itself a node is in; if it is a new one, all that it had is gone. Boots grow."""
-        before = self._boots.get(node)
+        before = self.boots.get(node)
         if before is None or boot > before:
-            self._boots[node] = boot
+            self._journal.append(Booted(node, boot))
+            self.boots[node] = boot
             self._dead.discard(node)
             if before is not None:
                 self._gone(node, now, out)
@@ -178,6 +179,13 @@ class MigrationControl:
 
     def due(self) -> float | None:
         return min((m.next_at for m in self.open.values()), default=None)
+
+    def ip_of(self, node: str) -> bytes:
+        return self._ips[node]
+
+    def migration(self, number: int) -> Migration | None:
+        """Return the migration of that number; of those that are over, only the last of each instance is known."""
+        return self.open.get(number) or next((m for m in self.closed.values() if m.number == number), None)
 
     def for_clients(self, m: Migration) -> Command | None:
         """Return what clients of a migration are to be told now, at `m.clients`; None where nothing has changed.

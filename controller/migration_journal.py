@@ -48,13 +48,20 @@ class Ended(msgspec.Struct, frozen=True, tag=True):
     epoch: int
 
 
+class Booted(msgspec.Struct, frozen=True, tag=True):
+    """A node was heard of in a run that was new to the controller: what it ran before is gone."""
+
+    node: str
+    boot: int
+
+
 class Term(msgspec.Struct, frozen=True, tag=True):
     """A controller began its run."""
 
     term: int
 
 
-Entry = Started | Turned | Ended | Term
+Entry = Started | Turned | Ended | Booted | Term
 
 
 class Journal(Protocol):
@@ -99,7 +106,7 @@ def decode_entries(data: bytes) -> list[Entry]:
 
 
 class Replay:
-    """What a journal tells: migrations to go on with, by number, and the instances' last epochs.
+    """What a journal tells: migrations to go on with, by number, the instances' last epochs, and the nodes' runs.
 
     What has ended is there, too, in FINISHING: its owner is asked whether it still has the instance. Raises
     MigrationError for a journal that tells of a migration and nothing of its start.
@@ -109,10 +116,14 @@ class Replay:
         self.term = self.last = 0
         self.open: dict[int, Migration] = {}
         self.epochs: dict[tuple[int, int], int] = {}
+        self.boots: dict[str, int] = {}
         latest: dict[tuple[int, int], Migration] = {}  # of each instance; an earlier one does not matter any more
         for entry in entries:
             if isinstance(entry, Term):
                 self.term = entry.term
+                continue
+            if isinstance(entry, Booted):
+                self.boots[entry.node] = entry.boot
                 continue
             if isinstance(entry, Started):
                 self.last = entry.migration

@@ -12,7 +12,7 @@ SmartNIC in the same way; and nothing, where nothing has room. Each decision say
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -74,6 +74,7 @@ class Orchestrator:
         self.counters = OrchestratorCounters()
         self.boots = np.full(len(nodes), -1, dtype=np.int64)
         self.reboots: list[tuple[int, int]] = []  # (node, boot) since somebody emptied the list
+        self.watch: Callable[[Batch], None] | None = None  # is shown every heartbeat that is believed
         self._starvation = StarvationDetector(len(nodes), self.options)
         self._execution = ExecutionDetector(len(self.table.state), self.options)
         self._peace = HoldDown(len(nodes), self.options)
@@ -91,6 +92,12 @@ class Orchestrator:
         for part, before in self.gate.admit(sources, data, now_s):
             self._detect(part, before)
         return self._decide()
+
+    def begun(self, application: int, number: int, to: int) -> None:
+        """Note that an instance is on its way to `to` by somebody else's decision: until it arrives or stays."""
+        row = self.table.row_of(application, number)
+        self._set_aside(row, to)
+        self._leaving[self.table.state["owner"][row]] = True
 
     def arrived(self, application: int, number: int, to: int) -> None:
         """Note that an instance runs at `to` now."""
@@ -116,6 +123,8 @@ class Orchestrator:
     def _detect(self, part: Batch, before: Ints) -> None:
         counters, table = self.counters, self.table
         counters.heartbeats += len(part.node)
+        if self.watch is not None:
+            self.watch(part)
         self._alarm(part.node, part.slot, self._starvation.update(part.node, part.slot, before, part.queue_frames,
                                                                   part.network), None)
         of_boot = part.instance == NO_INSTANCE
@@ -189,12 +198,15 @@ class Orchestrator:
 
     def _move(self, alarm: Alarm, row: int, to: int, why: str) -> Move:
         """Set aside room at `to`, so that no second move takes it, and return the move."""
+        self._set_aside(row, to)
+        return Move(alarm.slot, alarm.cause, alarm.node, *self.table.name_of(row), to, why, alarm.badness)
+
+    def _set_aside(self, row: int, to: int) -> None:
         table, cpu = self.table, int(self.table.state["cpu"][row])
         table.state["moving"][row] = True
         table.free_mb[to] -= table.memory_mb[row]
         table.node_cpu[to] += cpu
         self._reserved[row] = to, cpu
-        return Move(alarm.slot, alarm.cause, alarm.node, *table.name_of(row), to, why, alarm.badness)
 
     def _has_room(self, node: int, row: int) -> bool:
         table = self.table

@@ -1,0 +1,66 @@
+"""What a resource controller tells of itself: events as they happen, and how everything is at present."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerEvent:
+    """Something that happened, at `now_s` of emulated time.
+
+    `what` is "verdict" (a detector asks for relief of `node`; `detail` says what is done about it), "rebooted" (a node
+    has lost what it ran), "deployed", or a step of migration number `migration`: "begin", the state that it entered,
+    "reconnected" or "done". `sequence` counts events from 1.
+    """
+
+    sequence: int
+    now_s: float
+    what: str
+    node: str = ""
+    instance: str = ""
+    migration: int = 0
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """A compute node as its heartbeats show it.
+
+    `heard_s` ago its last slot began, in emulated seconds; None if it was never heard of. `queue_frames` is the least
+    in the last 50 ms, `network` and `cpu` are shares of 0 to 1, `instances` the names of what is believed to run there.
+    """
+
+    name: str
+    role: str
+    heard_s: float | None
+    queue_frames: int
+    network: float
+    cpu: float
+    instances: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UnderWay:
+    """A migration that is not over. `since_s` is emulated time; `unanswered` names nodes that owe an answer."""
+
+    migration: int
+    instance: str
+    source: str
+    destination: str
+    state: str
+    since_s: float
+    unanswered: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerState:
+    """All nodes and migrations at `now_s`. `counts` holds what was taken and what was refused, by reason."""
+
+    now_s: float
+    term: int
+    automatic: bool
+    deposed: bool
+    nodes: tuple[NodeState, ...]
+    under_way: tuple[UnderWay, ...]
+    counts: dict[str, int] = field(default_factory=dict)

@@ -1,0 +1,320 @@
+"""The resource controller of section 3.4, without a socket or a clock: datagrams in, commands out.
+
+    heartbeats --> Orchestrator --a move--> MigrationControl --commands--> nodes, clients
+                                                 ^  '--what happened--> events, timelines
+                        answers, fetches, a move by hand
+
+Whoever drives it, a process with a socket or a simulation, does three things:
+
+    controller.receive(source_ip, payload, now, out)   for every datagram that comes to its control port
+    controller.tick(now, out)                          when `controller.due()` says so, or later
+    send each of `out`, in order, from the control port
+
+`now` is emulated seconds and never goes back; `out` takes `nodes.transport.Send` of (IP, port, data). A heartbeat is
+kept till the next `tick`, so that those which come together are judged together.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from ipaddress import IPv4Address
+
+import numpy as np
+
+from controller.controller_events import ControllerEvent, ControllerState, NodeState, UnderWay
+from controller.errors import MigrationError
+from controller.heartbeats import Batch
+from controller.load_table import NOWHERE, NodeTable, PlacedInstance
+from controller.migration import MigrationControl
+from controller.migration_journal import Journal, MemoryJournal
+from controller.migration_steps import Happening, Migration, Outgoing, State
+from controller.orchestrator import Move, Orchestrator
+from controller.overload import OverloadOptions
+from controller.timeline import Timeline
+from controller.whereabouts import Key, Whereabouts
+from nodes import messages
+from nodes.artifact import artifact_of
+from nodes.control_messages import HEARTBEAT_BYTES, HEARTBEAT_S, KIND_HEARTBEAT, MAX_SHARE, Answer, Fetch
+from nodes.deployment import Deployment
+from nodes.errors import WireError
+from nodes.transport import Send, Sends
+from topologies.addressing import CONTROL_PORT
+from topologies.inventory import Inventory
+
+MOST_EVENTS = 10_000  # kept; older ones are forgotten
+MOST_HEARTBEATS = 4096  # kept till they are judged
+TELL_CLIENTS = frozenset({State.SWITCHING.value, State.RESUMING.value, State.FINISHING.value, State.DONE.value,
+                          "reconnected"})
+
+
+class ResourceController:
+    """Watches the hosts and SmartNICs of `inventory` and moves the instances of `deployments`.
+
+    `journal` is where it goes on from, and what it writes down first; one that lives as long as the object unless one
+    is given. With `automatic` false, detectors are heard and their verdicts recorded, and nothing moves but by `move`.
+    `controller` names its node, the first of that role unless told. `artifact` gives the bytes to push for a
+    microservice. Raises MigrationError for a journal that tells of instances that there are not.
+    """
+
+    def __init__(self, inventory: Inventory, deployments: Iterable[Deployment] = (), journal: Journal | None = None,
+                 automatic: bool = True, options: OverloadOptions | None = None, controller: str = "",
+                 artifact: Callable[[str], bytes] = artifact_of) -> None:
+        entry = inventory.node(controller) if controller else inventory.of_role("controller")[0]
+        computing = [n for n in inventory.nodes if n.role in ("host", "smartnic")]
+        self.automatic = automatic
+        self.events: deque[ControllerEvent] = deque(maxlen=MOST_EVENTS)
+        self.timelines: dict[int, Timeline] = {}  # by migration
+        self.where = Whereabouts()
+        self.names = [n.name for n in computing]
+        self._index = {name: i for i, name in enumerate(self.names)}
+        self._roles = [n.role for n in computing]
+        self._artifact = artifact
+        self._counts: Counter[str] = Counter()
+        self._sequence = 0
+        self._sources, self._beats = array("I"), bytearray()
+        self._beats_since: float | None = None  # when the oldest heartbeat that is kept came in
+        self._queue, self._network = np.zeros(len(computing), np.int32), np.zeros(len(computing), np.int32)
+        self._alarm_s: dict[Key, float] = {}  # of what a detector is about to move: when its heartbeat was due
+        ips = {n.name: IPv4Address(n.ip).packed for n in computing}
+        hosts = np.array([self._index[inventory.host_of(n).name] for n in computing], dtype=np.int32)
+        self._nodes = NodeTable(np.array([int.from_bytes(ips[name], "big") for name in self.names], dtype=np.uint32),
+                                hosts, np.array([n.rack for n in computing], dtype=np.int32),
+                                np.array([n.memory_gb * 1024 for n in computing]))
+        for deployment in deployments:
+            self.where.add(deployment)
+        self.control = MigrationControl(journal or MemoryJournal(), ips, IPv4Address(entry.ip).packed, self._binary_of,
+                                        self._done)
+        for m in self.control.open.values():
+            self.where.node_of[m.key] = m.owner or m.source
+        self._boots = np.array([self.control.boots.get(name, -1) for name in self.names], dtype=np.int64)
+        self.orchestrator = self._make_orchestrator(options)
+
+    def _make_orchestrator(self, options: OverloadOptions | None) -> Orchestrator:
+        placed = [PlacedInstance(*key, self._index[self.where.node_of[key]], one.memory_mb, not one.host_only)
+                  for key, one in self.where.instances.items()]
+        made = Orchestrator(self._nodes, placed, options)
+        made.boots[:] = self._boots
+        made.watch = self._note
+        for m in self.control.open.values():
+            if m.state is not State.FINISHING and m.destination != self.where.node_of[m.key]:
+                made.begun(*m.key, self._index[m.destination])
+        return made
+
+    # -- what comes in -------------------------------------------------------------------------------------------------
+
+    def receive(self, source_ip: bytes, payload: bytes, now: float, out: Sends) -> None:
+        """Take a datagram that came to the control port from `source_ip` (4 bytes), which the ToR vouches for."""
+        if len(payload) == HEARTBEAT_BYTES and payload[3] == KIND_HEARTBEAT:
+            self._sources.append(int.from_bytes(source_ip, "big"))
+            self._beats += payload
+            if self._beats_since is None:
+                self._beats_since = now
+            if len(self._sources) >= MOST_HEARTBEATS:
+                self._judge(now, out)
+            return
+        try:
+            message = messages.decode(payload)
+        except WireError:
+            self._counts["undecodable"] += 1
+            return
+        if isinstance(message, Answer):
+            commands: Outgoing = []
+            self.control.answered(source_ip, message, now, commands)
+            self._send(commands, out)
+        elif isinstance(message, Fetch):
+            chunk = self.control.fetch(source_ip, message)
+            if chunk is not None:
+                out.append(Send(source_ip, CONTROL_PORT, chunk.encode()))
+        else:
+            self._counts["not_for_a_controller"] += 1
+
+    def due(self) -> float | None:
+        """Return when `tick` has something to do; None while it waits for others."""
+        times = [t for t in (self._beats_since, self.control.due()) if t is not None]
+        return min(times) if times else None
+
+    def tick(self, now: float, out: Sends) -> None:
+        """Judge the heartbeats that have come in, and do what is due in migrations."""
+        self._judge(now, out)
+        commands: Outgoing = []
+        self.control.tick(now, commands)
+        self._send(commands, out)
+
+    def declared_dead(self, node: str, now: float, out: Sends) -> None:
+        """Note that a node is dead and kept from the network: whoever calls this has seen to it."""
+        commands: Outgoing = []
+        self.control.declared_dead(self._known(node), now, commands)
+        self._send(commands, out)
+
+    # -- by hand -------------------------------------------------------------------------------------------------------
+
+    def move(self, instance: str, node: str, now: float, out: Sends, why: str = "by hand") -> int:
+        """Begin to move an instance, called APPLICATION/INSTANCE or INSTANCE, to `node`; return the migration's number.
+
+        Raises MigrationError if it is there, on its way, does not fit, or is pinned to hosts.
+        """
+        key = self.where.key_of(instance)
+        known, index, table = self.where.instances[key], self._index[self._known(node)], self.orchestrator.table
+        free_mb = float(table.free_mb[index])
+        if known.host_only and self._roles[index] != "host":
+            raise MigrationError(f"{known.name} runs on hosts only; {node} is a {self._roles[index]}")
+        if node != self.where.node_of[key] and free_mb < known.memory_mb:
+            raise MigrationError(f"{node} has {free_mb:g} MB free, {known.name} needs {known.memory_mb:g}")
+        number = self._begin(key, node, why, now, out)
+        self.orchestrator.begun(*key, index)
+        return number
+
+    def deploy(self, deployment: Deployment, now: float) -> None:
+        """Know the instances of `deployment` from now on; detectors begin anew with all.
+
+        Raises MigrationError for an instance that is known and runs elsewhere: what runs moves by migration only.
+        """
+        self.where.add(deployment)
+        before = self.orchestrator
+        self.orchestrator = self._make_orchestrator(before.options)
+        self.orchestrator.gate, self.orchestrator.counters = before.gate, before.counters
+        self._tell(now, "deployed", detail=deployment.name)
+
+    def _known(self, node: str) -> str:
+        if node not in self._index:
+            raise MigrationError(f"no host or SmartNIC {node!r}; there are {', '.join(self.names[:8])}"
+                                 + (f", ... ({len(self.names)} in all)" if len(self.names) > 8 else ""))
+        return node
+
+    # -- how everything is ---------------------------------------------------------------------------------------------
+
+    def state(self, now: float) -> ControllerState:
+        """Return how every node and migration is at `now`."""
+        slots, table = self.orchestrator.gate.last_slot, self.orchestrator.table
+        on: dict[str, list[str]] = {name: [] for name in self.names}
+        for key in sorted(self.where.node_of):
+            on[self.where.node_of[key]].append(self.where.name_of(key))
+        nodes = tuple(NodeState(name, self._roles[i], max(0.0, now - int(slots[i]) * HEARTBEAT_S) if slots[i] >= 0
+                                else None, int(self._queue[i]), int(self._network[i]) / MAX_SHARE,
+                                table.busy_share(i), tuple(on[name])) for i, name in enumerate(self.names))
+        moving = tuple(UnderWay(m.number, self.where.name_of(m.key), m.source, m.destination, m.state.value,
+                                self.timelines[m.number].at.get(m.state.value, now) if m.number in self.timelines
+                                else now, tuple(sorted({node for node, _ in m.unanswered})))
+                       for m in self.control.open.values())
+        return ControllerState(now, self.control.term, self.automatic, self.control.deposed, nodes, moving,
+                               self.counts())
+
+    def counts(self) -> dict[str, int]:
+        """Return what was taken, decided and refused, by name."""
+        return {**asdict(self.orchestrator.counters),
+                **{f"refused_{what}": count for what, count in asdict(self.orchestrator.gate.refused).items()},
+                "refused_answers_and_fetches": self.control.refused,
+                **{f"refused_{what}": self._counts[what] for what in ("undecodable", "not_for_a_controller")}}
+
+    # -- within --------------------------------------------------------------------------------------------------------
+
+    def _note(self, part: Batch) -> None:
+        self._queue[part.node], self._network[part.node] = part.queue_frames, part.network
+
+    def _judge(self, now: float, out: Sends) -> None:
+        """Let the orchestrator take the heartbeats that are kept, and do what it decides."""
+        if self._beats_since is None:
+            return
+        sources, beats = np.frombuffer(self._sources, dtype=np.uint32), bytes(self._beats)
+        self._sources, self._beats, self._beats_since = array("I"), bytearray(), None
+        moves = self.orchestrator.take(sources, beats, now)
+        self.orchestrator.reboots.clear()  # told by the boot numbers, with those that are heard for the first time
+        for i in np.flatnonzero(self.orchestrator.boots != self._boots).tolist():
+            self._booted(i, int(self.orchestrator.boots[i]), now, out)
+        for move in moves:
+            self._decided(move, now, out)
+
+    def _booted(self, index: int, boot: int, now: float, out: Sends) -> None:
+        """Note a node's run; what it ran before and never moved is made afresh there, all else is the control's."""
+        name, first = self.names[index], self._boots[index] < 0
+        if boot < self._boots[index]:
+            return  # the clock of who counts boots has gone back: nothing that is said can be believed to be later
+        self._boots[index] = boot
+        commands: Outgoing = []
+        self.control.booted(name, boot, now, commands)
+        if not first:
+            self._tell(now, "rebooted", node=name, detail=f"it is in run {boot}; what it held is gone")
+            moved = {m.key for m in (*self.control.open.values(), *self.control.closed.values())}
+            for key in self.where.on(name):
+                if key not in moved:
+                    self.control.restart(*key, name, self.where.neighbours(key), now, commands)
+        self._send(commands, out)
+
+    def _decided(self, move: Move, now: float, out: Sends) -> None:
+        """Carry out what the orchestrator wants, or say why it is not done."""
+        node, key = self.names[move.node], (move.application, move.number)
+        if move.to == NOWHERE:
+            self._tell(now, "verdict", node, detail=f"{move.cause}; nothing moves: {move.why}")
+            return
+        to = self.names[move.to]
+        said = f"{move.cause}: to {to}, {move.why}"
+        try:
+            if not self.automatic:
+                raise MigrationError("the controller only watches")
+            self._alarm_s[key] = move.slot * HEARTBEAT_S
+            self._tell(now, "verdict", node, self.where.name_of(key), detail=said)
+            self._begin(key, to, f"{move.cause}; {move.why}", now, out)
+        except MigrationError as error:
+            self.orchestrator.stayed(*key)
+            self._tell(now, "verdict", node, self.where.name_of(key), detail=f"{said}; not done: {error}")
+
+    def _begin(self, key: Key, to: str, why: str, now: float, out: Sends) -> int:
+        source = self.where.node_of[key]
+        commands: Outgoing = []
+        number = self.control.begin(*key, source, to, self.where.neighbours(key, source, to), now, commands, why)
+        self._send(commands, out, {number: why})
+        return number
+
+    def _send(self, commands: Outgoing, out: Sends, whys: dict[int, str] | None = None) -> None:
+        """Put commands into datagrams, and take down what has happened meanwhile."""
+        for node, command in commands:
+            out.append(Send(self.control.ip_of(node), CONTROL_PORT, command.encode()))
+        news, self.control.happenings = self.control.happenings, []
+        for happening in news:
+            self._happened(happening, (whys or {}).get(happening.migration, ""), out)
+
+    def _happened(self, happening: Happening, why: str, out: Sends) -> None:
+        m = self.control.migration(happening.migration)
+        if m is None:
+            return
+        line = self.timelines.get(m.number)
+        if line is None:
+            line = self.timelines[m.number] = Timeline(m.number, self.where.name_of(m.key), m.source, m.destination,
+                                                       why)
+            alarm_s = self._alarm_s.pop(m.key, None)
+            if alarm_s is not None:
+                line.at["alarm"] = alarm_s
+        line.note(happening, m)
+        self._tell(happening.now_s, happening.what, m.owner or m.source, line.instance, m.number, happening.detail)
+        if happening.what in TELL_CLIENTS:
+            self._tell_clients(m, out)
+
+    def _tell_clients(self, m: Migration, out: Sends) -> None:
+        command = self.control.for_clients(m)
+        if command is not None:
+            data = command.encode()
+            out += [Send(ip, port, data) for ip, port in m.clients]
+
+    def _tell(self, now: float, what: str, node: str = "", instance: str = "", migration: int = 0,
+              detail: str = "") -> None:
+        self._sequence += 1
+        self.events.append(ControllerEvent(self._sequence, now, what, node, instance, migration, detail))
+
+    def _done(self, application: int, number: int, node: str, epoch: int) -> None:
+        """Note that an instance has settled somewhere."""
+        del epoch
+        key = application, number
+        if self.where.node_of[key] != node:
+            self.where.node_of[key] = node
+            self.orchestrator.arrived(*key, self._index[node])
+        else:
+            self.orchestrator.stayed(*key)
+
+    def _binary_of(self, application: int, number: int) -> bytes:
+        known = self.where.instances.get((application, number))
+        if known is None:
+            raise MigrationError(f"the journal tells of instance {application}/{number}, which no deployment has")
+        return self._artifact(known.service)
