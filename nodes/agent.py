@@ -176,10 +176,9 @@ def _smartnic_loop(runtime: SmartNicRuntime, wires: tuple[socket.socket, socket.
             except OSError:
                 time.sleep(0.01)  # the interface is down: the error has been fetched, its frames are gone
         run(2 * BATCH, now, out)
-        real_now = time.monotonic()
-        if real_now >= tick_at:  # ARP, like LACP, is between us and a switch that knows no emulated time
-            tick_at = real_now + TICK_S
-            runtime.tick(real_now, out)
+        if now >= tick_at:  # ARP, like LACP, is between us and a switch that knows no emulated time
+            tick_at = now + TICK_S / driver.time_scale
+            runtime.tick(time.monotonic(), out)
         for to, frame in out:
             try:
                 send[to](frame)

@@ -136,6 +136,8 @@ class SmartNicRuntime:
         self._urgent: list[tuple[int, bytes]] = []  # the links' own protocols, which no queue holds up
         execution = services.execution
         self._frame_clock = FrameClock(forward_s, lambda: execution.interference) if forward_s else None
+        # Queue a frame that came in from Port.NETWORK or Port.HOST; return False if it was dropped.
+        self.receive: Callable[[int, bytes], bool] = self._receive_urgent if forward_s else self.traffic.offer
         self.stack = IpStack(packed_ip(ip), packed_mac(mac), packed_ip(gateway), packed_ip(host_ip))
         self._forwarding = Forwarding(self.stack.ip, self.stack.host_ip)
         self.services = services
@@ -150,8 +152,8 @@ class SmartNicRuntime:
         self.driver_counters: Callable[[], Counters] = dict
         self._switch_said = b""  # its last LACPDU for the host
 
-    def receive(self, ingress: int, frame: bytes) -> bool:
-        """Queue a frame that came in from Port.NETWORK or Port.HOST; return False if it was dropped."""
+    def _receive_urgent(self, ingress: int, frame: bytes) -> bool:
+        """Queue a frame where frames wait; without a time per frame each `run` is through with all that there are."""
         if frame[12:14] == frames.ETHERTYPE_SLOW:
             self._urgent.append((ingress, frame))
             return True
@@ -168,13 +170,14 @@ class SmartNicRuntime:
         if self._frame_clock is not None:
             waiting = self._frame_clock.through_by(now, waiting, len(traffic))
         egress, own, drop, take = self._forwarding.egress, Port.LOCAL, Port.DROP, traffic.take
-        forwarded, local = self._forwarded, self._local
+        forwarded, local, loses = self._forwarded, self._local, self._loses
+        ipv4, least = frames.ETHERTYPE_IPV4, frames.MIN_IPV4_FRAME
         for _ in range(waiting):
             ingress, frame = take()
-            if self._loses is not None and frame[12:14] == frames.ETHERTYPE_IPV4 and self._loses():
+            if loses is not None and frame[12:14] == ipv4 and loses():
                 self._lost += 1
                 continue
-            if frame[12:14] == frames.ETHERTYPE_IPV4 and len(frame) >= frames.MIN_IPV4_FRAME:
+            if frame[12:14] == ipv4 and len(frame) >= least:
                 to = egress(ingress, frame[30:34])
                 if to is own:
                     forwarded[2] += 1
