@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import msgspec
@@ -22,7 +23,9 @@ from nodes.interfaces import disable_ipv6, set_up
 from nodes.ip_stack import UDP_ECHO_PORT
 from nodes.lateness import Lateness
 from nodes.link_watch import LinkWatch
+from nodes.node_control import NodeControl, Reports
 from nodes.pace import Pace
+from nodes.port_bytes import carried_by
 from nodes.readiness import Readiness, rest_at
 from nodes.runtime import Counters, Datagrams, Frames, HostRuntime, ServiceRuntime, SmartNicRuntime
 from nodes.socket_drops import PacketDrops, udp_drops
@@ -58,6 +61,7 @@ class SmartNicConfig(msgspec.Struct, frozen=True):
     frame_loss: float = 0.0  # share of IPv4 frames to drop, to try the channels
     clock: EmulatedClock = EmulatedClock()
     pace: Pace | None = None  # None: as fast as this machine goes
+    reports: Reports | None = None  # None: no controller listens
 
 
 class HostConfig(msgspec.Struct, frozen=True):
@@ -69,6 +73,7 @@ class HostConfig(msgspec.Struct, frozen=True):
     deployments: tuple[Deployment, ...] = ()
     clock: EmulatedClock = EmulatedClock()
     pace: Pace | None = None
+    reports: Reports | None = None
 
 
 class TeamOrder(msgspec.Struct, frozen=True):
@@ -105,6 +110,15 @@ def _boot_now() -> int:
     return int(time.monotonic() * 10)
 
 
+def _control(reports: Reports | None, services: ServiceRuntime, queue_least: Callable[[], int],
+             now: float) -> NodeControl | None:
+    """Return the node's side of the control plane. Its boot number stays as it is for as long as this process lives."""
+    if reports is None:
+        return None
+    return NodeControl(services.execution, IPv4Address(reports.controller_ip).packed, _boot_now(), reports.port_gbps,
+                       queue_least, lambda: carried_by(reports.interfaces), now)
+
+
 class _Driver:
     """What an agent knows of its own work: the emulated clock, and how long each turn of its loop took."""
 
@@ -139,6 +153,7 @@ def run_smartnic(config: bytes) -> None:
     wires = (_raw_socket(told.network_interface), _raw_socket(told.host_interface))
     driver = _Driver(told.clock, told.pace is not None, PacketDrops(wires))
     runtime.driver_counters = driver.counters
+    runtime.control = _control(told.reports, runtime.services, runtime.traffic.take_least, driver.now())
     signal.signal(signal.SIGTERM, _raise_stop)
     try:
         _smartnic_loop(runtime, wires, told.network_interface, driver)
@@ -220,6 +235,8 @@ def run_host(config: bytes) -> None:
     runtime = HostRuntime(_services(told))
     driver = _Driver(told.clock, told.pace is not None, udp_drops)
     runtime.driver_counters = driver.counters
+    execution = runtime.services.execution
+    runtime.control = _control(told.reports, runtime.services, lambda: execution.waiting, driver.now())
     signal.signal(signal.SIGTERM, _raise_stop)
     try:
         _host_loop(runtime, told.ip, driver)

@@ -15,9 +15,10 @@ NEVER = float("-inf")
 class Cores:
     """`count` cores, each asleep when idle for longer than `sleep_after_s` emulated seconds."""
 
-    __slots__ = ("_free", "_sleep_after_s", "busy_s", "lull_s")
+    __slots__ = ("_free", "_sleep_after_s", "busy_s", "count", "lull_s")
 
     def __init__(self, count: int, sleep_after_s: float = 0.0) -> None:
+        self.count = count
         self._free: list[tuple[float, int]] = [(NEVER, core) for core in range(count)]
         self._sleep_after_s = sleep_after_s
         self.busy_s: dict[str, float] = {}  # by microservice

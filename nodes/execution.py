@@ -26,6 +26,7 @@ from nodes.deployment import Deployment
 from nodes.errors import NodeError
 from nodes.instances import CostModel, Executing, InstanceStatistics, Outlet, RunningInstance, Waiting
 from nodes.lateness import Lateness
+from nodes.load_report import InstanceLoad
 from nodes.messages import KIND_ERROR, KIND_REPLY, KIND_REQUEST, MAX_PAYLOAD, ChannelId, DataMessage
 from nodes.origin import Origin
 from nodes.transport import Address, Sends
@@ -170,6 +171,16 @@ class Execution:
         return [InstanceStatistics(i.name, i.handled, i.errors, i.busy_s, len(i.inbox), i.deepest, i.blocked)
                 for i in self._instances.values()]
 
+    def loads(self) -> dict[tuple[int, int], InstanceLoad]:
+        """Return what a heartbeat tells of each instance; a request counts from its begin, when its finish is known."""
+        return {key: InstanceLoad(i.handled, round(i.executed_s * 1e9), round(i.busy_s * 1e9))
+                for key, i in self._instances.items()}
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait in all inboxes here."""
+        return sum(len(i.inbox) for i in self._instances.values())
+
     def address_of(self, application: int, instance: int) -> Address | None:
         """Return where an instance of a deployment known here stands; None for one that is not."""
         return self._addresses.get((application, instance))
@@ -199,15 +210,15 @@ class Execution:
         if channel is not None:
             outlet.consumed(channel, now)
         if self._cost is None:
-            self._run_unpaced(instance, message, now, outlet, out)
+            instance.executed_s += self._run_unpaced(instance, message, now, outlet, out) - arrived
         else:
-            self._run_paced(instance, message, max(arrived, instance.ready_at), origin)
+            instance.executed_s += self._run_paced(instance, message, max(arrived, instance.ready_at), origin) - arrived
         if instance.inbox and not instance.queued:
             instance.queued = True
             self._runnable.append(instance)
 
-    def _run_paced(self, instance: RunningInstance, message: DataMessage, ready: float, origin: Origin) -> None:
-        """Run the handler now, and let what it gave leave at its computed finish.
+    def _run_paced(self, instance: RunningInstance, message: DataMessage, ready: float, origin: Origin) -> float:
+        """Run the handler now, and let what it gave leave at its computed finish, which is returned.
 
         A driver that wakes late must not make the core late: work starts when it came, there was room for what comes
         of it, and the core was free.
@@ -228,15 +239,18 @@ class Execution:
                 self._overrun_max_ns = max(self._overrun_max_ns, round((ended - finish) * 1e9))
         heapq.heappush(self._finishing, Executing(finish, next(self._order), instance, message, hops))
         instance.busy_s += busy
+        return finish
 
     def _run_unpaced(self, instance: RunningInstance, message: DataMessage, now: float, outlet: Outlet,
-                     out: Sends) -> None:
+                     out: Sends) -> float:
+        """Run the handler and send on what it gave; return when it was done."""
         began = self._stopwatch() if self._stopwatch is not None else 0.0
         hops = self._handle(instance, message, now)
         busy = self._stopwatch() - began if self._stopwatch is not None else 0.0
         self.cores.note_busy(instance.service.name, busy)
         instance.busy_s += busy
         self._pass_on(instance, message, hops, now, outlet, out)
+        return now + busy
 
     def _handle(self, instance: RunningInstance, message: DataMessage, start: float) -> list[Hop]:
         """Run the handler; an error becomes the reply, marked by a hop to no instance."""

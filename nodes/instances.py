@@ -67,8 +67,8 @@ class Executing(NamedTuple):
 class RunningInstance:
     """An instance on this node: its microservice, its state, and what waits for it."""
 
-    __slots__ = ("answering", "blocked", "busy_s", "channels", "deepest", "errors", "handled", "inbox", "key", "local",
-                 "name", "parked", "queued", "ready_at", "router", "service", "state")
+    __slots__ = ("answering", "blocked", "busy_s", "channels", "deepest", "errors", "executed_s", "handled", "inbox",
+                 "key", "local", "name", "parked", "queued", "ready_at", "router", "service", "state")
 
     def __init__(self, key: tuple[int, int], name: str, service: Microservice, router: Router, answering: bool) -> None:
         self.key = key
@@ -84,3 +84,4 @@ class RunningInstance:
         self.ready_at = 0.0  # when it last got room downstream
         self.handled = self.errors = self.deepest = self.blocked = 0
         self.busy_s = 0.0
+        self.executed_s = 0.0  # from each request's arrival in the inbox to its finish

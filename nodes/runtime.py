@@ -25,6 +25,7 @@ from nodes.forwarding import Forwarding, Port
 from nodes.ip_stack import UDP_ECHO_PORT, IpStack
 from nodes.lacpdu import out_of_sync
 from nodes.messages import CLIENT_BIT, KIND_PROBE, KIND_REQUEST, AckMessage, ChannelId, DataMessage, age_s
+from nodes.node_control import Controls, NodeControl
 from nodes.origin import Origin
 from nodes.pace import Pace
 from nodes.traffic_manager import DEFAULT_CAPACITY_FRAMES, FrameClock, TrafficManager
@@ -149,6 +150,7 @@ class SmartNicRuntime:
         self._refused = 0  # control datagrams that are no question
         self._lost = 0  # frames dropped on purpose, to try the channels
         self.unsent = 0  # frames that the driver could not send
+        self.control: NodeControl | None = None  # None: no controller to report to
         self.driver_counters: Callable[[], Counters] = dict
         self._switch_said = b""  # its last LACPDU for the host
 
@@ -193,6 +195,9 @@ class SmartNicRuntime:
             sends: Sends = []
             self.services.work(now, sends)
             self._to_wire(sends, out)
+        traffic.note_least()
+        if self.control is not None and now >= self.control.at:
+            self._report(self.control, now, out)
         return waiting
 
     def due(self) -> float | None:
@@ -200,13 +205,14 @@ class SmartNicRuntime:
         later = self.services.due()
         if self._frame_clock is not None and len(self.traffic):
             forwarded = self._frame_clock.due()
-            return forwarded if later is None else min(forwarded, later)
-        return later
+            later = forwarded if later is None else min(forwarded, later)
+        return later if self.control is None else _earlier(later, self.control.at)
 
     @property
     def awake(self) -> bool:
         """Whether there is, or may soon be, something to do although no frame comes in."""
-        return self.services.awake or (self._frame_clock is not None and len(self.traffic) > 0)
+        return (self.services.awake or self.control is not None
+                or (self._frame_clock is not None and len(self.traffic) > 0))
 
     def tick(self, now: float, out: Frames) -> None:
         """Do what is due now and then: keep the gateway's address fresh."""
@@ -234,6 +240,7 @@ class SmartNicRuntime:
             "dropped_refused": self._refused,
             "dropped_on_purpose": self._lost,
             "dropped_unsent": self.unsent,
+            **_counters_of(self.control),
             **self.services.counters(),
             **self.driver_counters(),
         }
@@ -254,6 +261,12 @@ class SmartNicRuntime:
                 self.stack.send_udp(datagram.source, CONTROL_PORT, datagram.source_port, answer, out)
         else:
             self.stack.refused += 1
+
+    def _report(self, control: NodeControl, now: float, out: Frames) -> None:
+        told: Controls = []
+        control.work(now, told)
+        for ip, data in told:
+            self.stack.send_udp(ip, CONTROL_PORT, CONTROL_PORT, data, out)
 
     def _to_wire(self, sends: Sends, out: Frames) -> None:
         for ip, port, data in sends:
@@ -289,6 +302,7 @@ class HostRuntime:
         self.services = services
         self._refused = 0
         self.unsent = 0  # datagrams that the driver could not send
+        self.control: NodeControl | None = None  # None: no controller to report to
         self.driver_counters: Callable[[], Counters] = dict
 
     def receive(self, source: tuple[str, int], port: int, payload: bytes, now: float, out: Datagrams) -> None:
@@ -311,17 +325,34 @@ class HostRuntime:
         sends: Sends = []
         self.services.work(now, sends)
         self._to_sockets(sends, out)
+        if self.control is not None and now >= self.control.at:
+            self._report(self.control, now, out)
 
     def due(self) -> float | None:
-        return self.services.due()
+        later = self.services.due()
+        return later if self.control is None else _earlier(later, self.control.at)
 
     def counters(self) -> Counters:
-        return {"dropped_refused": self._refused, "dropped_unsent": self.unsent, **self.services.counters(),
-                **self.driver_counters()}
+        return {"dropped_refused": self._refused, "dropped_unsent": self.unsent, **_counters_of(self.control),
+                **self.services.counters(), **self.driver_counters()}
+
+    def _report(self, control: NodeControl, now: float, out: Datagrams) -> None:
+        told: Controls = []
+        control.work(now, told)
+        for ip, data in told:
+            out.append(((str(IPv4Address(ip)), CONTROL_PORT), CONTROL_PORT, data))
 
     def _to_sockets(self, sends: Sends, out: Datagrams) -> None:
         for ip, port, data in sends:
             out.append(((str(IPv4Address(ip)), port), DATA_PORT, data))
+
+
+def _earlier(one: float | None, other: float) -> float:
+    return other if one is None or other < one else one
+
+
+def _counters_of(control: NodeControl | None) -> Counters:
+    return control.counters() if control is not None else {}
 
 
 def _control_answer(payload: bytes, source: bytes, counters: Callable[[], Counters],

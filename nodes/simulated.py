@@ -11,6 +11,7 @@ order.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from ipaddress import IPv4Address
 
 from microservices.routing import Router
@@ -20,14 +21,16 @@ from nodes.deployment import Deployment
 from nodes.errors import NodeError
 from nodes.execution import CostModel, Execution
 from nodes.messages import DataMessage
+from nodes.node_control import Controls, NodeControl, reports_of
+from nodes.port_bytes import Carried
 from nodes.runtime import Counters, ServiceRuntime
 from nodes.simulated_clients import SimulatedClient, SimulatedLoad
 from nodes.simulated_ends import MAX_FLOWS, ChannelLog, ClientFlow, LoggedExecution, LoggedTransport
 from nodes.simulated_links import Calibration
 from nodes.simulated_network import NetworkFaults, SimulatedNetwork
 from nodes.simulated_rack import RackNetwork
-from nodes.transport import Address, Transport
-from topologies.addressing import DATA_PORT
+from nodes.transport import Address, Send, Sends, Transport
+from topologies.addressing import CONTROL_PORT, DATA_PORT
 from topologies.inventory import Inventory, NodeEntry
 
 FIRST_FLOW_PORT = 40_000
@@ -46,6 +49,25 @@ class _Node:
         self.due = runtime.due
 
 
+class _ControlPort:
+    """The control port of a compute node."""
+
+    def __init__(self, ip: bytes, control: NodeControl) -> None:
+        self.address = Address(ip, CONTROL_PORT)
+        self.control = control
+
+    def receive(self, source: Address, payload: bytes, now: float, out: Sends) -> None:
+        """Nothing is obeyed yet."""
+
+    def work(self, now: float, out: Sends) -> None:
+        told: Controls = []
+        self.control.work(now, told)
+        out += [Send(ip, CONTROL_PORT, data) for ip, data in told]
+
+    def due(self) -> float:
+        return self.control.at
+
+
 class Simulation:
     """The nodes of `inventory` that `deployments` place instances on, and a network between them.
 
@@ -53,13 +75,16 @@ class Simulation:
     out. Without, `network` says what happens to datagrams, and `cost` gives for each node how long its cores are busy
     with a request; where there is none, requests take no time. With `log`, every message is kept, so that
     `ChannelLog.complaints` can tell what a channel did to it. `routers`, by application number, may be shared between
-    simulations: they hold the microservices, which are costly to make.
+    simulations: they hold the microservices, which are costly to make. With `controller`, the name of a node, all
+    nodes report to that one's control port and obey it; time then has no end but that which `run` is told, and what
+    stands there is for the caller to plug into `network`.
     """
 
     def __init__(self, inventory: Inventory, deployments: Sequence[Deployment],
                  network: NetworkFaults | None = None, seed: int = 1, cost: CostOf | None = None,
                  options: ChannelOptions | None = None, log: bool = False,
-                 routers: Mapping[int, Router] | None = None, calibration: Calibration | None = None) -> None:
+                 routers: Mapping[int, Router] | None = None, calibration: Calibration | None = None,
+                 controller: str = "") -> None:
         if calibration is not None and (network is not None or cost is not None):
             raise NodeError("a calibrated simulation has its links and costs: faults and a cost cannot be set as well")
         self.inventory = inventory
@@ -77,6 +102,8 @@ class Simulation:
                 self._routers[deployment.number] = Router(deployment.application())
         self._boots: dict[str, int] = {}
         self._nodes: dict[str, _Node] = {}
+        self._controller_ip = inventory.node(controller).ip if controller else ""
+        self._control_ports: dict[str, _ControlPort] = {}
         self._next_port = FIRST_FLOW_PORT
         if calibration is None:
             self.network = SimulatedNetwork(network or NetworkFaults(), seed)
@@ -123,13 +150,15 @@ class Simulation:
         old = self._nodes.get(node)
         if old is not None:
             self.network.unplug(old)
+            if node in self._control_ports:
+                self.network.unplug(self._control_ports[node])
         self._boots[node] = self._boots.get(node, 0) + BOOT_STEP
         entry = self.inventory.node(node)
         new = self._nodes[node] = _Node(Address(IPv4Address(entry.ip).packed, DATA_PORT), self._services(entry))
         if down_s:
-            self.network.at(down_s, lambda: self.network.plug(new))
+            self.network.at(down_s, lambda: self._plug(entry, new))
         else:
-            self.network.plug(new)
+            self._plug(entry, new)
 
     def runtime(self, node: str) -> ServiceRuntime:
         """Return what runs on `node` at present; raises NodeError where nothing does."""
@@ -153,6 +182,26 @@ class Simulation:
         """Whether every channel has delivered all that it was given."""
         return (all(node.runtime.transport.idle for node in self._nodes.values())
                 and all(flow.transport.idle for client in (*self.clients, *self.loads) for flow in client.flows))
+
+    def _plug(self, entry: NodeEntry, node: _Node) -> None:
+        self.network.plug(node)
+        if self._controller_ip:
+            port = self._control_ports[entry.name] = _ControlPort(node.address.ip, self._control(entry, node.runtime))
+            self.network.plug(port)
+            self.network.after(port, [])
+
+    def _control(self, entry: NodeEntry, runtime: ServiceRuntime) -> NodeControl:
+        """Return a node's side of the control plane, as nodes.agent makes it."""
+        reports = reports_of(entry, self.inventory, self._controller_ip)
+        network, execution = self.network, runtime.execution
+        queue_least: Callable[[], int] = lambda: execution.waiting  # noqa: E731
+        carried: Callable[[], Carried] = lambda: Carried(0, 0)  # noqa: E731
+        if isinstance(network, RackNetwork):
+            carried = partial(network.carried, reports.interfaces)
+            if entry.name in network.nics:
+                queue_least = network.nics[entry.name].traffic.take_least
+        return NodeControl(execution, IPv4Address(reports.controller_ip).packed, self._boots[entry.name],
+                           reports.port_gbps, queue_least, carried, network.now)
 
     def _services(self, entry: NodeEntry) -> ServiceRuntime:
         """Return what runs on `entry`, as nodes.agent makes it."""

@@ -128,6 +128,7 @@ class NicQueue:
             assert frame.passage is not None
             self.forwarded[frame.passage.egress] += 1
             self._onward(frame)
+        traffic.note_least()
         if through == queued:
             self._alarm = None
         else:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address
 
+from nodes.port_bytes import Carried
 from nodes.simulated_ends import End
 from nodes.simulated_links import Calibration, Flying, Hop, Link, NicQueue
 from nodes.simulated_network import NetworkCounters, NetworkFaults, SimulatedNetwork
@@ -34,6 +35,14 @@ class RackNetwork(SimulatedNetwork):
                         for name, nic in self.nics.items()}
         self.routes = Routes(inventory, calibration.time_scale, self.nics.__getitem__)
         self._ways: dict[tuple[Address, Address], tuple[Hop, ...]] = {}
+        self._other_end = {**{port.peer_interface: port.interface for port in inventory.ports},
+                           **{link.host_interface: link.smartnic_interface for link in inventory.pcie}}
+
+    def carried(self, interfaces: Sequence[str]) -> Carried:
+        """Return what a node's `interfaces` carried together: what left by them, and what left at their other ends."""
+        links = self.routes.links
+        return Carried(sum(links[name].bytes for name in interfaces),
+                       sum(links[self._other_end[name]].bytes for name in interfaces))
 
     def after(self, end: End, out: Sends) -> None:
         super().after(end, out)

@@ -31,7 +31,7 @@ class QueueCounters:
 class TrafficManager(Generic[Frame]):
     """One finite FIFO of (ingress, frame); a frame is its bytes or, in a simulation, what stands for them."""
 
-    __slots__ = ("_bytes", "_deepest", "_dropped", "_enqueued", "_queue", "capacity", "take")
+    __slots__ = ("_bytes", "_deepest", "_dropped", "_enqueued", "_least", "_queue", "capacity", "take")
 
     def __init__(self, capacity: int = DEFAULT_CAPACITY_FRAMES) -> None:
         if capacity < 1:
@@ -39,6 +39,7 @@ class TrafficManager(Generic[Frame]):
         self.capacity = capacity
         self._queue: deque[tuple[int, Frame]] = deque()
         self._enqueued = self._dropped = self._bytes = self._deepest = 0
+        self._least = 0  # fewest frames at the end of any turn since `take_least`
         self.take = self._queue.popleft  # returns the oldest (ingress, frame); raises IndexError when there is none
 
     def __len__(self) -> int:
@@ -57,6 +58,19 @@ class TrafficManager(Generic[Frame]):
         if depth >= self._deepest:
             self._deepest = depth + 1
         return True
+
+    def note_least(self) -> None:
+        """Take note of how long the queue is now. To be called when some of it was worked off."""
+        depth = len(self._queue)
+        if depth < self._least:
+            self._least = depth
+
+    def take_least(self) -> int:
+        """Return the least length since this was last asked: the part of the queue that stands (section 3.4)."""
+        depth = len(self._queue)
+        least = depth if depth < self._least else self._least
+        self._least = depth
+        return least
 
     def counters(self) -> QueueCounters:
         return QueueCounters(len(self._queue), self._deepest, self._enqueued, self._dropped, self._bytes)
