@@ -134,7 +134,7 @@ class ControllerClient:
         return self._asked(Move(instance, node), int)
 
     def deployed(self, deployment: Deployment) -> None:
-        self._asked(Deployed(deployment), None)
+        self._asked(Deployed(deployment), type(None))
 
     def _asked(self, request: Request, kind: type[T]) -> T:
         """Return the answer to `request`; raises MigrationError with the controller's complaint, or if none comes."""
