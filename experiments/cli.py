@@ -29,8 +29,6 @@ EXPECTED_ERRORS = (ControllerError, ExperimentError, ServiceError, NodeError, To
 app = typer.Typer(name="e3", no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False,
                   rich_markup_mode=None, help="A packet-level testbed of E3: microservices on SmartNIC servers.")
 app.add_typer(bench, name="bench")
-for command in (top, migrate, events):
-    app.command()(command)
 
 
 @app.command()
@@ -133,6 +131,10 @@ def cli_command(cluster: ClusterArgument = "type1x3",
     usual = TIME_SCALE if speed == "calibrated" else 1.0
     pacing = Pacing(speed, usual if time_scale is None else time_scale)
     run_interactive(cluster, clients, pacing, datapath, orchestrator)
+
+
+for operating in (top, migrate, events):
+    app.command()(operating)
 
 
 @app.command()
