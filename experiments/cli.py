@@ -16,6 +16,7 @@ import typer
 
 from controller.errors import ControllerError
 from experiments.cli_bench import bench
+from experiments.cli_operator import events, migrate, top
 from experiments.cli_shared import ClusterArgument, Datapath, Json, Nodes, Speed, TimeScale, emit, say, table
 from experiments.errors import ExperimentError
 from microservices.errors import ServiceError
@@ -120,13 +121,20 @@ def assumptions(json: Json = False) -> None:
 def cli_command(cluster: ClusterArgument = "type1x3",
                 clients: Annotated[int, typer.Option(help="Client nodes, 1 to 64.")] = 1,
                 speed: Speed = "calibrated", time_scale: TimeScale = None, datapath: Datapath = "netdev",
+                orchestrator: Annotated[str, typer.Option(help="watch: hears nodes and moves what you tell it to; on: "
+                                                               "also what is overloaded; off.")] = "watch",
                 nodes: Nodes = None) -> None:
     """Bring a rack up with NFV-FIN on it, and type at Mininet's CLI with E3's verbs."""
     from experiments.interactive import TIME_SCALE, run_interactive
     from experiments.pacing import Pacing
 
     usual = TIME_SCALE if speed == "calibrated" else 1.0
-    run_interactive(cluster, clients, Pacing(speed, usual if time_scale is None else time_scale), datapath)
+    pacing = Pacing(speed, usual if time_scale is None else time_scale)
+    run_interactive(cluster, clients, pacing, datapath, orchestrator)
+
+
+for operating in (top, migrate, events):
+    app.command()(operating)
 
 
 @app.command()

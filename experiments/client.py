@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import socket
 import time
 from array import array
 from collections import deque
@@ -20,23 +19,23 @@ from itertools import cycle, islice
 import msgspec
 
 from experiments.arrivals import intended_times
+from experiments.client_flow import Flow, requests_of, workload_of
 from experiments.latencies import summary_of
 from experiments.load import FLOW_BITS, ClientConfig, ClientResult
-from experiments.payload_workload import PayloadWorkload
 from experiments.reply_judge import ReplyJudge
 from microservices.routing import Router
-from microservices.workload import Workload
-from microservices.workloads import workload_named
 from nodes import messages
-from nodes.agent import SO_RCVBUFFORCE, SOCKET_BUFFER_BYTES
+from nodes.channel_move import redirect
+from nodes.client_places import ClientPlaces
+from nodes.control_messages import Command
 from nodes.delay_line import DelayLine
 from nodes.errors import WireError
 from nodes.lateness import Lateness, summary
 from nodes.messages import CLIENT_BIT, KIND_REQUEST, TO_CLIENT_KINDS, AckMessage, DataMessage, age_s
 from nodes.readiness import Readiness, rest_at
 from nodes.socket_drops import udp_drops
-from nodes.transport import Address, Sends, Transport
-from topologies.addressing import DATA_PORT
+from nodes.transport import Address, Sends
+from topologies.addressing import is_computing
 
 MAX_COMPLAINTS = 5
 REMEMBERED_REPLIES = 1 << 20
@@ -52,52 +51,25 @@ def run(config: bytes) -> bytes:
     return msgspec.msgpack.encode(_Client(msgspec.msgpack.decode(config, type=ClientConfig)).run())
 
 
-class _Flow:
-    """One UDP port of the client: an endpoint with channels of its own."""
-
-    def __init__(self, ip: str, endpoint: int, boot: int) -> None:
-        self.endpoint = endpoint
-        self.transport = Transport(boot)
-        self.sent = 0
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, SOCKET_BUFFER_BYTES)
-        self.socket.bind((ip, 0))
-        self.socket.setblocking(False)
-        self.port: int = self.socket.getsockname()[1]
-
-
-def _workload(told: ClientConfig) -> Workload:
-    if told.payloads:
-        return PayloadWorkload(told.payloads)
-    return workload_named(told.workload, told.seed, told.payload_bytes, **told.options)
-
-
-def _requests(told: ClientConfig, workload: Workload, router: Router) -> Iterator[tuple[bytes, int]]:
-    """Yield payloads and the instances they are for; from a pool, none of it takes time during the run."""
-    made = ((payload, router.entry(payload)) for payload in workload.requests())
-    return cycle(list(islice(made, told.pool))) if told.pool else made
-
-
 class _Client:
     def __init__(self, told: ClientConfig) -> None:
         self.told = told
         self._clock = told.clock.reader()
-        workload = _workload(told)
+        workload = workload_of(told)
         self._judge = ReplyJudge(told, workload)
-        self._requests = _requests(told, workload, Router(told.deployment.application()))
-        self._nodes = {place.number: Address(IPv4Address(place.ip).packed, DATA_PORT)
-                       for place in told.deployment.places}
-        self._names = {address.ip: str(IPv4Address(address.ip)) for address in self._nodes.values()}
+        self._requests = requests_of(told, workload, Router(told.deployment.application()))
+        self._places = ClientPlaces(told.deployment)
+        self._names = {ip: str(IPv4Address(ip)) for ip in self._places.addresses()}
         self._ips = {name: ip for ip, name in self._names.items()}
         self._client_ip = IPv4Address(told.ip).packed
         boot = int(time.monotonic() * 10)
-        self._flows = [_Flow(told.ip, CLIENT_BIT | told.client_number << FLOW_BITS | i, boot)
+        self._flows = [Flow(told.ip, CLIENT_BIT | told.client_number << FLOW_BITS | i, boot)
                        for i in range(told.flows)]
         self._endpoints = {flow.endpoint for flow in self._flows}
         self._strays = 0
         self._sent = 0
-        self._waiting: dict[int, tuple[float, bytes, _Flow]] = {}
-        self._on_the_way = DelayLine[tuple[_Flow, DataMessage]]()
+        self._waiting: dict[int, tuple[float, bytes, Flow]] = {}
+        self._on_the_way = DelayLine[tuple[Flow, DataMessage]]()
         self._done: set[int] = set()
         self._timed_out: set[int] = set()
         self._order: deque[int] = deque()
@@ -184,7 +156,7 @@ class _Client:
             self._send(flow)
         self._sweep(now)
 
-    def _request(self, flow: _Flow, intended: float, now: float) -> None:
+    def _request(self, flow: Flow, intended: float, now: float) -> None:
         """Send a request that was to leave at `intended`, if there is one to send."""
         if self._finished:
             return
@@ -196,16 +168,16 @@ class _Client:
                               flow.port, 0, payload, flow.endpoint)
         self._waiting[request_id] = (intended, payload, flow)
         self._behind.record(now - intended)
-        flow.transport.offer(message, self._nodes[number], intended, self._sends)
+        flow.transport.offer(message, self._places[number], intended, self._sends)
         self._send(flow)
 
-    def _send(self, flow: _Flow) -> None:
+    def _send(self, flow: Flow) -> None:
         for ip, port, data in self._sends:
             with contextlib.suppress(OSError):  # lost like any other datagram: the channel sends it again
                 flow.socket.sendto(data, (self._names[ip], port))
         self._sends.clear()
 
-    def _hear(self, flow: _Flow, now: float) -> None:
+    def _hear(self, flow: Flow, now: float) -> None:
         """Take what has come to one port."""
         receive = flow.socket.recvfrom
         for _ in range(BATCH):
@@ -215,11 +187,15 @@ class _Client:
                 break
             except OSError:
                 continue  # an ICMP error about an earlier datagram: the channel sends it again
-            ip = self._ips.get(source[0])
+            ip = self._ips.get(source[0]) or self._new_node(source[0])
             try:
                 message = messages.decode(data)
             except WireError:
                 ip = None
+            else:
+                if isinstance(message, Command):
+                    self._connect(IPv4Address(source[0]).packed, message, now)
+                    continue
             if ip is None:
                 self._counts["foreign"] += 1
             elif isinstance(message, AckMessage):
@@ -234,7 +210,28 @@ class _Client:
         if self._sends:
             self._send(flow)
 
-    def _take(self, flow: _Flow, message: DataMessage, source: Address, now: float) -> None:
+    def _new_node(self, name: str) -> bytes | None:
+        """Return the packed IP of a host or SmartNIC that replies for the first time: an instance may have gone there.
+
+        None for what else may send to us.
+        """
+        ip = IPv4Address(name).packed
+        if not is_computing(ip):
+            return None
+        self._names[ip], self._ips[name] = name, ip
+        return ip
+
+    def _connect(self, source_ip: bytes, command: Command, now: float) -> None:
+        """Send to an instance where it is now, if who says so can be believed: also what is under way, of all ports."""
+        to = self._places.told(source_ip, command)
+        if to is None:
+            return
+        self._new_node(str(IPv4Address(to.ip)))
+        for flow in self._flows:
+            redirect(flow.transport, command.application, command.instance, to, now, self._sends)
+            self._send(flow)
+
+    def _take(self, flow: Flow, message: DataMessage, source: Address, now: float) -> None:
         way_s = self.told.ways.get(source.ip, 0.0)
         for reply in flow.transport.receive(source, message, now, self._sends):
             flow.transport.consumed(reply.channel, now)
@@ -244,7 +241,7 @@ class _Client:
             else:
                 self._reply(flow, reply, now, now)
 
-    def _reply(self, flow: _Flow, message: DataMessage, arrival: float, now: float) -> None:
+    def _reply(self, flow: Flow, message: DataMessage, arrival: float, now: float) -> None:
         self._longest_gap = max(self._longest_gap, arrival - self._last_reply)
         self._last_reply = arrival
         waiting = self._waiting.pop(message.request_id, None)

@@ -39,7 +39,7 @@ class ControlPlane:
     def __init__(self, pid: int, ip: str) -> None:
         with inside(pid):
             self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.bind((ip, CONTROL_PORT))
+        self._socket.bind((ip, 0))  # the control port is the resource controller's
         self._last_query = 0
 
     def close(self) -> None:

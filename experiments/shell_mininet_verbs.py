@@ -14,6 +14,7 @@ from pathlib import Path
 
 from experiments.errors import ExperimentError
 from experiments.shell_actions import ActingVerbs
+from experiments.shell_orchestrator import OrchestratorVerbs
 from experiments.shell_verbs import starting, words_of
 from experiments.shell_views import chosen
 
@@ -25,14 +26,14 @@ INSTEAD = {
     "pingpairfull": "use `NODE ping NODE`",
 }
 
-E3_VERBS = ("nodes", "apps", "routes", "groups", "links", "send", "capture", "proof", "fail", "heal", "app", "pingall",
-            "iperf", "wait")
+E3_VERBS = ("nodes", "apps", "routes", "groups", "links", "top", "migrate", "events", "send", "capture", "proof",
+            "fail", "heal", "app", "pingall", "iperf", "wait")
 NODE_HELP = """Anything else: NODE COMMAND runs a command in that node; names of nodes in it become their IPs.
   c1 ping -c3 s1h        s1h ip route        s1n1 ip -s link
 SmartNICs hold no IP of their kernel: their agents answer. Commands on them see interfaces, and cannot ping."""
 
 
-class MininetVerbs(ActingVerbs):
+class MininetVerbs(ActingVerbs, OrchestratorVerbs):
     """Mixed into Mininet's CLI, before it."""
 
     def refuse_unsupported(self, line: str) -> None:

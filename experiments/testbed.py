@@ -12,19 +12,22 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
 from controller import tor_program, tor_status
+from controller.overload import OverloadOptions
 from controller.tor_status import TorStatus
+from experiments.bed_facts import BedFacts
 from experiments.client import ClientConfig
 from experiments.control_plane import ControlPlane
 from experiments.errors import ExperimentError
 from experiments.faults import Faults
 from experiments.node_setup import agent_order, set_up_single, team_order
 from experiments.observing import Observing
+from experiments.orchestrating import ORCHESTRATOR, Orchestrating
 from experiments.pacing import UNPACED, Pacing
 from experiments.running import RunningClient, RunningProcess
 from experiments.switches import configure_switches, lacp_members, leave_queues_alone
@@ -51,7 +54,11 @@ FIRST_OWN_CLIENT_NUMBER = 100_000  # of 2^19
 
 @dataclass(frozen=True, slots=True)
 class TestbedOptions:
-    """What to build. `cluster` is a name (topologies.catalog) or a Cluster; `pacing` says at what speed it plays."""
+    """What to build. `cluster` is a name (topologies.catalog) or a Cluster; `pacing` says at what speed it plays.
+
+    `orchestrator`: "off", nodes report to nobody; "watch", a resource controller hears them and moves what it is told
+    to by hand; "on", it also moves what `overload` says must move.
+    """
 
     cluster: str | Cluster = "type1x3"
     clients: int = 1
@@ -60,17 +67,21 @@ class TestbedOptions:
     pacing: Pacing = UNPACED
     deployments: tuple[Deployment, ...] = ()
     frame_loss: float = 0.0
+    orchestrator: str = "off"
+    overload: OverloadOptions = field(default_factory=OverloadOptions)
 
     __test__ = False  # a noun, not a test, whatever its name starts with
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.frame_loss < 1.0:
             raise ExperimentError(f"a frame loss of {self.frame_loss}; the limits are 0 and 1")
+        if self.orchestrator not in ORCHESTRATOR:
+            raise ExperimentError(f"no orchestrator {self.orchestrator!r}; there are {', '.join(ORCHESTRATOR)}")
         if self.datapath not in DATAPATHS:
             raise ExperimentError(f"no datapath {self.datapath!r}; there are {', '.join(DATAPATHS)}")
 
 
-class Testbed(Faults, Observing):
+class Testbed(Faults, Observing, Orchestrating):
     """A running machine room. Make it with `start`; everything in it ends with `stop`."""
 
     __test__ = False
@@ -131,7 +142,8 @@ class Testbed(Faults, Observing):
             with self._timed("programs"):
                 self._write("inventory.json", self.inventory.to_json())
                 self._write("programs.json", tor_program.to_json(self.programs))
-                self.nursery = Nursery(self.world, PRELOAD)  # it and the app import while the network is built
+                preload = PRELOAD if self.options.orchestrator == "off" else (*PRELOAD, "controller.control_service")
+                self.nursery = Nursery(self.world, preload)  # it and the app import while the network is built
                 self.start_tor_app()
             with self._timed("nodes and links"):
                 self._build_network()
@@ -141,11 +153,22 @@ class Testbed(Faults, Observing):
             with self._timed("agents"):
                 self.nursery.wait_ready()
                 for node in self.inventory.nodes:
-                    self._set_up(node)
+                    if node.role in ("client", "controller"):
+                        self._set_up(node)
+                if self.options.orchestrator != "off":
+                    self.start_controller()
+                for node in self.inventory.nodes:
+                    if node.role not in ("client", "controller"):
+                        self._set_up(node)
                 controller = controllers[0]
                 self.control = ControlPlane(self.net[controller.name].pid, controller.ip)
             with self._timed("ready"):
                 self.wait_until_ready()
+        self._write_facts()
+
+    def _write_facts(self) -> None:
+        node = self.controller_node.name
+        BedFacts(self.options.label, self.pacing, self.deployments, node, self.node_pid(node)).write(self.world.run_dir)
 
     def _build_network(self) -> None:
         self.net = build_network(self.inventory)
@@ -182,13 +205,17 @@ class Testbed(Faults, Observing):
             os.kill(child.pid, signal.SIGTERM)
             if self.nursery.status(child, AGENT_END_TIMEOUT_S) is None:
                 raise ExperimentError(f"the agent of {name} did not end within {AGENT_END_TIMEOUT_S:g} s")
+        self.forget_controller()
         self.pacing = pacing
         self.deployments = deployments
         self.clock = started_now(pacing.time_scale)
         self._shape()
+        if self.options.orchestrator != "off":
+            self.start_controller()
         for name in list(self.agents):
             self.start_agent(name)
         self.wait_until_ready()
+        self._write_facts()
 
     def _shape(self) -> None:
         """Give every link its rate, in real time; or, where nothing is paced, take limits away."""
@@ -213,12 +240,15 @@ class Testbed(Faults, Observing):
         self.world.adopt(child.pid, order.name)
         return child
 
+    def node_pid(self, name: str) -> int:
+        return int(self.net[name].pid)
+
     def start_agent(self, name: str) -> None:
         """Start the agent of host or SmartNIC `name`, with its instances."""
         entry = self.inventory.node(name)
         pace = self.pacing.pace(entry, self.inventory, self.clock, self.deployments)
         order = agent_order(entry, self.net[name].pid, self.world.run_dir, self.inventory, self.deployments,
-                            self.options.frame_loss, self.pacing.cores_of(entry), self.clock, pace)
+                            self.options.frame_loss, self.pacing.cores_of(entry), self.clock, pace, self.controller_ip)
         self.agents[name] = self.fork(order, name)
 
     def start_team(self, host: str) -> None:
@@ -266,7 +296,10 @@ class Testbed(Faults, Observing):
         if bad:
             raise ExperimentError(f"{deployment.name} is not deployed everywhere: "
                                   + "; ".join(f"{name}: {why}" for name, why in bad.items()))
+        if self.resource is not None:
+            self.resource.deployed(deployment)
         self.deployments = (*(d for d in self.deployments if d.number != deployment.number), deployment)
+        self._write_facts()
 
     # -- load -----------------------------------------------------------------------------------------------
 
@@ -287,9 +320,10 @@ class Testbed(Faults, Observing):
     def start_client(self, client: str, config: ClientConfig) -> RunningClient:
         """Start a client process on node `client`; ask for its `result` when it should be done.
 
-        It plays by the testbed's clock, whatever `config` says of that.
+        It plays by the testbed's clock, whatever `config` says of that, and knows where instances are now.
         """
-        config = msgspec.structs.replace(config, clock=self.clock, ways=self._ways_to(client))
+        config = msgspec.structs.replace(config, clock=self.clock, ways=self._ways_to(client),
+                                         deployment=self.present(config.deployment))
         return RunningClient(self.start_process(client, "experiments.client:run", msgspec.msgpack.encode(config)))
 
     def _ways_to(self, client: str) -> dict[bytes, float]:
@@ -326,7 +360,7 @@ class Testbed(Faults, Observing):
     def _complaints(self) -> str:
         """Return the last error in each log that has one; the logs themselves go with the world."""
         said = {path.stem: [line for line in path.read_text(errors="replace").splitlines() if "rror" in line]
-                for name in ("agent-*.log", "team-*.log", "tor-app.log", "nursery.log")
+                for name in ("agent-*.log", "team-*.log", "tor-app.log", "nursery.log", "resource-controller.log")
                 for path in sorted(self.world.run_dir.glob(name))}
         return "".join(f"; {name} said: {lines[-1]}" for name, lines in said.items() if lines)
 

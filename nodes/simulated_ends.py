@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 from typing import NamedTuple, Protocol
 
 from microservices.routing import Hop
 from nodes import messages
 from nodes.channel import ChannelOptions
+from nodes.channel_move import redirect
+from nodes.client_places import ClientPlaces
+from nodes.control_messages import Command
 from nodes.delay_line import DelayLine
 from nodes.deployment import Deployment
 from nodes.execution import Execution, Outlet, RunningInstance
@@ -25,7 +27,6 @@ from nodes.messages import (
 )
 from nodes.origin import Origin
 from nodes.transport import Address, Sends, Transport
-from topologies.addressing import DATA_PORT
 
 FLOW_BITS = 12  # of an endpoint: which of a client's flows
 MAX_FLOWS = 1 << FLOW_BITS
@@ -137,7 +138,7 @@ class ClientFlow:
         self.answered: Answered = lambda *_: None
         self._endpoint = CLIENT_BIT | client << FLOW_BITS | number
         self._application = deployment.number
-        self._nodes = {place.number: Address(IPv4Address(place.ip).packed, DATA_PORT) for place in deployment.places}
+        self._places = ClientPlaces(deployment)
         self._log = log
         self._ways = ways or {}
         self._on_the_way = DelayLine[DataMessage]()
@@ -149,7 +150,7 @@ class ClientFlow:
         request_id = self._endpoint << 32 | self._count
         message = DataMessage(KIND_REQUEST, self._application, number, request_id, self.address.ip,
                               self.address.port, 0, payload, self._endpoint)
-        self.transport.offer(message, self._nodes[number], now, out)
+        self.transport.offer(message, self._places[number], now, out)
         return request_id
 
     def receive(self, source: Address, payload: bytes, now: float, out: Sends) -> None:
@@ -167,6 +168,8 @@ class ClientFlow:
                     self._on_the_way.put(arrival, reply)
                 else:
                     self.answered(self, reply, now, out)
+        elif isinstance(message, Command) and (to := self._places.told(source.ip, message)) is not None:
+            redirect(self.transport, message.application, message.instance, to, now, out)
 
     def work(self, now: float, out: Sends) -> None:
         for arrival, reply in self._on_the_way.due_by(now):

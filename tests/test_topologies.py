@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from topologies.addressing import is_computing
 from topologies.catalog import (
     OCTEON_LIQUIDIO2,
     PAPER_CLUSTERS,
@@ -179,3 +180,11 @@ def test_every_rack_reaches_every_other_over_as_many_paths_as_the_tree_promises(
 
 def test_one_pod_needs_no_cores() -> None:
     assert {s.tier for s in inventory_of(cluster_named("type1x1/2")).switches} == {"tor", "agg"}
+
+
+def test_an_address_says_whether_a_microservice_can_stand_there() -> None:
+    inventory = inventory_of(cluster_named("type1x3"))
+    for node in inventory.nodes:
+        assert is_computing(IPv4Address(node.ip).packed) == (node.role in ("host", "smartnic")), node
+    assert not any(is_computing(IPv4Address(other).packed) for other in ("10.1.255.254", "127.0.0.1", "192.168.1.1"))
+    assert not is_computing(b"") and not is_computing(bytes(16))

@@ -1,0 +1,165 @@
+"""The resource controller as a process of the controller node: a UDP socket, the emulated clock, a journal on disk.
+
+    control port ==datagrams==> ResourceController ==commands==> control ports, clients
+    Unix socket  --requests---> (operator: state, events, move)
+    journal file <--------------- every decision, synced before it is sent
+
+Killed and started again, it goes on from the journal; nodes and clients do what they were told meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import signal
+import socket
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import msgspec
+
+from controller import control_requests as asked
+from controller.control_requests import ToldTimeline, decode_request, encode_reply
+from controller.errors import ControllerError
+from controller.journal_file import FileJournal
+from controller.overload import OverloadOptions
+from controller.resource_controller import ResourceController
+from microservices.errors import ServiceError
+from nodes.deployment import Deployment
+from nodes.emulated_clock import EmulatedClock
+from nodes.errors import NodeError
+from nodes.readiness import Readiness
+from nodes.transport import Sends
+from topologies.addressing import CONTROL_PORT
+from topologies.inventory import Inventory
+
+SO_RCVBUFFORCE = 33
+SOCKET_BUFFER_BYTES = 32 << 20
+TICK_S = 0.25  # real: the longest that it waits
+BATCH = 4096  # datagrams that are read before anything is done about them
+log = logging.getLogger(__name__)
+
+
+class ServiceConfig(msgspec.Struct, frozen=True):
+    """What the process is told at its start: see ResourceController. `run_dir` is where its sockets stand."""
+
+    inventory_path: str
+    node: str
+    run_dir: str
+    journal_path: str
+    deployments: tuple[Deployment, ...] = ()
+    clock: EmulatedClock = EmulatedClock()
+    automatic: bool = True
+    options: OverloadOptions = OverloadOptions()
+
+
+class _Stop(Exception):
+    pass
+
+
+def _raise_stop(*_: object) -> None:
+    raise _Stop
+
+
+def run(config: bytes) -> None:
+    """Be the resource controller until SIGTERM. `config` is a msgpack ServiceConfig."""
+    told = msgspec.msgpack.decode(config, type=ServiceConfig)
+    signal.signal(signal.SIGTERM, _raise_stop)
+    try:
+        _Service(told).serve()
+    except _Stop:
+        return
+
+
+class _Service:
+    def __init__(self, told: ServiceConfig) -> None:
+        inventory = Inventory.from_json(Path(told.inventory_path).read_bytes())
+        self._now = told.clock.reader()
+        self._time_scale = told.clock.time_scale
+        self._controller = ResourceController(inventory, told.deployments, FileJournal(Path(told.journal_path)),
+                                              told.automatic, told.options, told.node)
+        self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._udp.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, SOCKET_BUFFER_BYTES)
+        self._udp.bind((inventory.node(told.node).ip, CONTROL_PORT))
+        self._udp.setblocking(False)
+        self._names: dict[bytes, str] = {}
+        self._packed: dict[str, bytes] = {}
+        self._asked = asked.listen(Path(told.run_dir) / asked.SOCKET_NAME)
+        gc.freeze()  # what is there now stays; only what comes later is looked through for garbage
+
+    def serve(self) -> None:
+        readiness = Readiness(fine=True)
+        readiness.register(self._udp)
+        readiness.register(self._asked)
+        controller = self._controller
+        sends: Sends = []
+        while True:
+            due = controller.due()
+            wait_s = TICK_S if due is None else min(TICK_S, (due - self._now()) * self._time_scale)
+            ready = readiness.wait(wait_s)
+            now = self._now()
+            if self._udp.fileno() in ready:
+                self._hear(now, sends)
+            if self._asked.fileno() in ready:
+                self._answer(now, sends)
+            due = controller.due()
+            if due is not None and due <= now:
+                controller.tick(now, sends)
+            self._send(sends)
+
+    def _hear(self, now: float, sends: Sends) -> None:
+        receive, take, packed = self._udp.recvfrom, self._controller.receive, self._packed
+        for _ in range(BATCH):
+            try:
+                data, (ip, _port) = receive(1 << 16)
+            except BlockingIOError:
+                return
+            except OSError:
+                continue  # an ICMP error about an earlier datagram: commands repeat
+            source = packed.get(ip)
+            if source is None:
+                source = packed[ip] = IPv4Address(ip).packed
+            take(source, data, now, sends)
+
+    def _send(self, sends: Sends) -> None:
+        for ip, port, data in sends:
+            name = self._names.get(ip)
+            if name is None:
+                name = self._names[ip] = str(IPv4Address(ip))
+            with contextlib.suppress(OSError):  # lost like any other datagram: what is not answered is sent again
+                self._udp.sendto(data, (name, port))
+        sends.clear()
+
+    def _answer(self, now: float, sends: Sends) -> None:
+        while True:
+            try:
+                data, who = self._asked.recvfrom(1 << 20)
+            except BlockingIOError:
+                return
+            try:
+                reply = encode_reply(self._done(decode_request(data), now, sends))
+            except (ControllerError, NodeError, ServiceError, msgspec.MsgspecError) as error:
+                reply = encode_reply(error=str(error))
+            self._send(sends)
+            with contextlib.suppress(OSError):  # who asked is gone, or takes no more
+                self._asked.sendto(reply, who)
+
+    def _done(self, request: asked.Request, now: float, sends: Sends) -> object:
+        """Do what is asked and return the answer."""
+        controller = self._controller
+        if isinstance(request, asked.AskState):
+            return controller.state(now)
+        if isinstance(request, asked.AskEvents):
+            return [event for event in controller.events if event.sequence > request.after][:asked.MOST_AT_ONCE]
+        if isinstance(request, asked.AskTimelines):
+            later = [line for number, line in controller.timelines.items() if number > request.after]
+            return [ToldTimeline(line.migration, line.instance, line.source, line.destination, line.why, line.outcome,
+                                 line.owner, line.state_bytes, min(line.at.values()), dict(line.steps_s))
+                    for line in sorted(later, key=lambda line: line.migration)[:asked.MOST_AT_ONCE]]
+        if isinstance(request, asked.AskPlaces):
+            return [(*key, node) for key, node in controller.where.node_of.items()]
+        if isinstance(request, asked.Move):
+            return controller.move(request.instance, request.node, now, sends)
+        controller.deploy(request.deployment, now)
+        return None

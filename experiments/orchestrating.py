@@ -1,0 +1,138 @@
+"""The resource controller of a testbed: started, killed, asked, and told to move instances by hand."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from controller.control_requests import ControllerClient, ToldTimeline
+from controller.control_service import ServiceConfig
+from controller.errors import MigrationError
+from experiments.errors import ExperimentError
+from nodes.deployment import Deployment, Place
+from nodes.emulated_clock import EmulatedClock
+from nodes.nursery import Child, Nursery, Order
+from nodes.world import World
+from topologies.inventory import Inventory, NodeEntry
+
+if TYPE_CHECKING:
+    from experiments.testbed import TestbedOptions
+
+ORCHESTRATOR = ("off", "watch", "on")
+JOURNAL_NAME = "controller.journal"
+UP_WITHIN_S = 10.0
+LOOK_AGAIN_S = 0.02
+
+
+class Orchestrating(ABC):
+    """What a testbed does with its resource controller; the Testbed inherits it and has what it works on.
+
+    `resource` asks the controller; None where the orchestrator is off.
+    """
+
+    options: TestbedOptions
+    inventory: Inventory
+    world: World
+    nursery: Nursery
+    deployments: tuple[Deployment, ...]
+    clock: EmulatedClock
+    resource: ControllerClient | None = None
+    controller_process: Child | None = None
+
+    @abstractmethod
+    def fork(self, order: Order, node: str) -> Child:
+        """Run `order` on `node`."""
+
+    @property
+    def controller_node(self) -> NodeEntry:
+        return self.inventory.of_role("controller")[0]
+
+    @property
+    def controller_ip(self) -> str:
+        """The address that nodes report to; "" where the orchestrator is off."""
+        return "" if self.options.orchestrator == "off" else self.controller_node.ip
+
+    def start_controller(self) -> None:
+        """Start the resource controller, or one that goes on where a killed one was.
+
+        Raises ExperimentError if it does not come up, or if the orchestrator is off.
+        """
+        if self.options.orchestrator == "off":
+            raise ExperimentError("this testbed was started without its orchestrator: it cannot come in later")
+        node, run_dir = self.controller_node.name, self.world.run_dir
+        config = ServiceConfig(str(run_dir / "inventory.json"), node, str(run_dir), str(run_dir / JOURNAL_NAME),
+                               self.deployments, self.clock, self.options.orchestrator == "on", self.options.overload)
+        self.controller_process = self.fork(
+            Order("resource-controller", "controller.control_service:run", msgspec.msgpack.encode(config),
+                  self.node_pid(node), str(run_dir / "resource-controller.log")), node)
+        self.resource = ControllerClient(run_dir)
+        deadline = time.monotonic() + UP_WITHIN_S
+        while True:
+            try:
+                self.resource.places()
+                return
+            except MigrationError as error:
+                if time.monotonic() > deadline or self.nursery.status(self.controller_process) is not None:
+                    said = (run_dir / "resource-controller.log").read_text(errors="replace").strip().splitlines()[-1:]
+                    raise ExperimentError(f"the resource controller is not up: {error}; {' '.join(said)}") from error
+                time.sleep(LOOK_AGAIN_S)
+
+    @abstractmethod
+    def node_pid(self, name: str) -> int:
+        """Return the pid of the shell of a node, which stands for its namespace."""
+
+    def kill_controller(self) -> None:
+        """Kill the resource controller (SIGKILL), as a crash would; its journal stays."""
+        if self.controller_process is None or self.nursery.status(self.controller_process) is not None:
+            raise ExperimentError("no resource controller is running")
+        os.kill(self.controller_process.pid, signal.SIGKILL)
+        self.nursery.status(self.controller_process, timeout_s=5.0)
+
+    def forget_controller(self) -> None:
+        """End the resource controller for good, with its journal: what comes next begins anew."""
+        if self.resource is not None:
+            self.kill_controller()
+            (self.world.run_dir / JOURNAL_NAME).unlink(missing_ok=True)
+
+    def asked(self) -> ControllerClient:
+        """Return who asks the resource controller; raises ExperimentError where the orchestrator is off."""
+        if self.resource is None:
+            raise ExperimentError("the orchestrator of this testbed is off")
+        return self.resource
+
+    def migrate(self, instance: str, node: str, timeout_s: float = 60.0) -> ToldTimeline:
+        """Move an instance and return how it went once it has settled, which may be where it was.
+
+        Raises MigrationError if it cannot be moved, ExperimentError if it takes longer than `timeout_s` real seconds.
+        """
+        return migrated(self.asked(), instance, node, timeout_s)
+
+    def present(self, deployment: Deployment) -> Deployment:
+        """Return a deployment with every instance where it is now."""
+        if self.resource is None:
+            return deployment
+        at = {number: node for application, number, node in self.resource.places() if application == deployment.number}
+        if not at:
+            return deployment
+        places = tuple(Place(p.number, at[p.number], self.inventory.node(at[p.number]).ip) if p.number in at else p
+                       for p in deployment.places)
+        return msgspec.structs.replace(deployment, places=places)
+
+
+def migrated(resource: ControllerClient, instance: str, node: str, timeout_s: float) -> ToldTimeline:
+    """Do what `Orchestrating.migrate` says, through `resource`."""
+    number = resource.move(instance, node)
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        line = next(resource.timelines(number - 1))
+        if line.outcome:
+            return line
+        time.sleep(LOOK_AGAIN_S)
+    waits = next((m for m in resource.state().under_way if m.migration == number), None)
+    raise ExperimentError(f"{instance} has not settled after {timeout_s:g} s"
+                          + (f": {waits.state}, {', '.join(waits.unanswered)} have not answered" if waits else ""))
