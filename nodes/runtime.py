@@ -120,7 +120,7 @@ class ServiceRuntime:
         for number in moved:
             to = self.execution.address_of(deployment.number, number)
             assert to is not None
-            self.transport.redirect(deployment.number, number, to)
+            self.transport.readdress(deployment.number, number, to)
 
     def counters(self) -> Counters:
         return {"dropped_undecodable": self._undecodable, "dropped_forged": self._forged,
