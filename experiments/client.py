@@ -25,7 +25,6 @@ from experiments.load import FLOW_BITS, ClientConfig, ClientResult
 from experiments.reply_judge import ReplyJudge
 from microservices.routing import Router
 from nodes import messages
-from nodes.channel_move import redirect
 from nodes.client_places import ClientPlaces
 from nodes.control_messages import Command
 from nodes.delay_line import DelayLine
@@ -228,7 +227,7 @@ class _Client:
             return
         self._new_node(str(IPv4Address(to.ip)))
         for flow in self._flows:
-            redirect(flow.transport, command.application, command.instance, to, now, self._sends)
+            flow.transport.redirect(command.application, command.instance, to, now, self._sends)
             self._send(flow)
 
     def _take(self, flow: Flow, message: DataMessage, source: Address, now: float) -> None:

@@ -37,21 +37,23 @@ def team_order(entry: NodeEntry, pid: int, run_dir: Path, mode: str) -> Order:
 
 def agent_order(entry: NodeEntry, pid: int, run_dir: Path, inventory: Inventory, deployments: tuple[Deployment, ...],
                 frame_loss: float, cores: int, clock: EmulatedClock, pace: Pace | None,
-                controller_ip: str = "") -> Order:
+                controller_ip: str = "", empty: bool = False) -> Order:
     """Return the order for the agent of a host or SmartNIC; a SmartNIC drops the share `frame_loss` of IPv4 frames.
 
-    It reports to the controller at `controller_ip`, if there is one, and obeys it.
+    It reports to the controller at `controller_ip`, if there is one, and obeys it. `empty`: it has run before, and
+    begins without instances.
     """
     reports = reports_of(entry, inventory, controller_ip) if controller_ip else None
     config: HostConfig | SmartNicConfig
     if entry.role == "host":
-        config, function = HostConfig(entry.name, entry.ip, cores, deployments, clock, pace, reports), "run_host"
+        config, function = HostConfig(entry.name, entry.ip, cores, deployments, clock, pace, reports,
+                                      empty), "run_host"
     else:
         pcie = inventory.pcie_of_smartnic(entry.name)
         network = inventory.ports_of_node(entry.name)[0].peer_interface
         config = SmartNicConfig(entry.name, entry.ip, entry.mac, entry.gateway, inventory.node(pcie.host).ip,
                                 network, pcie.smartnic_interface, cores, deployments, frame_loss, clock, pace,
-                                reports)
+                                reports, empty)
         function = "run_smartnic"
     return Order(entry.name, f"nodes.agent:{function}", msgspec.msgpack.encode(config), pid,
                  str(run_dir / f"agent-{entry.name}.log"))

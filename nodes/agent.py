@@ -62,6 +62,7 @@ class SmartNicConfig(msgspec.Struct, frozen=True):
     clock: EmulatedClock = EmulatedClock()
     pace: Pace | None = None  # None: as fast as this machine goes
     reports: Reports | None = None  # None: no controller listens
+    empty: bool = False  # it has run before: what is to run on it now, the controller says
 
 
 class HostConfig(msgspec.Struct, frozen=True):
@@ -74,6 +75,7 @@ class HostConfig(msgspec.Struct, frozen=True):
     clock: EmulatedClock = EmulatedClock()
     pace: Pace | None = None
     reports: Reports | None = None
+    empty: bool = False
 
 
 class TeamOrder(msgspec.Struct, frozen=True):
@@ -96,10 +98,10 @@ def _raise_stop(*_: object) -> None:
 def _services(told: SmartNicConfig | HostConfig) -> ServiceRuntime:
     pace, clock = told.pace, told.clock.reader()
     if pace is None:
-        execution = Execution(told.name, told.deployments, told.cores, stopwatch=clock)
+        execution = Execution(told.name, told.deployments, told.cores, stopwatch=clock, empty=told.empty)
     else:
         execution = Execution(told.name, told.deployments, told.cores, pace.cost_s, clock, hol=pace.hol_of,
-                              sleep_after_s=pace.sleep_after_s, in_node_s=pace.in_node_s)
+                              sleep_after_s=pace.sleep_after_s, in_node_s=pace.in_node_s, empty=told.empty)
     services = ServiceRuntime(execution, Transport(_boot_now()), pace)
     services.boot_now = _boot_now
     return services
@@ -110,13 +112,14 @@ def _boot_now() -> int:
     return int(time.monotonic() * 10)
 
 
-def _control(reports: Reports | None, services: ServiceRuntime, queue_least: Callable[[], int],
+def _control(told: SmartNicConfig | HostConfig, services: ServiceRuntime, queue_least: Callable[[], int],
              now: float) -> NodeControl | None:
     """Return the node's side of the control plane. Its boot number stays as it is for as long as this process lives."""
+    reports = told.reports
     if reports is None:
         return None
-    return NodeControl(services.execution, IPv4Address(reports.controller_ip).packed, _boot_now(), reports.port_gbps,
-                       queue_least, lambda: carried_by(reports.interfaces), now)
+    return NodeControl(services, IPv4Address(told.ip).packed, IPv4Address(reports.controller_ip).packed, _boot_now(),
+                       reports.port_gbps, queue_least, lambda: carried_by(reports.interfaces), now)
 
 
 class _Driver:
@@ -153,7 +156,7 @@ def run_smartnic(config: bytes) -> None:
     wires = (_raw_socket(told.network_interface), _raw_socket(told.host_interface))
     driver = _Driver(told.clock, told.pace is not None, PacketDrops(wires))
     runtime.driver_counters = driver.counters
-    runtime.control = _control(told.reports, runtime.services, runtime.traffic.take_least, driver.now())
+    runtime.control = _control(told, runtime.services, runtime.traffic.take_least, driver.now())
     signal.signal(signal.SIGTERM, _raise_stop)
     try:
         _smartnic_loop(runtime, wires, told.network_interface, driver)
@@ -236,7 +239,7 @@ def run_host(config: bytes) -> None:
     driver = _Driver(told.clock, told.pace is not None, udp_drops)
     runtime.driver_counters = driver.counters
     execution = runtime.services.execution
-    runtime.control = _control(told.reports, runtime.services, lambda: execution.waiting, driver.now())
+    runtime.control = _control(told, runtime.services, lambda: execution.waiting, driver.now())
     signal.signal(signal.SIGTERM, _raise_stop)
     try:
         _host_loop(runtime, told.ip, driver)

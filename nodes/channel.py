@@ -19,9 +19,11 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
+from nodes.channel_images import ReceiverImage, SenderImage, data_message
 from nodes.messages import KIND_PROBE, KIND_REPLY_PROBE, TO_CLIENT_KINDS, AckEntry, ChannelId, DataMessage
 
 BITMAP_BITS = 64
+BEFORE_ANY_BOOT = -1  # boots are not negative: whoever answers next is taken for one that has begun anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +56,9 @@ class _InFlight:
 class Sender:
     """The sending end of `channel`, starting session `session` with sequence 0."""
 
-    __slots__ = ("_backoff", "_edge", "_in_flight", "_next", "_options", "_peer_boot", "_probed_at", "_rtt",
-                 "_rtt_variation", "_settled", "_starved", "_waiting", "channel", "deepest", "quiet_since", "resent",
-                 "session")
+    __slots__ = ("_backoff", "_boot_before_move", "_edge", "_in_flight", "_next", "_options", "_peer_boot",
+                 "_probed_at", "_rtt", "_rtt_variation", "_settled", "_starved", "_waiting", "channel", "deepest",
+                 "quiet_since", "resent", "session")
 
     def __init__(self, channel: ChannelId, session: int, options: ChannelOptions, now: float) -> None:
         self.channel = channel
@@ -68,6 +70,7 @@ class Sender:
         self._waiting: deque[DataMessage] = deque()
         self._in_flight: dict[int, _InFlight] = {}  # in order of sequence
         self._peer_boot: int | None = None
+        self._boot_before_move: int | None = None  # of the receiver, when this end moved
         self._rtt: float | None = None
         self._rtt_variation = 0.0
         self._backoff = 1.0
@@ -108,12 +111,16 @@ class Sender:
                 return  # from the receiver's earlier run, overtaken by one from its present
             self._peer_boot, self.quiet_since = boot, now
             if entry.expected < self._settled:
-                self._restart(now, out)
+                if boot != self._boot_before_move:
+                    self._restart(now, out)
                 return
             # Nothing is missing before what it has, so this session can go on; to begin another would repeat what it
-            # has delivered meanwhile.
+            # has delivered meanwhile. What it does not have may have been lost with its earlier run, or have come to
+            # its new place before it did.
             for sent in self._in_flight.values():
                 sent.arrived = False
+            self._settle(entry, now)
+            self._resend_all(now, out)
         self._peer_boot, self.quiet_since = boot, now
         self._settle(entry, now)
         self._edge = max(self._edge, entry.edge)
@@ -143,6 +150,44 @@ class Sender:
             kind = KIND_REPLY_PROBE if first.kind in TO_CLIENT_KINDS else KIND_PROBE
             out.append(replace(first.numbered(self.session, self._next), kind=kind, payload=b""))
         self._backoff = min(self._backoff * 2, 64.0)
+
+    def image(self, ip: bytes, port: int) -> SenderImage:
+        """Return this end as it moves, with where its receiver stands."""
+        unheard = self._peer_boot == BEFORE_ANY_BOOT
+        return SenderImage(self.channel.receiver, self.session, self._next, self._settled, self._edge,
+                           self._boot_before_move if unheard else self._peer_boot,
+                           [one.message.encode() for one in self._in_flight.values()],
+                           [message.encode() for message in self._waiting], ip, port)
+
+    @classmethod
+    def of(cls, channel: ChannelId, image: SenderImage, options: ChannelOptions, now: float) -> Sender:
+        """Return the end that was made an image of. `resume` sends what is in flight again."""
+        made = cls(channel, image.session, options, now)
+        made._next, made._settled, made._edge = image.next, image.settled, image.edge
+        # The receiver may not believe us before it is told where we are: its first word shows what it has.
+        made._peer_boot = None if image.peer_boot is None else BEFORE_ANY_BOOT
+        made._boot_before_move = image.peer_boot
+        for message in map(data_message, image.in_flight):
+            made._in_flight[message.sequence] = _InFlight(message, now)
+        made._waiting.extend(map(data_message, image.waiting))
+        return made
+
+    def resume(self, now: float, out: list[DataMessage]) -> None:
+        """Go on at a new place: send all that is in flight again at once."""
+        self._resend_all(now, out)
+        self._pump(now, out)
+
+    def redirect(self, now: float, out: list[DataMessage]) -> None:
+        """Go on with a receiver that has moved: send all that is in flight once more.
+
+        Whoever answers next is taken for one that has begun anew: if it has all that was acknowledged the session goes
+        on, else a new one begins with what was not.
+        """
+        self._peer_boot, self._boot_before_move = BEFORE_ANY_BOOT, None
+        self._backoff, self.quiet_since = 1.0, now
+        for sent in self._in_flight.values():
+            sent.arrived = False
+        self._resend_all(now, out)
 
     def _settle(self, entry: AckEntry, now: float) -> None:
         """Forget what is acknowledged for good, and mark what has arrived ahead of order."""
@@ -180,6 +225,11 @@ class Sender:
         sent.passed_over = 0
         self.resent += 1
         out.append(sent.message)
+
+    def _resend_all(self, now: float, out: list[DataMessage]) -> None:
+        for sent in self._in_flight.values():
+            if not sent.arrived:
+                self._resend(sent, now, out)
 
     def _resend_overtaken(self, entry: AckEntry, now: float, out: list[DataMessage]) -> None:
         if not entry.bitmap:
@@ -277,6 +327,17 @@ class Receiver:
             return False
         self._since_told = 0
         return True
+
+    def image(self, ip: bytes, port: int) -> ReceiverImage:
+        """Return this end as it moves, with where its sender stands."""
+        return ReceiverImage(self.channel.sender, self.session, self._expected, ip, port)
+
+    @classmethod
+    def of(cls, channel: ChannelId, image: ReceiverImage, options: ChannelOptions, held: int) -> Receiver:
+        """Return the end that was made an image of; `held` of its messages are in the inbox."""
+        made = cls(channel, options)
+        made.session, made._expected, made._held = image.session, image.expected, held
+        return made
 
     @property
     def in_order(self) -> bool:

@@ -202,6 +202,11 @@ class Command:
                        self.epoch, self.peer, self.size, *_halves(self.digest), len(self.payload)) + self.payload
 
 
+def moved_to(key: tuple[int, int], ip: bytes, epoch: int) -> bytes:
+    """Return what a node tells a client that comes for an instance which has moved to `ip`, as on the wire."""
+    return Command(0, 0, 0, Verb.CONNECT, *key, epoch, ip).encode()
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a node says to a command: what the instance is there now, and why not more.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 from nodes.messages import ChannelId
@@ -42,6 +42,18 @@ class DelayLine(Generic[Held]):
         while heap and heap[0][0] <= now:
             arrival, _, held = heapq.heappop(heap)
             yield arrival, held
+
+    def take(self, wanted: Callable[[Held], bool]) -> list[tuple[float, Held]]:
+        """Take out what is `wanted`, with its times of arrival, in order."""
+        taken = sorted(entry for entry in self._heap if wanted(entry[2]))
+        orders = {order for _, order, _ in taken}
+        self._heap = [entry for entry in self._heap if entry[1] not in orders]
+        heapq.heapify(self._heap)
+        return [(arrival, held) for arrival, _, held in taken]
+
+    def is_clear(self, channel: ChannelId, now: float) -> bool:
+        """Whether all that came by `channel` has arrived."""
+        return self._last.get(channel, now) <= now
 
     def due(self) -> float | None:
         return self._heap[0][0] if self._heap else None

@@ -13,11 +13,12 @@ from topologies.inventory import Inventory
 
 
 class Place(msgspec.Struct, frozen=True):
-    """Where instance `number` runs."""
+    """Where instance `number` runs, by the decision `epoch`: 1 where it was deployed, later ones of migrations."""
 
     number: int
     node: str
     ip: str
+    epoch: int = 1
 
 
 class _Stage(msgspec.Struct, frozen=True):

@@ -13,48 +13,41 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
-from collections import deque
 from collections.abc import Callable, Mapping
-from ipaddress import IPv4Address
 
 from microservices.errors import ServiceError
 from microservices.routing import CLIENT, Hop, Router
 from microservices.service import Request
-from microservices.state import State
 from nodes.cores import Cores
 from nodes.deployment import Deployment
-from nodes.errors import NodeError
-from nodes.instances import CostModel, Executing, InstanceStatistics, Outlet, RunningInstance, Waiting
+from nodes.instances import CostModel, Executing, Outlet, RunningInstance, Waiting
 from nodes.lateness import Lateness
-from nodes.load_report import InstanceLoad
 from nodes.messages import KIND_ERROR, KIND_REPLY, KIND_REQUEST, MAX_PAYLOAD, ChannelId, DataMessage
 from nodes.origin import Origin
+from nodes.residents import Residents
 from nodes.transport import Address, Sends
-from topologies.addressing import DATA_PORT
 
 MAX_ERROR_BYTES = 200
 INBOX_LIMIT = 64  # requests that instances of the same node may leave in an instance's queue
 log = logging.getLogger(__name__)
 
 
-class Execution:
+class Execution(Residents):
     """All instances on `node`, of every deployment, on `cores` cores.
 
     `cost` says how long a request keeps a core; None means that nothing is paced: a request finishes when its
     handler returns. `stopwatch` reads emulated time, if anything does: it measures what is not paced, and finds
     overruns in what is, handlers whose real computing ended after their emulated finish. `hol` is how much a core that
     executes a microservice slows the traffic manager. `routers`, by application number, are used where given: many
-    nodes in one process can share them. Raises ServiceError for a service that there is not.
+    nodes in one process can share them. `empty`: nothing runs here till somebody puts it in. Raises ServiceError for a
+    service that there is not.
     """
 
     def __init__(self, node: str, deployments: tuple[Deployment, ...] = (), cores: int = 1,
                  cost: CostModel | None = None, stopwatch: Callable[[], float] | None = None,
                  routers: Mapping[int, Router] | None = None, hol: Callable[[str], float] | None = None,
-                 sleep_after_s: float = 0.0, in_node_s: float = 0.0) -> None:
-        self._instances: dict[tuple[int, int], RunningInstance] = {}
-        self._addresses: dict[tuple[int, int], Address] = {}
-        self._runnable: deque[RunningInstance] = deque()
-        self._parked: list[RunningInstance] = []
+                 sleep_after_s: float = 0.0, in_node_s: float = 0.0, empty: bool = False) -> None:
+        super().__init__(node)
         self.cores = Cores(cores, sleep_after_s)
         self.interference = 0.0  # what the requests on the cores add to the traffic manager's time on a frame
         self.lateness = Lateness()
@@ -62,60 +55,12 @@ class Execution:
         self._in_node_s = in_node_s
         self._overruns = self._overrun_max_ns = 0
         self._computing_s = 0.0  # that handlers really took
-        self._finishing: list[Executing] = []
         self._order = itertools.count()
         self._cost = cost
         self._stopwatch = stopwatch
         self._unknown = 0
-        self._node = node
         for deployment in deployments:
-            self.deploy(deployment, (routers or {}).get(deployment.number))
-
-    def deploy(self, deployment: Deployment, router: Router | None = None) -> tuple[list[int], list[int]]:
-        """Run what `deployment` places here, and know where the rest is; at any time, also again with other places.
-
-        Returns the numbers of the instances that are new here, and of those elsewhere that have moved. Raises NodeError
-        for an instance that runs here and is to run elsewhere: that would be a migration.
-        """
-        number = deployment.number
-        leaving = [place.number for place in deployment.places
-                   if place.node != self._node and (number, place.number) in self._instances]
-        if leaving:
-            raise NodeError(f"{deployment.name}: instances {leaving} run on {self._node} and are placed elsewhere; a "
-                            "live instance is migrated, not deployed")
-        known = next((i.router for key, i in self._instances.items() if key[0] == number), None)
-        router = router or known or Router(deployment.application())
-        application = router.application
-        names = {i.number: i for i in application.instances}
-        new, moved = [], []
-        for place in deployment.places:
-            key = (number, place.number)
-            address = Address(IPv4Address(place.ip).packed, DATA_PORT)
-            if self._addresses.get(key, address) != address:
-                moved.append(place.number)
-            self._addresses[key] = address
-            if place.node == self._node and key not in self._instances:
-                instance = names[place.number]
-                self._instances[key] = RunningInstance(key, f"{application.name}/{instance.name}",
-                                                       router.services[instance.stage], router,
-                                                       instance.stage in application.answering)
-                new.append(place.number)
-        self._connect(number, application.edges)
-        return new, moved
-
-    def _connect(self, number: int, edges: tuple[tuple[int, int], ...]) -> None:
-        """Let each instance of an application here know its successors: by memory if they are here, else by channel."""
-        for key, instance in self._instances.items():
-            if key[0] == number:
-                instance.local, instance.channels = [], []
-        for sender, receiver in edges:
-            here = self._instances.get((number, sender))
-            if here is not None:
-                other = self._instances.get((number, receiver))
-                if other is not None:
-                    here.local.append(other)
-                else:
-                    here.channels.append(ChannelId(number, sender, receiver))
+            self.deploy(deployment, (routers or {}).get(deployment.number), empty)
 
     def submit(self, message: DataMessage, channel: ChannelId | None, now: float, outlet: Outlet, out: Sends,
                origin: Origin = Origin.NODE) -> None:
@@ -167,36 +112,12 @@ class Execution:
         """How many requests wait or are being executed here."""
         return sum(len(i.inbox) for i in self._instances.values()) + len(self._finishing)
 
-    def statistics(self) -> list[InstanceStatistics]:
-        return [InstanceStatistics(i.name, i.handled, i.errors, i.busy_s, len(i.inbox), i.deepest, i.blocked)
-                for i in self._instances.values()]
-
-    def loads(self) -> dict[tuple[int, int], InstanceLoad]:
-        """Return what a heartbeat tells of each instance; a request counts from its begin, when its finish is known."""
-        return {key: InstanceLoad(i.handled, round(i.executed_s * 1e9), round(i.busy_s * 1e9))
-                for key, i in self._instances.items()}
-
-    @property
-    def waiting(self) -> int:
-        """How many requests wait in all inboxes here."""
-        return sum(len(i.inbox) for i in self._instances.values())
-
-    def address_of(self, application: int, instance: int) -> Address | None:
-        """Return where an instance of a deployment known here stands; None for one that is not."""
-        return self._addresses.get((application, instance))
-
-    def state(self, application: int, instance: int) -> State:
-        """Return the state of an instance on this node; raises KeyError for another."""
-        return self._instances[application, instance].state
-
     def counters(self) -> dict[str, int]:
         """Return requests handled and failed per instance, by "handled APPLICATION/INSTANCE"."""
         found = {"dropped_unknown_instance": self._unknown, "outstanding": self.outstanding, "overruns": self._overruns,
                  "overrun_max_ns": self._overrun_max_ns, "computing_ns": round(self._computing_s * 1e9),
                  **self.cores.counters(), **self.lateness.counters("late")}
-        for statistics in self.statistics():
-            found[f"handled {statistics.name}"] = statistics.handled
-            found[f"errors {statistics.name}"] = statistics.errors
+        found.update(self.handled())
         return found
 
     def _start(self, instance: RunningInstance, now: float, outlet: Outlet, out: Sends) -> None:
@@ -278,7 +199,8 @@ class Execution:
             else:
                 onward = DataMessage(KIND_REQUEST, message.application, number, message.request_id, message.client_ip,
                                      message.client_port, message.hops + 1 & 0xFF, payload, message.instance)
-                if (message.application, number) in self._instances:
+                if (message.application, number) in self._instances and not (
+                        self.detours and onward.channel in self.detours):
                     self.submit(onward, None, finish + self._in_node_s, outlet, out)
                 else:
                     outlet.offer(onward, self._addresses[message.application, number], finish, out)

@@ -67,8 +67,8 @@ class Executing(NamedTuple):
 class RunningInstance:
     """An instance on this node: its microservice, its state, and what waits for it."""
 
-    __slots__ = ("answering", "blocked", "busy_s", "channels", "deepest", "errors", "executed_s", "handled", "inbox",
-                 "key", "local", "name", "parked", "queued", "ready_at", "router", "service", "state")
+    __slots__ = ("answering", "blocked", "busy_s", "channels", "deepest", "errors", "executed_s", "halted", "handled",
+                 "inbox", "key", "local", "name", "parked", "queued", "ready_at", "router", "service", "state")
 
     def __init__(self, key: tuple[int, int], name: str, service: Microservice, router: Router, answering: bool) -> None:
         self.key = key
@@ -81,6 +81,7 @@ class RunningInstance:
         self.local: list[RunningInstance] = []  # successors on this node
         self.channels: list[ChannelId] = []  # to successors elsewhere
         self.queued = self.parked = False
+        self.halted = False  # about to leave: begins nothing more
         self.ready_at = 0.0  # when it last got room downstream
         self.handled = self.errors = self.deepest = self.blocked = 0
         self.busy_s = 0.0

@@ -96,8 +96,8 @@ class Local(Protocol):
     def release(self, key: Key) -> None:
         """Forget an instance that was frozen."""
 
-    def connect(self, key: Key, ip: bytes) -> None:
-        """Send what is for the instance to `ip` from now on, also what is under way, and believe it there only."""
+    def connect(self, key: Key, ip: bytes, epoch: int) -> None:
+        """By the decision `epoch`, send what is for the instance to `ip` from now on, and believe it there only."""
 
 
 @dataclass(slots=True)
@@ -221,11 +221,11 @@ class MigrationAgent:
 
     def _connect(self, key: Key, command: Command) -> Refusal:
         epoch, ip = self._connected.get(key, (0, b""))
-        if command.epoch < epoch:
+        if command.epoch < max(epoch, self.epoch(*key)):
             return Refusal.OLD_EPOCH
         self._connected[key] = command.epoch, command.peer
         if command.epoch != epoch or ip != command.peer:
-            self._local.connect(key, command.peer)
+            self._local.connect(key, command.peer, command.epoch)
         return Refusal.NONE
 
     def _stay(self, key: Key, here: _Here, command: Command) -> Refusal:

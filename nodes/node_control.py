@@ -1,20 +1,27 @@
-"""A compute node's side of the control plane: a heartbeat at every slot boundary of the emulated clock.
+"""A compute node's side of the control plane: a heartbeat at every slot boundary, and the controller's commands.
 
-Pure: what is to be sent is appended to lists, and `at` says when there is something to do next. Only the controller's
-address is reported to, from one control port to the other.
+Pure: what is to be sent is appended to lists, and `at` says when there is something to do next. All of it travels from
+one node's control port to another's. The ToR lets no false source address in, so a source can be believed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from nodes.control_messages import HEARTBEAT_S, slot_of_time
-from nodes.execution import Execution
+from nodes.control_messages import HEARTBEAT_S, Command, ControlMessage, slot_of_time
 from nodes.load_report import LoadReporter, NodeLoad
+from nodes.local_instances import LocalInstances
+from nodes.migration_agent import MigrationAgent, Outgoing
 from nodes.port_bytes import Carried
+from nodes.transport import Address
+from topologies.addressing import DATA_PORT
 from topologies.inventory import Inventory, NodeEntry
+
+if TYPE_CHECKING:
+    from nodes.runtime import ServiceRuntime
 
 Controls = list[tuple[bytes, bytes]]  # IP address, and what its control port is to get
 
@@ -42,33 +49,60 @@ def reports_of(entry: NodeEntry, inventory: Inventory, controller_ip: str) -> Re
 
 
 class NodeControl:
-    """Reports of a node that runs `execution` to the controller at `controller_ip` (4 bytes), in its run `boot`.
+    """Reports of a node that runs `services` to the controller at `controller_ip` (4 bytes), and does what it says.
 
+    `own_ip` is the node's address, and `boot` the number of its run: what it had in its memory before that is lost.
     `queue_least` returns the least length of the node's queue since it was last called, and `carried` what its ports,
     of `port_gbps` in all, have carried so far.
     """
 
-    def __init__(self, execution: Execution, controller_ip: bytes, boot: int, port_gbps: float,
+    def __init__(self, services: ServiceRuntime, own_ip: bytes, controller_ip: bytes, boot: int, port_gbps: float,
                  queue_least: Callable[[], int], carried: Callable[[], Carried], now: float) -> None:
-        self._execution = execution
+        services.stand_at(Address(own_ip, DATA_PORT))
+        self._execution = services.execution
         self._controller_ip = controller_ip
         self._queue_least = queue_least
         self._carried = carried
-        self._reporter = LoadReporter(execution.cores.count, port_gbps, boot, now)
+        self._reporter = LoadReporter(services.execution.cores.count, port_gbps, boot, now)
+        self._local = LocalInstances(services)
+        self.agent = MigrationAgent(self._local, controller_ip, boot)
         self._heartbeats = 0
-        self.at = _next_boundary(now)
+        self._beat_at = self.at = _next_boundary(now)
+
+    def receive(self, source: bytes, message: ControlMessage, now: float, out: Controls) -> None:
+        """Take a message that came to the control port from `source`. Let `services` work afterwards."""
+        if isinstance(message, Command):
+            key = message.application, message.instance
+            if self.agent.epoch(*key) == 0 and self._execution.runs(key):
+                self.agent.run_here(*key, self._execution.epoch_of(key))  # since the node's start, or a deployment
+        told: Outgoing = []
+        self._local.now = now
+        self.agent.receive(source, message, now, told)
+        self._leave(told, now, out)
 
     def work(self, now: float, out: Controls) -> None:
-        """Do what is due at `now`."""
+        """Do what is due at `now`. Let `services` work afterwards."""
         if now < self.at:
             return
-        load = NodeLoad(self._queue_least(), *self._carried(), self._execution.loads())
-        out.append((self._controller_ip, self._reporter.heartbeat(load, now).encode()))
-        self._heartbeats += 1
-        self.at = _next_boundary(now)
+        told: Outgoing = []
+        self._local.now = now
+        self.agent.tick(now, told)
+        if now >= self._beat_at:
+            load = NodeLoad(self._queue_least(), *self._carried(), self._execution.loads())
+            told.append((self._controller_ip, self._reporter.heartbeat(load, now)))
+            self._heartbeats += 1
+            self._beat_at = _next_boundary(now)
+        self._leave(told, now, out)
 
     def counters(self) -> dict[str, int]:
-        return {"heartbeats": self._heartbeats}
+        """Return how many heartbeats were sent, and what was refused of commands and of what was fetched, by reason."""
+        return {"heartbeats": self._heartbeats,
+                **{f"control {reason}": count for reason, count in self.agent.counters.items()}}
+
+    def _leave(self, told: Outgoing, now: float, out: Controls) -> None:
+        out += [(ip, message.encode()) for ip, message in told]
+        due = self.agent.due(now)
+        self.at = self._beat_at if due is None or due > self._beat_at else due
 
 
 def _next_boundary(now: float) -> float:

@@ -17,11 +17,14 @@ import msgspec
 
 from microservices.errors import ServiceError
 from nodes import frames, messages
+from nodes.channel_move import loop_back
+from nodes.control_messages import ControlMessage, moved_to
 from nodes.delay_line import DelayLine
 from nodes.deployment import Deployment
 from nodes.errors import NodeError, WireError
 from nodes.execution import Execution
 from nodes.forwarding import Forwarding, Port
+from nodes.instances import Waiting
 from nodes.ip_stack import UDP_ECHO_PORT, IpStack
 from nodes.lacpdu import out_of_sync
 from nodes.messages import CLIENT_BIT, KIND_PROBE, KIND_REQUEST, AckMessage, ChannelId, DataMessage, age_s
@@ -29,7 +32,7 @@ from nodes.node_control import Controls, NodeControl
 from nodes.origin import Origin
 from nodes.pace import Pace
 from nodes.traffic_manager import DEFAULT_CAPACITY_FRAMES, FrameClock, TrafficManager
-from nodes.transport import Address, Sends, Transport
+from nodes.transport import Address, Send, Sends, Transport
 from topologies.addressing import CONTROL_PORT, DATA_PORT, is_controller
 
 Frames = list[tuple[int, bytes]]
@@ -53,14 +56,25 @@ class ServiceRuntime:
         self.execution = execution
         self.transport = transport
         self.awake = False  # whether there is, or may soon be, something for `work` to do
-        self._ways = pace.ways if pace is not None else {}
-        self._pcie = frozenset(pace.pcie) if pace is not None else frozenset()
+        self._ways = dict(pace.ways) if pace is not None else {}
+        self._origins = dict.fromkeys(pace.pcie if pace is not None else (), Origin.PCIE)  # others: the network
         self._client_way_s = pace.client_way_s if pace is not None else 0.0
         self._on_the_way = DelayLine[tuple[DataMessage, ChannelId, Origin]]()
         # A boot number that is later than any before; the driver knows the time.
         self.boot_now: Callable[[], int] = lambda: self.transport.boot + 1
+        self.own: Address | None = None  # needed where instances come and go
+        self.pending: Sends = []  # what is to leave at the next `work` that `changed` asks for
+        self._meets_itself = False
         self._undecodable = 0
         self._forged = 0
+        self._not_here = 0
+        transport.admits = self._admits
+
+    def stand_at(self, own: Address) -> None:
+        """Let instances come and go from now on: two ends of a channel may then meet on this node."""
+        self.own = own
+        self._ways[own.ip] = 0.0
+        self._origins[own.ip] = Origin.NODE
 
     def receive(self, source: Address, payload: bytes, now: float, out: Sends) -> None:
         """Take a datagram from the data port. Call `work` when all that has come is in."""
@@ -77,7 +91,7 @@ class ServiceRuntime:
             if source != self._stands_at(message):
                 self._forged += 1
                 return
-            origin = Origin.PCIE if source.ip in self._pcie else Origin.NETWORK
+            origin = self._origins.get(source.ip, Origin.NETWORK)
             way_s = self._ways.get(source.ip, self._client_way_s)
             for request in self.transport.receive(source, message, now, out):
                 arrival = self._on_the_way.arrival_of(channel, now, way_s - age_s(request.sent, now))
@@ -97,13 +111,59 @@ class ServiceRuntime:
             return Address(message.client_ip, message.client_port)
         return self.execution.address_of(message.application, message.sender)
 
+    def _admits(self, source: Address, channel: ChannelId, out: Sends) -> bool:
+        """Whether a channel may begin to end here. A client that comes to an old place is told the new one.
+
+        What nobody knows is admitted, and answered with an error.
+        """
+        key = channel.application, channel.receiver
+        at = self.execution.address_of(*key)
+        if at is None or self.execution.runs(key):
+            return True
+        self._not_here += 1
+        if channel.sender & CLIENT_BIT and self.own not in (None, at):
+            out.append(Send(*source, moved_to(key, at.ip, self.execution.epoch_of(key))))
+        return False
+
     def work(self, now: float, out: Sends) -> None:
         """Execute what can be executed, and do what is due on the channels."""
+        if self.execution.detours:
+            self._straighten(now)
         for arrival, (request, channel, origin) in self._on_the_way.due_by(now):
             self.execution.submit(request, channel, arrival, self.transport, out, origin)
         self.execution.run(now, self.transport, out)
         self.transport.tick(now, out)
+        if self._meets_itself:
+            self._loop(now, out)
         self.awake = not (self.execution.idle and self.transport.idle and self._on_the_way.empty)
+
+    def _loop(self, now: float, out: Sends) -> None:
+        """Send what waits for it, and let what is for this node itself arrive here at once: no wire carries it."""
+        assert self.own is not None
+        out += self.pending
+        self.pending.clear()
+        while own := loop_back(out, self.own.ip):
+            for send in own:
+                self.receive(self.own, send.data, now, out)
+            self.execution.run(now, self.transport, out)
+            self.transport.tick(now, out)
+
+    def _straighten(self, now: float) -> None:
+        """Let instances that have met here use memory, where their channel has nothing under way any more."""
+        idle = [channel for channel in self.execution.detours
+                if self.transport.is_idle(channel) and self._on_the_way.is_clear(channel, now)]
+        if idle:
+            self.execution.straighten(idle)
+
+    def hold_back(self, key: tuple[int, int]) -> None:
+        """Put what is on its way to an instance that was halted into its inbox."""
+        coming = self._on_the_way.take(lambda held: (held[0].application, held[0].instance) == key)
+        self.execution.hold(key, [Waiting(request, channel, arrival, origin)
+                                  for arrival, (request, channel, origin) in coming])
+
+    def changed(self) -> None:
+        """Note that an instance has come, gone or moved: `work` is needed, and may have to do with this node itself."""
+        self.awake = self._meets_itself = True
 
     def due(self) -> float | None:
         """Return when `work` has something to do although nothing comes in; None while not `awake`."""
@@ -120,10 +180,11 @@ class ServiceRuntime:
         for number in moved:
             to = self.execution.address_of(deployment.number, number)
             assert to is not None
-            self.transport.redirect(deployment.number, number, to)
+            self.transport.readdress(deployment.number, number, to)
 
     def counters(self) -> Counters:
         return {"dropped_undecodable": self._undecodable, "dropped_forged": self._forged,
+                "dropped_not_here": self._not_here,
                 **self.transport.counters(), **self.execution.counters()}
 
 
@@ -191,13 +252,15 @@ class SmartNicRuntime:
                     out.append((to, frame))
             else:
                 self._not_ipv4(ingress, frame, out)
+        if self.control is not None and now >= self.control.at:
+            told: Controls = []
+            self.control.work(now, told)
+            self._tell(told, out)
         if self.services.awake:
             sends: Sends = []
             self.services.work(now, sends)
             self._to_wire(sends, out)
         traffic.note_least()
-        if self.control is not None and now >= self.control.at:
-            self._report(self.control, now, out)
         return waiting
 
     def due(self) -> float | None:
@@ -254,17 +317,18 @@ class SmartNicRuntime:
             self.services.receive(Address(datagram.source, datagram.source_port), datagram.payload, now, sends)
             self._to_wire(sends, out)
         elif datagram.port == CONTROL_PORT:
-            answer = _control_answer(datagram.payload, datagram.source, self.counters, self.services)
+            told: Controls = []
+            answer = _control_answer(datagram.payload, datagram.source, self.counters, self.services, self.control,
+                                     now, told)
             if answer is None:
                 self._refused += 1
-            else:
+            elif answer:
                 self.stack.send_udp(datagram.source, CONTROL_PORT, datagram.source_port, answer, out)
+            self._tell(told, out)
         else:
             self.stack.refused += 1
 
-    def _report(self, control: NodeControl, now: float, out: Frames) -> None:
-        told: Controls = []
-        control.work(now, told)
+    def _tell(self, told: Controls, out: Frames) -> None:
         for ip, data in told:
             self.stack.send_udp(ip, CONTROL_PORT, CONTROL_PORT, data, out)
 
@@ -315,18 +379,23 @@ class HostRuntime:
             if source[1] != UDP_ECHO_PORT:  # two echo ports would talk for ever
                 out.append((source, port, payload))
         else:
-            answer = _control_answer(payload, packed_ip(source[0]), self.counters, self.services)
+            told: Controls = []
+            answer = _control_answer(payload, packed_ip(source[0]), self.counters, self.services, self.control, now,
+                                     told)
             if answer is None:
                 self._refused += 1
-            else:
+            elif answer:
                 out.append((source, port, answer))
+            self._tell(told, out)
 
     def work(self, now: float, out: Datagrams) -> None:
+        if self.control is not None and now >= self.control.at:
+            told: Controls = []
+            self.control.work(now, told)
+            self._tell(told, out)
         sends: Sends = []
         self.services.work(now, sends)
         self._to_sockets(sends, out)
-        if self.control is not None and now >= self.control.at:
-            self._report(self.control, now, out)
 
     def due(self) -> float | None:
         later = self.services.due()
@@ -336,9 +405,7 @@ class HostRuntime:
         return {"dropped_refused": self._refused, "dropped_unsent": self.unsent, **_counters_of(self.control),
                 **self.services.counters(), **self.driver_counters()}
 
-    def _report(self, control: NodeControl, now: float, out: Datagrams) -> None:
-        told: Controls = []
-        control.work(now, told)
+    def _tell(self, told: Controls, out: Datagrams) -> None:
         for ip, data in told:
             out.append(((str(IPv4Address(ip)), CONTROL_PORT), CONTROL_PORT, data))
 
@@ -356,15 +423,22 @@ def _counters_of(control: NodeControl | None) -> Counters:
 
 
 def _control_answer(payload: bytes, source: bytes, counters: Callable[[], Counters],
-                    services: ServiceRuntime) -> bytes | None:
+                    services: ServiceRuntime, control: NodeControl | None, now: float,
+                    told: Controls) -> bytes | None:
     """Answer a question for counters from any node that may ask, and a deployment from a controller; None: refused.
 
+    What belongs to the orchestrator is `control`'s, which appends to `told` what it says and to whom.
     The ToR lets no false source address in, so `source` can be believed.
     """
     try:
         message = messages.decode(payload)
     except WireError:
         return None
+    if isinstance(message, ControlMessage):
+        if control is None:
+            return None
+        control.receive(source, message, now, told)
+        return b""
     if not isinstance(message, messages.StatsMessage):
         return None
     if message.kind == messages.KIND_STATS_QUERY:

@@ -16,9 +16,11 @@ from ipaddress import IPv4Address
 
 from microservices.routing import Router
 from microservices.workload import Workload
+from nodes import messages
 from nodes.channel import ChannelOptions
+from nodes.control_messages import ControlMessage
 from nodes.deployment import Deployment
-from nodes.errors import NodeError
+from nodes.errors import NodeError, WireError
 from nodes.execution import CostModel, Execution
 from nodes.messages import DataMessage
 from nodes.node_control import Controls, NodeControl, reports_of
@@ -50,19 +52,30 @@ class _Node:
 
 
 class _ControlPort:
-    """The control port of a compute node."""
+    """The control port of a compute node, whose services work whenever something was said there."""
 
-    def __init__(self, ip: bytes, control: NodeControl) -> None:
-        self.address = Address(ip, CONTROL_PORT)
+    def __init__(self, node: _Node, control: NodeControl, network: SimulatedNetwork) -> None:
+        self.address = Address(node.address.ip, CONTROL_PORT)
         self.control = control
+        self._node = node
+        self._network = network
 
     def receive(self, source: Address, payload: bytes, now: float, out: Sends) -> None:
-        """Nothing is obeyed yet."""
+        try:
+            message = messages.decode(payload)
+        except WireError:
+            return
+        if isinstance(message, ControlMessage):
+            told: Controls = []
+            self.control.receive(source.ip, message, now, told)
+            out += [Send(ip, CONTROL_PORT, data) for ip, data in told]
 
     def work(self, now: float, out: Sends) -> None:
         told: Controls = []
         self.control.work(now, told)
         out += [Send(ip, CONTROL_PORT, data) for ip, data in told]
+        if self._node.runtime.awake:
+            self._network.work(self._node)
 
     def due(self) -> float:
         return self.control.at
@@ -76,8 +89,8 @@ class Simulation:
     with a request; where there is none, requests take no time. With `log`, every message is kept, so that
     `ChannelLog.complaints` can tell what a channel did to it. `routers`, by application number, may be shared between
     simulations: they hold the microservices, which are costly to make. With `controller`, the name of a node, all
-    nodes report to that one's control port and obey it; time then has no end but that which `run` is told, and what
-    stands there is for the caller to plug into `network`.
+    hosts and SmartNICs take part, report to that one's control port and obey it; time then has no end but that which
+    `run` is told, and what stands there is for the caller to plug into `network`.
     """
 
     def __init__(self, inventory: Inventory, deployments: Sequence[Deployment],
@@ -101,16 +114,19 @@ class Simulation:
             if deployment.number not in self._routers:
                 self._routers[deployment.number] = Router(deployment.application())
         self._boots: dict[str, int] = {}
+        self._latest_boot = 0
         self._nodes: dict[str, _Node] = {}
         self._controller_ip = inventory.node(controller).ip if controller else ""
         self._control_ports: dict[str, _ControlPort] = {}
         self._next_port = FIRST_FLOW_PORT
         if calibration is None:
             self.network = SimulatedNetwork(network or NetworkFaults(), seed)
-            names = [place.node for d in self._deployments for place in d.places]
         else:
             self.network = RackNetwork(inventory, calibration, self._interference)
+        if calibration is not None or controller:
             names = [entry.name for entry in inventory.nodes if entry.role in ("host", "smartnic")]
+        else:
+            names = [place.node for d in self._deployments for place in d.places]
         for name in dict.fromkeys(names):
             self.reboot(name)
 
@@ -154,7 +170,8 @@ class Simulation:
                 self.network.unplug(self._control_ports[node])
         self._boots[node] = self._boots.get(node, 0) + BOOT_STEP
         entry = self.inventory.node(node)
-        new = self._nodes[node] = _Node(Address(IPv4Address(entry.ip).packed, DATA_PORT), self._services(entry))
+        new = self._nodes[node] = _Node(Address(IPv4Address(entry.ip).packed, DATA_PORT),
+                                       self._services(entry, old is not None and bool(self._controller_ip)))
         if down_s:
             self.network.at(down_s, lambda: self._plug(entry, new))
         else:
@@ -186,7 +203,8 @@ class Simulation:
     def _plug(self, entry: NodeEntry, node: _Node) -> None:
         self.network.plug(node)
         if self._controller_ip:
-            port = self._control_ports[entry.name] = _ControlPort(node.address.ip, self._control(entry, node.runtime))
+            port = _ControlPort(node, self._control(entry, node.runtime), self.network)
+            self._control_ports[entry.name] = port
             self.network.plug(port)
             self.network.after(port, [])
 
@@ -200,10 +218,16 @@ class Simulation:
             carried = partial(network.carried, reports.interfaces)
             if entry.name in network.nics:
                 queue_least = network.nics[entry.name].traffic.take_least
-        return NodeControl(execution, IPv4Address(reports.controller_ip).packed, self._boots[entry.name],
-                           reports.port_gbps, queue_least, carried, network.now)
+        runtime.boot_now = self._later_boot
+        return NodeControl(runtime, IPv4Address(entry.ip).packed, IPv4Address(reports.controller_ip).packed,
+                           self._boots[entry.name], reports.port_gbps, queue_least, carried, network.now)
 
-    def _services(self, entry: NodeEntry) -> ServiceRuntime:
+    def _later_boot(self) -> int:
+        """Return a boot number that is later than any node's."""
+        self._latest_boot = max(self._latest_boot, *self._boots.values()) + 1
+        return self._latest_boot
+
+    def _services(self, entry: NodeEntry, empty: bool) -> ServiceRuntime:
         """Return what runs on `entry`, as nodes.agent makes it."""
         pace, cores = None, entry.cores
         cost = self._cost(entry) if self._cost is not None else None
@@ -214,7 +238,7 @@ class Simulation:
         execution = engine(entry.name, self._deployments, cores, cost, routers=self._routers,
                            hol=pace.hol_of if pace is not None else None,
                            sleep_after_s=pace.sleep_after_s if pace is not None else 0.0,
-                           in_node_s=pace.in_node_s if pace is not None else 0.0)
+                           in_node_s=pace.in_node_s if pace is not None else 0.0, empty=empty)
         if isinstance(execution, LoggedExecution):
             execution.log = self.log
         return ServiceRuntime(execution, self._transport(self._boots[entry.name]), pace)

@@ -10,7 +10,6 @@ from typing import NamedTuple, Protocol
 from microservices.routing import Hop
 from nodes import messages
 from nodes.channel import ChannelOptions
-from nodes.channel_move import redirect
 from nodes.client_places import ClientPlaces
 from nodes.control_messages import Command
 from nodes.delay_line import DelayLine
@@ -169,7 +168,7 @@ class ClientFlow:
                 else:
                     self.answered(self, reply, now, out)
         elif isinstance(message, Command) and (to := self._places.told(source.ip, message)) is not None:
-            redirect(self.transport, message.application, message.instance, to, now, out)
+            self.transport.redirect(message.application, message.instance, to, now, out)
 
     def work(self, now: float, out: Sends) -> None:
         for arrival, reply in self._on_the_way.due_by(now):

@@ -5,9 +5,11 @@ Pure: datagrams come in with their source and leave tagged with their destinatio
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from nodes.channel import ChannelOptions, Receiver, Sender
+from nodes.channel_images import ReceiverImage, SenderImage
 from nodes.messages import (
     CLIENT_BIT,
     MAX_ACK_ENTRIES,
@@ -61,8 +63,10 @@ class Transport:
         self._timers_at = 0.0
         self._earliest: float | None = None  # no sender has anything to repeat before; None: none will
         self._session = self.boot  # of the next channel to begin here
-        self._resent_before = 0  # on channels that were given up
+        self._resent_before = self._doubled_before = self._refused_before = 0  # on channels that were given up, or left
         self.gave_up = 0
+        # Asked once about a channel that nobody here has the receiving end of: whether one is to begin.
+        self.admits: Callable[[Address, ChannelId, Sends], bool] = lambda source, channel, out: True
         self.forged = 0  # acknowledgements from somebody who is not at the channel's other end
 
     def offer(self, message: DataMessage, to: Address, now: float, out: Sends) -> None:
@@ -83,8 +87,82 @@ class Transport:
         self.boot = max(self.boot, boot & 0x7FFFFFFF)
         self._session = max(self._session, self.boot)
 
-    def redirect(self, application: int, receiver: int, to: Address) -> None:
-        """Send what is under way to an instance to where it is now."""
+    def redirect(self, application: int, instance: int, to: Address, now: float, out: Sends) -> None:
+        """Go on with an instance that stands at `to` from now on: send there what is in flight, and acknowledge there.
+
+        Both ends may find each other in any order: what came before it was believed is sent again as soon as the other
+        end is heard of.
+        """
+        for channel, sender in self._senders.items():
+            if (channel.application, channel.receiver) != (application, instance):
+                continue
+            self._addresses[channel] = to
+            leaving: list[DataMessage] = []
+            sender.redirect(now, leaving)
+            if not sender.idle:
+                self._expect(sender)
+            self._leave(channel, leaving, now, out)
+        for channel in self._receivers:
+            if (channel.application, channel.sender) == (application, instance):
+                self._owe_no_more(channel)
+                self._sources[channel] = to
+                self._owe(to, channel, now, at_once=True)
+
+    def take_out(self, application: int, instance: int) -> tuple[list[SenderImage], int]:
+        """Take an instance's sending ends out; return them, and the least session to begin others with elsewhere."""
+        taken, floor = [], self._session
+        for channel in [c for c in self._senders if (c.application, c.sender) == (application, instance)]:
+            sender, to = self._senders.pop(channel), self._addresses.pop(channel)
+            self._busy.discard(channel)
+            self._resent_before += sender.resent
+            floor = max(floor, sender.session + 1)
+            taken.append(sender.image(*to))
+        return taken, floor
+
+    def take_out_receivers(self, application: int, instance: int) -> list[ReceiverImage]:
+        """Take an instance's receiving ends out: from now on nothing is acknowledged in its name."""
+        taken = []
+        for channel in [c for c in self._receivers if (c.application, c.receiver) == (application, instance)]:
+            self._owe_no_more(channel)
+            receiver = self._receivers.pop(channel)
+            self._doubled_before += receiver.doubled
+            self._refused_before += receiver.refused
+            taken.append(receiver.image(*self._sources.pop(channel)))
+        return taken
+
+    def put_in(self, application: int, instance: int, senders: Iterable[SenderImage], session_floor: int, now: float,
+               out: Sends) -> None:
+        """Let the sending ends of an instance go on here; what is in flight is sent again at once."""
+        self._session = max(self._session, session_floor)
+        for image in senders:
+            channel = ChannelId(application, instance, image.receiver)
+            sender = self._senders[channel] = Sender.of(channel, image, self.options, now)
+            self._addresses[channel] = Address(image.ip, image.port)
+            leaving: list[DataMessage] = []
+            sender.resume(now, leaving)
+            if not sender.idle:
+                self._busy.add(channel)
+                self._expect(sender)
+            self._leave(channel, leaving, now, out)
+
+    def put_in_receivers(self, application: int, instance: int, receivers: Iterable[ReceiverImage],
+                         held: Mapping[int, int], now: float) -> None:
+        """Let the receiving ends of an instance go on here; `held` says how many messages of each sender it still has.
+
+        Their senders are told at once what has come.
+        """
+        for image in receivers:
+            channel, source = ChannelId(application, image.sender, instance), Address(image.ip, image.port)
+            self._receivers[channel] = Receiver.of(channel, image, self.options, held.get(image.sender, 0))
+            self._sources[channel] = source
+            self._owe(source, channel, now, at_once=True)
+
+    def is_idle(self, channel: ChannelId) -> bool:
+        """Whether nothing is under way on a channel that begins here."""
+        return channel not in self._busy
+
+    def readdress(self, application: int, receiver: int, to: Address) -> None:
+        """Send what is under way to an instance to where it is now, when it is to be sent again."""
         for channel in self._addresses:
             if channel.application == application and channel.receiver == receiver:
                 self._addresses[channel] = to
@@ -99,6 +177,8 @@ class Transport:
         channel = message.channel
         receiver = self._receivers.get(channel)
         if receiver is None:
+            if not self.admits(source, channel, out):
+                return []
             receiver = self._receivers[channel] = Receiver(channel, self.options)
         self._sources[channel] = source
         if message.kind in PROBE_KINDS:
@@ -185,8 +265,8 @@ class Transport:
         """Return totals over all channels, and of "deepest" the most of any."""
         senders, receivers = self._senders.values(), self._receivers.values()
         return {"channel_resent": self._resent_before + sum(s.resent for s in senders),
-                "channel_doubled": sum(r.doubled for r in receivers),
-                "channel_beyond_credit": sum(r.refused for r in receivers),
+                "channel_doubled": self._doubled_before + sum(r.doubled for r in receivers),
+                "channel_beyond_credit": self._refused_before + sum(r.refused for r in receivers),
                 "channel_deepest_backlog": max((s.deepest for s in senders), default=0),
                 "channel_deepest_window": max((r.deepest for r in receivers), default=0),
                 "channel_forged": self.forged,
@@ -217,6 +297,14 @@ class Transport:
         elif self._owed_at is None:
             self._owed_at = now + self.options.ack_delay_s
         return sum(owed.values())
+
+    def _owe_no_more(self, channel: ChannelId) -> None:
+        """Forget acknowledgements that are owed on a channel."""
+        source = self._sources[channel]
+        owed = self._owed.get(source)
+        if owed is not None and owed.pop(channel, None) is not None and not owed:
+            del self._owed[source]
+            self._urgent.discard(source)
 
     def _send_owed(self, address: Address, out: Sends) -> None:
         channels = list(self._owed.pop(address, ()))

@@ -66,7 +66,7 @@ class Instances:
     def release(self, key: Key) -> None:
         del self.halted[key]
 
-    def connect(self, key: Key, ip: bytes) -> None:
+    def connect(self, key: Key, ip: bytes, epoch: int) -> None:
         self.where[key] = ip
 
 

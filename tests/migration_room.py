@@ -77,7 +77,7 @@ class SlowLocal:
     def release(self, key: Key) -> None:
         self.halted = None
 
-    def connect(self, key: Key, ip: bytes) -> None:
+    def connect(self, key: Key, ip: bytes, epoch: int) -> None:
         self.where = ip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -16,17 +16,8 @@ from hypothesis import strategies as st
 
 from nodes import messages
 from nodes.channel import ChannelOptions
-from nodes.channel_move import (
-    InboxImage,
-    Package,
-    ReceiverImage,
-    SenderImage,
-    decode_package,
-    loop_back,
-    put_in,
-    redirect,
-    take_out,
-)
+from nodes.channel_images import ReceiverImage, SenderImage
+from nodes.channel_move import InboxImage, Package, decode_package, loop_back
 from nodes.errors import NodeError
 from nodes.messages import KIND_PROBE, KIND_REQUEST, AckMessage, ChannelId, DataMessage
 from nodes.transport import Address, Sends, Transport
@@ -82,7 +73,8 @@ class Node:
         self.here.remove(X)
         inbox = [InboxImage(m.encode(), by_channel, True) for m, by_channel in self.inbox if m.instance == X]
         self.inbox = deque(pair for pair in self.inbox if pair[0].instance != X)
-        receivers, senders, floor = take_out(self.transport, APP, X)
+        receivers = self.transport.take_out_receivers(APP, X)
+        senders, floor = self.transport.take_out(APP, X)
         state = b"".join(n.to_bytes(4, "big") for n in self.counted)
         return Package(APP, X, state, inbox, receivers, senders, floor).encode()
 
@@ -90,7 +82,9 @@ class Node:
         package = decode_package(data, APP, X)
         self.here.add(X)
         self.counted = [int.from_bytes(package.snapshot[i:i + 4], "big") for i in range(0, len(package.snapshot), 4)]
-        put_in(self.transport, package, now, out)
+        held = Counter(m.sender for m, by_channel, _ in package.requests() if by_channel)
+        self.transport.put_in_receivers(APP, X, package.receivers, held, now)
+        self.transport.put_in(APP, X, package.senders, package.session_floor, now, out)
         self.inbox.extend((m, by_channel) for m, by_channel, _ in package.requests())
 
 
@@ -147,7 +141,7 @@ class Net:
     def told(self, node: Node, place: int) -> None:
         out: Sends = []
         node.where[X] = at(place)
-        redirect(node.transport, APP, X, at(place), self.now, out)
+        node.transport.redirect(APP, X, at(place), self.now, out)
         self.leave(node, out)
 
 
@@ -225,7 +219,7 @@ def test_an_instance_that_lost_all_is_sent_what_was_not_acknowledged_in_a_new_se
     for ack in acks:
         sender.acknowledge(at(2), messages.decode(ack.data), 0.1, out)  # type: ignore[arg-type]
     again: Sends = []
-    redirect(sender, APP, X, at(3), 1.0, again)
+    sender.redirect(APP, X, at(3), 1.0, again)
     assert {send.ip for send in again} == {at(3).ip} and len(again) == 2
     given: list[bytes] = []
     for _ in range(5):
@@ -248,7 +242,7 @@ def test_acknowledgements_from_the_old_place_no_longer_count() -> None:
     old.receive(at(1), messages.decode(out[0].data), 0.0, [])  # type: ignore[arg-type]
     acks: Sends = []
     old.flush(acks)
-    redirect(sender, APP, X, at(3), 0.1, [])
+    sender.redirect(APP, X, at(3), 0.1, [])
     sender.acknowledge(at(2), messages.decode(acks[0].data), 0.2, [])  # type: ignore[arg-type]
     assert not sender.idle
 
@@ -260,7 +254,7 @@ def test_a_starved_channel_asks_at_the_new_place() -> None:
         sender.offer(DataMessage(KIND_REQUEST, APP, X, number, bytes(4), 0, 0, b"x", W), at(2), 0.0, out)
     entry = messages.AckEntry(ChannelId(APP, W, X), 5, 1, 0, 1)
     sender.acknowledge(at(2), AckMessage(9, (entry,)), 0.0, [])
-    redirect(sender, APP, X, at(3), 0.1, [])
+    sender.redirect(APP, X, at(3), 0.1, [])
     out.clear()
     sender.tick(9.0, out)
     assert [messages.decode(s.data).kind for s in out] == [KIND_PROBE] and out[0].ip == at(3).ip

@@ -110,12 +110,14 @@ def test_without_a_controller_nothing_is_reported_and_time_ends() -> None:
     assert ear.heard == [] and simulation.network.now == 0.0
 
 
-def control(execution: Execution, now: float = 0.0) -> NodeControl:
-    return NodeControl(execution, CONTROLLER, 7, 10.0, lambda: 3, lambda: Carried(0, 0), now)
+def control(services: ServiceRuntime | None = None, now: float = 0.0) -> NodeControl:
+    services = services or ServiceRuntime(Execution("s1n1"), Transport(1))
+    own_ip = IPv4Address(RACK.node("s1n1").ip).packed
+    return NodeControl(services, own_ip, CONTROLLER, 7, 10.0, lambda: 3, lambda: Carried(0, 0), now)
 
 
 def test_a_driver_that_is_late_for_several_slots_reports_once() -> None:
-    made, out = control(Execution("s1n1")), []
+    made, out = control(), []
     for now in (0.049, 0.05, 0.06, 0.26, 0.27, 0.301):
         made.work(now, out)
     assert [messages.decode(data).slot for _, data in out] == [1, 5, 6]
@@ -124,7 +126,7 @@ def test_a_driver_that_is_late_for_several_slots_reports_once() -> None:
 
 def test_slots_come_round_and_none_is_left_out() -> None:
     start = (SLOTS - 2) * HEARTBEAT_S
-    made, out = control(Execution("s1n1"), start), []
+    made, out = control(now=start), []
     for _ in range(5):
         made.work(made.at, out)
     slots = [messages.decode(data).slot for _, data in out]
@@ -135,7 +137,7 @@ def test_slots_come_round_and_none_is_left_out() -> None:
 def test_a_host_sends_its_heartbeat_from_its_control_port_and_wakes_for_it() -> None:
     runtime, out = HostRuntime(ServiceRuntime(Execution("s1h"), Transport(1))), []
     assert runtime.due() is None
-    runtime.control = control(runtime.services.execution)
+    runtime.control = control(runtime.services)
     assert runtime.due() == pytest.approx(HEARTBEAT_S)
     runtime.work(HEARTBEAT_S, out)
     ((destination, port, data),) = out
@@ -148,7 +150,7 @@ def test_a_smartnic_sends_its_heartbeat_over_its_own_stack() -> None:
     runtime = SmartNicRuntime(nic.ip, nic.mac, nic.gateway, RACK.node("s1h").ip,
                               ServiceRuntime(Execution("s1n1"), Transport(1)))
     assert not runtime.awake
-    runtime.control = control(runtime.services.execution)
+    runtime.control = control(runtime.services)
     assert runtime.awake and runtime.due() == pytest.approx(HEARTBEAT_S)
     runtime.run(64, HEARTBEAT_S, [])
     assert len(runtime.stack._waiting) == 1 and runtime.counters()["heartbeats"] == 1  # for the gateway's MAC
