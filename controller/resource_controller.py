@@ -154,7 +154,7 @@ class ResourceController:
     def move(self, instance: str, node: str, now: float, out: Sends, why: str = "by hand") -> int:
         """Begin to move an instance, called APPLICATION/INSTANCE or INSTANCE, to `node`; return the migration's number.
 
-        Raises MigrationError if it is there, on its way, does not fit, or is pinned to hosts.
+        Raises MigrationError if it is there, does not fit, is pinned to hosts, or if it or a neighbour is on its way.
         """
         key = self.where.key_of(instance)
         known, index, table = self.where.instances[key], self._index[self._known(node)], self.orchestrator.table
@@ -263,6 +263,9 @@ class ResourceController:
 
     def _begin(self, key: Key, to: str, why: str, now: float, out: Sends) -> int:
         source = self.where.node_of[key]
+        for m in self.control.open.values():
+            if self.where.are_neighbours(key, m.key):  # each is to know where the other is when it begins
+                raise MigrationError(f"{self.where.name_of(m.key)}, its neighbour, is on its way")
         commands: Outgoing = []
         number = self.control.begin(*key, source, to, self.where.neighbours(key, source, to), now, commands, why)
         self._send(commands, out, {number: why})

@@ -80,6 +80,10 @@ class Whereabouts:
         """Return the instances on a node, in order."""
         return sorted(key for key, where in self.node_of.items() if where == node)
 
+    def are_neighbours(self, key: Key, other: Key) -> bool:
+        """Return whether one of two instances may send to the other."""
+        return other in self._near.get(key, ())
+
     def neighbours(self, key: Key, *more: str) -> tuple[str, ...]:
         """Return the nodes with an instance that may send to `key` or that it may send to, and `more` nodes."""
         return tuple(sorted({*(self.node_of[other] for other in self._near.get(key, ()) if other in self.node_of),

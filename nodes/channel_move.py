@@ -25,11 +25,20 @@ class InboxImage(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
     over_network: bool
 
 
+class PlaceImage(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Where an instance of the same application stands, by the decision `epoch`."""
+
+    instance: int
+    epoch: int
+    ip: bytes
+
+
 class Package(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """A frozen instance: all that another node needs to go on with it.
 
     `snapshot` is its state (microservices/state.py). Channels that begin anew at the new place take a session from
-    `session_floor` on, so that they are later than any that began at the old one.
+    `session_floor` on, so that they are later than any that began at the old one. `places` are those of neighbours that
+    have moved: the new node was not told of them, if it had none of their neighbours then.
     """
 
     application: int
@@ -39,6 +48,7 @@ class Package(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     receivers: list[ReceiverImage]
     senders: list[SenderImage]
     session_floor: int
+    places: list[PlaceImage]
 
     def encode(self) -> bytes:
         return msgspec.msgpack.encode(self)

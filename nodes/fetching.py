@@ -11,7 +11,7 @@ from hashlib import blake2b
 from nodes.control_messages import DIGEST_BYTES, MAX_CHUNK, Chunk, Fetch
 
 WINDOW = 16  # chunks asked for and not there yet
-ASK_AGAIN_S = 0.05
+ASK_AGAIN_S, MOST_ASK_AGAIN_S = 0.01, 0.08  # ours: at first, and after some times
 
 
 def digest_of(data: bytes | bytearray) -> bytes:
@@ -36,22 +36,23 @@ class Fetcher:
         self.wrong = False  # all has come, and it is not what it should be
         self._data = bytearray(size)
         self._next = 0
-        self._asked: dict[int, float] = {}  # offset: when
+        self._asked: dict[int, tuple[float, float]] = {}  # offset: when to ask again, and how long after that once more
 
     def ask(self, now: float) -> list[Fetch]:
         """Return what to ask for at `now`: new chunks as far as the window goes, and those asked for too long ago."""
         if self.complete:
             return []
         while len(self._asked) < WINDOW and (self._next < self.size or (not self.size and not self._asked)):
-            self._asked[self._next] = -ASK_AGAIN_S
+            self._asked[self._next] = (now, ASK_AGAIN_S)
             self._next += MAX_CHUNK
-        due = [offset for offset, at in self._asked.items() if at + ASK_AGAIN_S <= now]
+        due = [offset for offset, (at, _) in self._asked.items() if at <= now]
         for offset in due:
-            self._asked[offset] = now
+            wait_s = self._asked[offset][1]
+            self._asked[offset] = (now + wait_s, min(2 * wait_s, MOST_ASK_AGAIN_S))
         return [Fetch(self.digest, offset) for offset in due]
 
     def due(self) -> float | None:
-        return min(self._asked.values()) + ASK_AGAIN_S if self._asked else None
+        return min(at for at, _ in self._asked.values()) if self._asked else None
 
     def take(self, source: bytes, chunk: Chunk) -> bool:
         """Take a chunk; return whether it was one that was asked for."""

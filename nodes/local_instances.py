@@ -18,7 +18,7 @@ from microservices.errors import ServiceError, StateError
 from microservices.state import State
 from nodes.artifact import artifact_of
 from nodes.channel_images import ReceiverImage, SenderImage
-from nodes.channel_move import InboxImage, Package, decode_package
+from nodes.channel_move import InboxImage, Package, PlaceImage, decode_package
 from nodes.control_messages import moved_to
 from nodes.errors import NodeError
 from nodes.instances import Waiting
@@ -101,7 +101,8 @@ class LocalInstances:
                  for w in execution.inbox(key)]
         execution.take_out(key)
         senders, floor = self._transport.take_out(*key)
-        package = Package(*key, snapshot, inbox, self._receivers[key], senders, floor).encode()
+        places = [PlaceImage(number, epoch, ip) for number, epoch, ip in execution.moved(key[0])]
+        package = Package(*key, snapshot, inbox, self._receivers[key], senders, floor, places).encode()
         self._packages[key] = package
         self._services.changed()
         return package
@@ -145,6 +146,8 @@ class LocalInstances:
         Clients that sent to it here are told, too: they believe us, and the controller may not know of them yet.
         """
         services, to = self._services, Address(ip, DATA_PORT)
+        if epoch < self._execution.epoch_of(key):
+            return  # a package has told us later news
         self._execution.place(key, to, epoch)
         self._transport.redirect(*key, to, self.now, services.pending)
         if to != services.own:
@@ -165,6 +168,9 @@ class LocalInstances:
 
     def _go_on(self, key: Key, package: Package, state: State) -> None:
         """Let the instance in `package` live here: what was in its inbox comes first."""
+        for place in package.places:
+            if place.epoch > self._execution.epoch_of((key[0], place.instance)) and place.instance != key[1]:
+                self.connect((key[0], place.instance), place.ip, place.epoch)
         inbox = [Waiting(message, message.channel if by_channel else None, self.now,
                          Origin.NETWORK if over_network else Origin.PCIE if by_channel else Origin.NODE)
                  for message, by_channel, over_network in package.requests()]

@@ -38,7 +38,7 @@ from nodes.fetching import Fetcher, chunk_of, digest_of
 MAX_BINARY_BYTES = 256 << 20
 MAX_PACKAGE_BYTES = 1 << 30
 KEEP_S = 30.0  # ours: longer than it takes to notice, and to be sure, that a node is dead
-POLL_S = 0.001  # how often an instance that is stopping is looked at
+POLL_S = 1e-4  # how often an instance that is stopping is looked at
 Key = tuple[int, int]
 Outgoing = list[tuple[bytes, ControlMessage]]  # (IP, message), for its control port
 

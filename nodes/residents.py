@@ -83,6 +83,11 @@ class Residents:
         """Return by which decision an instance stands where it does; 0 for one that is not known."""
         return self._epochs.get(key, 0)
 
+    def moved(self, application: int) -> list[tuple[int, int, bytes]]:
+        """Return (instance, epoch, IP) of those of an application that do not stand where they were deployed."""
+        return [(key[1], epoch, self._addresses[key].ip) for key, epoch in self._epochs.items()
+                if key[0] == application and epoch > 1]
+
     def runs(self, key: Key) -> bool:
         """Whether an instance is here and begins requests."""
         instance = self._instances.get(key)

@@ -183,6 +183,12 @@ class Simulation:
             raise NodeError(f"no instance is placed on {node!r}; there are {', '.join(self._nodes)}")
         return self._nodes[node].runtime
 
+    def control_of(self, node: str) -> NodeControl:
+        """Return a node's side of the control plane; raises NodeError where there is none."""
+        if node not in self._control_ports:
+            raise NodeError(f"{node!r} obeys no controller; there are: {', '.join(self._control_ports)}")
+        return self._control_ports[node].control
+
     def counters(self) -> dict[str, Counters]:
         """Return the counters of every node; with a calibration, all that a testbed's agents report of emulation."""
         found = {name: node.runtime.counters() for name, node in self._nodes.items()}

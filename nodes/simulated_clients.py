@@ -79,6 +79,10 @@ class SimulatedClient(_Client):
                 self._ask(flow, self._network.now, out)
             self._network.after(flow, out)
 
+    def stop(self) -> None:
+        """Ask nothing more."""
+        self._payloads = islice(self._payloads, 0)
+
     def replies(self) -> dict[int, list[Answer]]:
         """Return the replies to each request that was asked, by its id, in order of arrival."""
         found: dict[int, list[Answer]] = {request_id: [] for request_id in self.asked}

@@ -8,14 +8,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 
 from controller.resource_controller import ResourceController
 from microservices.application import Application, Channel, Stage
 from microservices.workload import Workload
-from nodes.channel import ChannelOptions
+from nodes.artifact import artifact_of
 from nodes.deployment import Deployment, deploy
 from nodes.simulated import CostOf, NetworkFaults, SimulatedClient, Simulation
 from nodes.simulated_links import Calibration
@@ -37,6 +37,11 @@ def counter_store(folder: Path, number: int = 300) -> Application:
     path.write_text(ECHO)
     stages = (Stage("front", f"{path}:Echo"), Stage("store", "kvs"), Stage("last", f"{path}:Echo"))
     return Application("counters", number, stages, (Channel("front", "store"), Channel("store", "last")))
+
+
+def lone_store(number: int = 301) -> Application:
+    """A key-value store that clients send to themselves."""
+    return Application("lone", number, (Stage("store", "kvs"),), ())
 
 
 class Repeated(Workload):
@@ -86,12 +91,13 @@ class MovingRack:
 
     def __init__(self, application: Application, nodes: Sequence[str], faults: NetworkFaults | None = None,
                  seed: int = 1, cost: CostOf | None = None, calibration: Calibration | None = None,
-                 options: ChannelOptions | None = None) -> None:
+                 artifact: Callable[[str], bytes] = artifact_of) -> None:
         self.deployment: Deployment = deploy(application, dict(enumerate(nodes)), RACK)
         self.key = (application.number, next(i.number for i in application.instances if i.stage == "store"))
         self.simulation = Simulation(RACK, [self.deployment], faults if calibration is None else None, seed, cost,
-                                     options, log=True, calibration=calibration, controller="ctl1")
-        self.control = ControllerNode(self.simulation, ResourceController(RACK, [self.deployment], automatic=False))
+                                     log=True, calibration=calibration, controller="ctl1")
+        self.control = ControllerNode(self.simulation, ResourceController(RACK, [self.deployment], automatic=False,
+                                                                          artifact=artifact))
         self.clients: list[SimulatedClient] = []
         self._windows: list[int] = []
 
@@ -109,15 +115,36 @@ class MovingRack:
     def run(self, for_s: float) -> None:
         self.simulation.run(self.simulation.network.now + for_s)
 
-    def move(self, node: str, within_s: float = 30.0) -> float:
+    def move(self, node: str) -> float:
         """Move the store and let time pass till it has settled; return how long that took."""
         began = self.simulation.network.now
-        self.control.move("store-1", node)
-        while not self.control.settled:
-            self.run(0.002)
-            assert self.simulation.network.now < began + within_s, self.control.controller.control.open
-        assert self.where() == [node]
+        number = self.control.move("store-1", node)
+        self.settle()
+        assert self.where() == [node], self.control.controller.timelines[number]
         return self.simulation.network.now - began
+
+    def settle(self, within_s: float = 30.0) -> None:
+        """Let time pass till no migration is under way; where the store runs is looked at all the time."""
+        until = self.simulation.network.now + within_s
+        while not self.control.settled:
+            self.run(0.001)
+            assert len(self.where()) <= 1, self.where()
+            assert self.simulation.network.now < until, self.control.controller.control.open
+
+    def stage(self, state: str) -> None:
+        """Let time pass till a migration is in `state`."""
+        while not any(m.state.value == state for m in self.control.controller.control.open.values()):
+            self.run(2e-5)
+            assert not self.control.settled, f"never {state}"
+
+    def stop_clients(self) -> None:
+        """Let no client ask anything more."""
+        for client in self.clients:
+            client.stop()
+
+    def control_of(self, node: str) -> dict[str, int]:
+        """Return what a node counts of the control plane."""
+        return self.simulation.control_of(node).counters()
 
     def where(self) -> list[str]:
         """Return the nodes on which the store begins requests."""

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from nodes import messages
 from nodes.channel import ChannelOptions
 from nodes.channel_images import ReceiverImage, SenderImage
-from nodes.channel_move import InboxImage, Package, decode_package, loop_back
+from nodes.channel_move import InboxImage, Package, PlaceImage, decode_package, loop_back
 from nodes.errors import NodeError
 from nodes.messages import KIND_PROBE, KIND_REQUEST, AckMessage, ChannelId, DataMessage
 from nodes.transport import Address, Sends, Transport
@@ -76,7 +76,7 @@ class Node:
         receivers = self.transport.take_out_receivers(APP, X)
         senders, floor = self.transport.take_out(APP, X)
         state = b"".join(n.to_bytes(4, "big") for n in self.counted)
-        return Package(APP, X, state, inbox, receivers, senders, floor).encode()
+        return Package(APP, X, state, inbox, receivers, senders, floor, []).encode()
 
     def go_on(self, data: bytes, now: float, out: Sends) -> None:
         package = decode_package(data, APP, X)
@@ -198,7 +198,7 @@ def test_without_what_is_in_the_inbox_requests_would_be_lost() -> None:
     def go_on(self: Node, data: bytes, now: float, out: Sends) -> None:
         package = decode_package(data, APP, X)
         forgetful(self, Package(APP, X, package.snapshot, [], package.receivers, package.senders,
-                                package.session_floor).encode(), now, out)
+                                package.session_floor, []).encode(), now, out)
     Node.go_on = go_on  # type: ignore[method-assign]
     try:
         assert any(passed(seed, 0.1, 12, (3, 2)).nodes[4].written != list(range(400)) for seed in range(20))
@@ -262,7 +262,8 @@ def test_a_starved_channel_asks_at_the_new_place() -> None:
 
 def package() -> Package:
     return Package(APP, X, b"state", [InboxImage(request(W, X, 0), True, True)],
-                   [receiver_of(W)], [sender_of([request(X, Y, 3), request(X, Y, 4)], 5)], 7)
+                   [receiver_of(W)], [sender_of([request(X, Y, 3), request(X, Y, 4)], 5)], 7,
+                   [PlaceImage(Y, 3, at(4).ip)])
 
 
 def request(sender: int, receiver: int, sequence: int) -> bytes:
