@@ -24,7 +24,7 @@ from nodes.instances import CostModel, Executing, Outlet, RunningInstance, Waiti
 from nodes.lateness import Lateness
 from nodes.messages import KIND_ERROR, KIND_REPLY, KIND_REQUEST, MAX_PAYLOAD, ChannelId, DataMessage
 from nodes.origin import Origin
-from nodes.residents import Residents
+from nodes.residents import Key, Residents
 from nodes.transport import Address, Sends
 
 MAX_ERROR_BYTES = 200
@@ -88,11 +88,11 @@ class Execution(Residents):
         while True:
             while (due := self.due()) is not None and due <= now:
                 if self._ahead and self._ahead[0][0] < due:
-                    self._begin(heapq.heappop(self._ahead)[2])
+                    self._begin_on_core(heapq.heappop(self._ahead)[2])
                 else:
                     self._finish(heapq.heappop(self._finishing), now, outlet, out)
             while self._ahead and self._ahead[0][0] <= now:
-                self._begin(heapq.heappop(self._ahead)[2])
+                self._begin_on_core(heapq.heappop(self._ahead)[2])
             if not self._runnable:
                 self._unpark(now, outlet)  # what ran last may have made room for who waits for it
                 if not self._runnable:
@@ -150,9 +150,19 @@ class Execution(Residents):
             if begins > now:
                 heapq.heappush(self._ahead, (begins, next(self._order), instance))
             else:
-                self._begin(instance)
+                self._begin_on_core(instance)
 
-    def _begin(self, instance: RunningInstance) -> None:
+    def halt(self, key: Key) -> None:
+        instance = self._instances[key]
+        for entry in self._ahead:
+            if entry[2] is instance:  # there is one at most: its next turn comes when this one has begun
+                self._ahead.remove(entry)
+                heapq.heapify(self._ahead)
+                self._begin_on_core(instance)
+                break
+        super().halt(key)
+
+    def _begin_on_core(self, instance: RunningInstance) -> None:
         """Note that a request of `instance` is on its core now, and let the next one wait for its turn."""
         if self._hol is not None:
             self.interference += self._hol(instance.service.name)

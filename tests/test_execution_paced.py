@@ -254,3 +254,16 @@ def test_an_instance_s_core_time_is_the_cost_of_what_it_handled() -> None:
     run_out(engine, outlet)
     assert {s.name: (s.handled, s.busy_s) for s in engine.statistics()} == {
         "chain/front-1": (4, 4.0), "chain/back-1": (4, 12.0)}
+
+
+def test_an_instance_can_be_halted_while_a_request_of_it_was_computed_ahead_of_its_core() -> None:
+    engine, outlet = engine_of("back", cost=lambda *_: 1.0, ahead_s=10.0, hol=lambda name: 1.0)
+    submit(engine, outlet, 0.0, count=3)
+    engine.run(0.0, outlet, [])  # the first is on the core, the second computed for 1.0
+    engine.halt((5, 0))
+    run_out(engine, outlet)
+    assert [at for at, _ in outlet.left] == [1.0, 2.0] and engine.is_quiet((5, 0)) and engine.interference == 0.0
+    engine.go_on((5, 0), 2.5)
+    engine.run(2.5, outlet, [])
+    run_out(engine, outlet)
+    assert [at for at, _ in outlet.left] == [1.0, 2.0, 3.5] and engine.interference == 0.0
