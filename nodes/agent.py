@@ -44,6 +44,9 @@ SOCKET_BUFFER_BYTES = 32 << 20
 FRAME_BYTES = 1 << 16
 BATCH = 64  # frames read from one wire before the other gets its turn
 TICK_S = 0.25
+# Who waits for a core gets it this much before its time, so that its handler is through when it should finish, however
+# late this process wakes for that.
+AHEAD_REAL_S, MOST_AHEAD_S = 2e-3, 5e-6
 
 
 class SmartNicConfig(msgspec.Struct, frozen=True):
@@ -101,7 +104,8 @@ def _services(told: SmartNicConfig | HostConfig) -> ServiceRuntime:
         execution = Execution(told.name, told.deployments, told.cores, stopwatch=clock, empty=told.empty)
     else:
         execution = Execution(told.name, told.deployments, told.cores, pace.cost_s, clock, hol=pace.hol_of,
-                              sleep_after_s=pace.sleep_after_s, in_node_s=pace.in_node_s, empty=told.empty)
+                              sleep_after_s=pace.sleep_after_s, in_node_s=pace.in_node_s, empty=told.empty,
+                              ahead_s=min(MOST_AHEAD_S, AHEAD_REAL_S / told.clock.time_scale))
     services = ServiceRuntime(execution, Transport(_boot_now()), pace)
     services.boot_now = _boot_now
     return services

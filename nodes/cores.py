@@ -28,6 +28,11 @@ class Cores:
         """Whether some core has nothing to do at `now`."""
         return self._free[0][0] <= now
 
+    @property
+    def next_free_at(self) -> float:
+        """When the next core in turn is, or was, done with its last request."""
+        return self._free[0][0]
+
     def occupy(self, service: str, ready: float, busy_s: float) -> tuple[float, float]:
         """Give the next core a request of `service` that can start at `ready`; return its start and finish."""
         free, core = self._free[0]

@@ -24,7 +24,7 @@ from nodes.instances import CostModel, Executing, Outlet, RunningInstance, Waiti
 from nodes.lateness import Lateness
 from nodes.messages import KIND_ERROR, KIND_REPLY, KIND_REQUEST, MAX_PAYLOAD, ChannelId, DataMessage
 from nodes.origin import Origin
-from nodes.residents import Residents
+from nodes.residents import Key, Residents
 from nodes.transport import Address, Sends
 
 MAX_ERROR_BYTES = 200
@@ -38,21 +38,24 @@ class Execution(Residents):
     `cost` says how long a request keeps a core; None means that nothing is paced: a request finishes when its
     handler returns. `stopwatch` reads emulated time, if anything does: it measures what is not paced, and finds
     overruns in what is, handlers whose real computing ended after their emulated finish. `hol` is how much a core that
-    executes a microservice slows the traffic manager. `routers`, by application number, are used where given: many
-    nodes in one process can share them. `empty`: nothing runs here till somebody puts it in. Raises ServiceError for a
-    service that there is not.
+    executes a microservice slows the traffic manager. Where cores are taken, the next handler runs up to `ahead_s`
+    before its core is free, and all else is as if it had not: so a driver that wakes late is not late with it.
+    `routers`, by application number, are used where given: many nodes in one process can share them. `empty`: nothing
+    runs here till somebody puts it in. Raises ServiceError for a service that there is not.
     """
 
     def __init__(self, node: str, deployments: tuple[Deployment, ...] = (), cores: int = 1,
                  cost: CostModel | None = None, stopwatch: Callable[[], float] | None = None,
                  routers: Mapping[int, Router] | None = None, hol: Callable[[str], float] | None = None,
-                 sleep_after_s: float = 0.0, in_node_s: float = 0.0, empty: bool = False) -> None:
+                 sleep_after_s: float = 0.0, in_node_s: float = 0.0, empty: bool = False, ahead_s: float = 0.0) -> None:
         super().__init__(node)
         self.cores = Cores(cores, sleep_after_s)
         self.interference = 0.0  # what the requests on the cores add to the traffic manager's time on a frame
         self.lateness = Lateness()
         self._hol = hol
         self._in_node_s = in_node_s
+        self._ahead_s = ahead_s
+        self._ahead: list[tuple[float, int, RunningInstance]] = []  # computed before their time, and when that is
         self._overruns = self._overrun_max_ns = 0
         self._computing_s = 0.0  # that handlers really took
         self._order = itertools.count()
@@ -83,20 +86,28 @@ class Execution(Residents):
         """Do all that can be done by `now`: finish what is due and start what there is a free core for."""
         self._unpark(now, outlet)
         while True:
-            while self._finishing and self._finishing[0].finish <= now:
-                done = heapq.heappop(self._finishing)
-                self.lateness.record(now - done.finish)
-                if self._hol is not None:
-                    self.interference -= self._hol(done.instance.service.name)
-                self._pass_on(done.instance, done.message, done.hops, done.finish, outlet, out)
-                self._unpark(now, outlet)
+            while (due := self.due()) is not None and due <= now:
+                if self._ahead and self._ahead[0][0] < due:
+                    self._begin_on_core(heapq.heappop(self._ahead)[2])
+                else:
+                    self._finish(heapq.heappop(self._finishing), now, outlet, out)
+            while self._ahead and self._ahead[0][0] <= now:
+                self._begin_on_core(heapq.heappop(self._ahead)[2])
             if not self._runnable:
                 self._unpark(now, outlet)  # what ran last may have made room for who waits for it
                 if not self._runnable:
                     return
-            if self._cost is not None and not self.cores.is_idle(now):
+            if self._cost is not None and not self.cores.is_idle(now) and not self._may_compute_ahead(now, outlet):
                 return
             self._start(self._runnable.popleft(), now, outlet, out)
+
+    def _finish(self, done: Executing, now: float, outlet: Outlet, out: Sends) -> None:
+        """Let what `done` gave leave, and go on who waited for that."""
+        self.lateness.record(now - done.finish)
+        if self._hol is not None:
+            self.interference -= self._hol(done.instance.service.name)
+        self._pass_on(done.instance, done.message, done.hops, done.finish, outlet, out)
+        self._unpark(now, outlet)
 
     def due(self) -> float | None:
         """Return when `run` has something to do next; None while nothing is being executed."""
@@ -121,8 +132,8 @@ class Execution(Residents):
         return found
 
     def _start(self, instance: RunningInstance, now: float, outlet: Outlet, out: Sends) -> None:
-        instance.queued = False
         if not _has_room(instance, outlet):
+            instance.queued = False
             instance.parked = True
             instance.blocked += 1
             self._parked.append(instance)
@@ -132,11 +143,39 @@ class Execution(Residents):
             outlet.consumed(channel, now)
         if self._cost is None:
             instance.executed_s += self._run_unpaced(instance, message, now, outlet, out) - arrived
+            self._turn_again(instance)
         else:
+            begins = self.cores.next_free_at
             instance.executed_s += self._run_paced(instance, message, max(arrived, instance.ready_at), origin) - arrived
-        if instance.inbox and not instance.queued:
-            instance.queued = True
+            if begins > now:
+                heapq.heappush(self._ahead, (begins, next(self._order), instance))
+            else:
+                self._begin_on_core(instance)
+
+    def halt(self, key: Key) -> None:
+        instance = self._instances[key]
+        for entry in self._ahead:
+            if entry[2] is instance:  # there is one at most: its next turn comes when this one has begun
+                self._ahead.remove(entry)
+                heapq.heapify(self._ahead)
+                self._begin_on_core(instance)
+                break
+        super().halt(key)
+
+    def _begin_on_core(self, instance: RunningInstance) -> None:
+        """Note that a request of `instance` is on its core now, and let the next one wait for its turn."""
+        if self._hol is not None:
+            self.interference += self._hol(instance.service.name)
+        self._turn_again(instance)
+
+    def _turn_again(self, instance: RunningInstance) -> None:
+        """Let an instance that has begun a request wait for its next turn, if it has another."""
+        instance.queued = bool(instance.inbox)
+        if instance.queued:
             self._runnable.append(instance)
+
+    def _may_compute_ahead(self, now: float, outlet: Outlet) -> bool:
+        return self.cores.is_idle(now + self._ahead_s) and _has_room(self._runnable[0], outlet)
 
     def _run_paced(self, instance: RunningInstance, message: DataMessage, ready: float, origin: Origin) -> float:
         """Run the handler now, and let what it gave leave at its computed finish, which is returned.
@@ -150,8 +189,6 @@ class Execution(Residents):
         start, finish = self.cores.occupy(name, ready, busy)
         began = self._stopwatch() if self._stopwatch is not None else 0.0
         hops = self._handle(instance, message, start)
-        if self._hol is not None:
-            self.interference += self._hol(name)
         if self._stopwatch is not None:
             ended = self._stopwatch()
             self._computing_s += ended - began

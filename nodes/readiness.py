@@ -10,7 +10,7 @@ FEW = 8  # so many descriptors are looked at by one call of select; more are lef
 # Who plays in emulated time looks around no more often than this, in emulated seconds, and takes all that has come
 # meanwhile at once. Every message's way takes longer, and that hides it: a message counts as arrived when its way is
 # over, however early it is really there.
-REST_S = 0.4e-6
+REST_S = 0.7e-6
 LEAST_REST_REAL_S = 20e-6  # a sleep costs about as much
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,6 +34,10 @@ class Front(Microservice):
         return (Output(request.payload),)
 
 
+class Middle(Front):
+    name = "middle"
+
+
 class Back(Front):
     name = "back"
 '''
@@ -59,7 +64,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two microservices that pass on what they get."""
     path = tmp_path_factory.mktemp("services") / "paced_services.py"
     path.write_text(SERVICES)
-    PLACES["front"], PLACES["back"] = f"{path}:Front", f"{path}:Back"
+    PLACES.update({name.lower(): f"{path}:{name}" for name in ("Front", "Middle", "Back")})
     return path
 
 
@@ -88,8 +93,8 @@ def engine_of(*stages: str, cost: Callable[[str, int, Origin], float], cores: in
 
 
 def submit(engine: Execution, outlet: Outlet, at: float, count: int = 1, origin: Origin = Origin.NETWORK,
-           payload: bytes = b"x" * 64) -> None:
-    for number in range(count):
+           payload: bytes = b"x" * 64, first: int = 0) -> None:
+    for number in range(first, first + count):
         message = DataMessage(KIND_REQUEST, 5, 0, CLIENT << 32 | number, bytes(4), 9, 0, payload, CLIENT)
         engine.submit(message, message.channel, at, outlet, [], origin)
 
@@ -155,6 +160,56 @@ def test_a_handler_that_ends_after_its_emulated_finish_is_an_overrun_and_one_at_
     assert counters["busy_ns back"] == 6_000_000_000  # cores are busy by the cost, not by this machine
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_computing_ahead_changes_no_start_no_finish_and_no_order(seed: int) -> None:
+    """Random arrivals for three microservices in a row on two cores, looked at when something is due and only then."""
+    draw = random.Random(seed)
+    arrivals = sorted(draw.uniform(0.0, 60.0) for _ in range(80))
+    left = []
+    for ahead_s in (0.0, 0.7, 4.0):
+        engine, outlet = engine_of("front", "middle", "back", cost=lambda name, *_: {"front": 0.6, "middle": 0.3}.get(
+            name, 0.4), cores=2, in_node_s=0.05, ahead_s=ahead_s, hol=lambda name: 1.0)
+        seen = []
+        coming = list(enumerate(arrivals))
+        while coming or engine.due() is not None:
+            due = engine.due()
+            now = coming[0][1] if coming and (due is None or coming[0][1] <= due) else due
+            assert now is not None
+            if coming and coming[0][1] == now:
+                submit(engine, outlet, now, first=coming.pop(0)[0])
+            engine.run(now, outlet, [])
+            seen.append((now, engine.interference))
+        left.append(([(round(at, 9), message.request_id) for at, message in outlet.left],
+                     sorted((round(at, 9), on_cores) for at, on_cores in seen)))
+    assert left[1] == left[0] and left[2] == left[0]
+    assert len(left[0][0]) == 80
+
+
+def test_a_handler_that_waits_for_its_core_is_through_before_its_finish_although_the_driver_is_late() -> None:
+    def overruns(ahead_s: float) -> int:
+        stopwatch = Stopwatch()
+        engine, outlet = engine_of("back", cost=lambda *_: 2.0, stopwatch=stopwatch, ahead_s=ahead_s)
+        submit(engine, outlet, 0.0, count=10)
+        for late_s in itertools.cycle((0.0, 2.5)):  # a look at every finish, each second one too late
+            engine.run(stopwatch.now, outlet, [])
+            if (due := engine.due()) is None:
+                break
+            stopwatch.now = max(stopwatch.now, due + late_s)
+        assert [at for at, _ in outlet.left] == [2.0 * n for n in range(1, 11)]
+        return engine.counters()["overruns"]
+
+    assert overruns(ahead_s=0.0) > 0 and overruns(ahead_s=3.0) == 0
+
+
+def test_nothing_is_computed_ahead_for_what_has_no_room() -> None:
+    engine, outlet = engine_of("back", cost=lambda *_: 1.0, ahead_s=10.0)
+    submit(engine, outlet, 0.0, count=3)
+    outlet.has_room = lambda channel: False  # type: ignore[method-assign]
+    engine._instances[5, 0].channels.append(ChannelId(5, 0, 1))
+    engine.run(0.0, outlet, [])
+    assert engine.statistics()[0].handled == 0
+
+
 def test_without_a_stopwatch_there_are_no_overruns_and_no_computing_time() -> None:
     engine, outlet = engine_of("back", cost=lambda *_: 1e-12)
     submit(engine, outlet, 0.0, count=3)
@@ -199,3 +254,16 @@ def test_an_instance_s_core_time_is_the_cost_of_what_it_handled() -> None:
     run_out(engine, outlet)
     assert {s.name: (s.handled, s.busy_s) for s in engine.statistics()} == {
         "chain/front-1": (4, 4.0), "chain/back-1": (4, 12.0)}
+
+
+def test_an_instance_can_be_halted_while_a_request_of_it_was_computed_ahead_of_its_core() -> None:
+    engine, outlet = engine_of("back", cost=lambda *_: 1.0, ahead_s=10.0, hol=lambda name: 1.0)
+    submit(engine, outlet, 0.0, count=3)
+    engine.run(0.0, outlet, [])  # the first is on the core, the second computed for 1.0
+    engine.halt((5, 0))
+    run_out(engine, outlet)
+    assert [at for at, _ in outlet.left] == [1.0, 2.0] and engine.is_quiet((5, 0)) and engine.interference == 0.0
+    engine.go_on((5, 0), 2.5)
+    engine.run(2.5, outlet, [])
+    run_out(engine, outlet)
+    assert [at for at, _ in outlet.left] == [1.0, 2.0, 3.5] and engine.interference == 0.0
