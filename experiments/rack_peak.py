@@ -25,6 +25,7 @@ from experiments.simulated_bed import SimulatedBed
 from experiments.testbed import Testbed, TestbedOptions
 from experiments.time_scale import Capacity, capacity_of, time_scale_for
 from microservices.measured import Column
+from nodes.agent import AHEAD_REAL_S
 from nodes.deployment import Deployment
 from topologies.inventory import Inventory
 
@@ -137,7 +138,7 @@ class RackRoom:
             self._capacities[key] = capacity_of(bed, shared_out(configs, PILOT_OUTSTANDING), (deployment,))
         size = next(iter(configs.values())).payload_bytes
         return time_scale_for(expected.throughput_rps, expected.latencies.mean_s, self._capacities[key], self._limits,
-                              shortest_cost_s(bed, pacing, (deployment,), size))
+                              shortest_cost_s(bed, pacing, (deployment,), size), AHEAD_REAL_S)
 
     def _result(self, deployment: Deployment, label: str, knee: Knee, found: Measurement, forecast_rps: float,
                 simulated: bool = False) -> RackPeak:
