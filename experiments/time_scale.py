@@ -38,11 +38,13 @@ class Capacity(msgspec.Struct, frozen=True):
 
 
 def time_scale_for(offered_rps: float, latency_s: float, capacity: Capacity,
-                   limits: FidelityLimits = USUAL_LIMITS, shortest_s: float = math.inf, ahead_real_s: float = 0.0) -> float:
+                   limits: FidelityLimits = USUAL_LIMITS, shortest_s: float = math.inf,
+                   ahead_real_s: float = 0.0) -> float:
     """Return the smallest time scale at which `offered_rps` with a mean latency of `latency_s` should hold.
 
     `shortest_s` is the least that a request costs on a core: to be in time, a process must wake within it and, where
-    cores are busy, the real `ahead_real_s` that handlers run before their time. The result is rounded up to two digits. Raises ExperimentError where there is none.
+    cores are busy, the real `ahead_real_s` that handlers run before their time. The result is rounded up to two digits.
+    Raises ExperimentError where there is none.
     """
     if offered_rps <= 0 or latency_s <= 0 or capacity.requests_per_s <= 0:
         raise ExperimentError(f"{offered_rps:g} requests/s at a latency of {latency_s:g} s on a machine that carries "
