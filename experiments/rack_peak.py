@@ -12,7 +12,6 @@ from dataclasses import replace
 
 import msgspec
 
-from experiments.auto_time_scale import shortest_cost_s
 from experiments.energy import power_between
 from experiments.fidelity import USUAL_LIMITS, FidelityLimits, next_time_scale
 from experiments.knee import Knee
@@ -25,7 +24,6 @@ from experiments.simulated_bed import SimulatedBed
 from experiments.testbed import Testbed, TestbedOptions
 from experiments.time_scale import Capacity, capacity_of, time_scale_for
 from microservices.measured import Column
-from nodes.agent import AHEAD_REAL_S
 from nodes.deployment import Deployment
 from topologies.inventory import Inventory
 
@@ -103,7 +101,7 @@ class RackRoom:
             last = expected or forecast.measured[forecast.knee.tried[-1].load]
             return self._result(deployment, label, forecast.knee, last, 0.0, simulated=True)
         bed = self._testbed()
-        scale = self._time_scale(bed, deployment, configs, pacing, expected)
+        scale = self._time_scale(bed, deployment, configs, expected)
         first = max(FIRST_OUTSTANDING, int(forecast.knee.probe.load / AROUND) if forecast.knee.probe else 0)
         for _ in range(1 + self._run_options.retry):
             bed.repace(replace(pacing, time_scale=scale), (deployment,))
@@ -128,7 +126,7 @@ class RackRoom:
             self._bed = Testbed.start(replace(self.options, pacing=UNPACED))
         return self._bed
 
-    def _time_scale(self, bed: Testbed, deployment: Deployment, configs: Mapping[str, ClientConfig], pacing: Pacing,
+    def _time_scale(self, bed: Testbed, deployment: Deployment, configs: Mapping[str, ClientConfig],
                     expected: Measurement) -> float:
         wanted = self._run_options.time_scale
         if wanted is not None and wanted != AUTO:
@@ -136,9 +134,7 @@ class RackRoom:
         key = deployment.name + str(sorted({place.node for place in deployment.places}))
         if key not in self._capacities:
             self._capacities[key] = capacity_of(bed, shared_out(configs, PILOT_OUTSTANDING), (deployment,))
-        size = next(iter(configs.values())).payload_bytes
-        return time_scale_for(expected.throughput_rps, expected.latencies.mean_s, self._capacities[key], self._limits,
-                              shortest_cost_s(bed, pacing, (deployment,), size), AHEAD_REAL_S)
+        return time_scale_for(expected.throughput_rps, expected.latencies.mean_s, self._capacities[key], self._limits)
 
     def _result(self, deployment: Deployment, label: str, knee: Knee, found: Measurement, forecast_rps: float,
                 simulated: bool = False) -> RackPeak:

@@ -26,7 +26,6 @@ from microservices.applications import application_named
 from microservices.assumptions import DEFAULTS, Assumptions
 from microservices.measured import Column
 from microservices.profiles import active_cores, cost_s
-from nodes.agent import AHEAD_REAL_S
 from nodes.communication import Communication, HostStack
 from nodes.deployment import deploy
 from nodes.frames import UDP_FRAME_BYTES
@@ -139,7 +138,7 @@ class SingleNode:
         cost = cost_s(service, column, config.payload_bytes, self._assumptions)
         return time_scale_for(expected_peak_rps(cost, cores, config.payload_bytes),
                               cost + unloaded_round_trip_s(column, self._assumptions), self._capacities[key],
-                              self._limits, cost, AHEAD_REAL_S)
+                              self._limits)
 
 
 def expected_peak_rps(cost: float, cores: int, payload_bytes: int) -> float:

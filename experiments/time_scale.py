@@ -38,13 +38,12 @@ class Capacity(msgspec.Struct, frozen=True):
 
 
 def time_scale_for(offered_rps: float, latency_s: float, capacity: Capacity,
-                   limits: FidelityLimits = USUAL_LIMITS, shortest_s: float = math.inf,
-                   ahead_real_s: float = 0.0) -> float:
+                   limits: FidelityLimits = USUAL_LIMITS, shortest_s: float = math.inf) -> float:
     """Return the smallest time scale at which `offered_rps` with a mean latency of `latency_s` should hold.
 
-    `shortest_s` is the least that a request costs on a core: to be in time, a process must wake within it and, where
-    cores are busy, the real `ahead_real_s` that handlers run before their time. The result is rounded up to two digits.
-    Raises ExperimentError where there is none.
+    `shortest_s` is the least that a request costs on a core, where cores idle: to be in time, a process must wake
+    within it. Where cores are busy, handlers run before their time, and it need not be given. The result is rounded up
+    to two digits. Raises ExperimentError where there is none.
     """
     if offered_rps <= 0 or latency_s <= 0 or capacity.requests_per_s <= 0:
         raise ExperimentError(f"{offered_rps:g} requests/s at a latency of {latency_s:g} s on a machine that carries "
@@ -52,7 +51,7 @@ def time_scale_for(offered_rps: float, latency_s: float, capacity: Capacity,
     wanted = max(LEAST_AUTO, offered_rps / (USED_SHARE * capacity.requests_per_s),
                  capacity.late_p50_s / (limits.late_p50_share * latency_s),
                  capacity.late_p99_s / (limits.late_p99_share * latency_s),
-                 (capacity.late_p99_s - ahead_real_s) / shortest_s)
+                 capacity.late_p99_s / shortest_s)
     if wanted > MOST_TIME_SCALE:
         raise ExperimentError(f"{offered_rps:g} requests/s at a latency of {latency_s:g} s asks for a time scale of "
                               f"{wanted:.3g}; the limit is {MOST_TIME_SCALE:g}")
