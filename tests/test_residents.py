@@ -185,7 +185,8 @@ def test_what_left_is_not_made_afresh_by_a_deployment_and_does_not_go_back_to_an
     assert made.deploy(placed("s1n1", "s3n1", "s1n1")) == ([], []) and made.address_of(*SECOND) == ELSEWHERE
     later = msgspec.structs.replace(placed("s1n1", "s3n1", "s1n1"), places=(Place(1, "s3n1", "10.1.3.11", 3),))
     assert made.deploy(later) == ([], [1]) and made.epoch_of(SECOND) == 3
-    assert made.moved(5) == [(1, 3, bytes((10, 1, 3, 11)))]
+    assert made.neighbours(FIRST) == [(1, 3, bytes((10, 1, 3, 11)))]
+    assert [number for number, _, _ in made.neighbours(SECOND)] == [0, 2]
 
 
 def test_a_live_instance_that_came_is_not_sent_away_by_the_placement_it_came_from() -> None:
