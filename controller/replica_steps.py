@@ -15,6 +15,7 @@ from nodes.control_messages import Command, Verb
 from nodes.replication_messages import NOBODY, Part, View
 
 RETRY_S, MOST_RETRY_S = 0.1, 1.0
+SHUN_S = 10.0  # ours: how long nobody is tried again whom the primary did not hear
 Key = tuple[int, int]
 
 
@@ -39,8 +40,8 @@ class Event(enum.Enum):
     CANDIDATE = "there is a place for one more"
     SERVES = "the primary serves"
     COMPLETE = "the joiner has all that was ever answered"
-    PRIMARY_LOST = "the primary is silent or to leave, and the backup is there"
-    BACKUP_LOST = "the backup is silent, or has nothing any more, and the primary is there"
+    PRIMARY_LOST = "the primary is silent, hears nobody, or is to leave, and the backup is there"
+    BACKUP_LOST = "the backup is silent, or has nothing, and nobody can take its place; the primary is there"
     JOINER_LOST = "the joiner is silent, or has nothing any more"
     ALL_GONE = "nobody has it any more, for certain"
 
@@ -58,7 +59,6 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (_S.REPLACING, _E.COMPLETE): _S.PAIRED,
     (_S.REPLACING, _E.JOINER_LOST): _S.PAIRED,
     (_S.REPLACING, _E.PRIMARY_LOST): _S.ALONE,
-    (_S.REPLACING, _E.BACKUP_LOST): _S.REPAIRING,
     **{(s, _E.ALL_GONE): _S.NOWHERE for s in State if s is not _S.NOWHERE},
 }
 
@@ -129,6 +129,8 @@ class Group:
     joiner: str = ""
     boots: dict[str, int] = field(default_factory=dict)
     said: dict[str, Part] = field(default_factory=dict)
+    unheard: set[str] = field(default_factory=set)  # members that the primary does not hear
+    shunned: dict[str, float] = field(default_factory=dict)  # until when
     asked: bool = False  # the joiner, when everybody else was gone
     former: set[str] = field(default_factory=set)
     untold: set[str] = field(default_factory=set)

@@ -1,22 +1,23 @@
 """Who serves and who backs up every replicated instance, as the controller decides it (section 3.5).
 
-    NOWHERE --candidate--> FOUNDING --serves--> ALONE <--------------------- primary, backup lost
+    NOWHERE --candidate--> FOUNDING --serves--> ALONE <------------primary lost, or backup lost and no candidate
                                                  |  ^ joiner lost                      |
                                        candidate v  |                                  |
                                               REPAIRING ------complete-------------> PAIRED --candidate--> REPLACING
-                                                 ^                                     ^                      |  |
-                                                 |                                     '-complete, joiner lost'  |
-                                                 '---------------------backup lost-------------------------------'
+                                                                                       ^                       |
+                                                                                       '-complete, joiner lost-'
 
 Each turn is a new view: written to the journal first, then told to everybody who has a part or had one, under a new
 epoch, until they answer. Decisions are made on what is known now (who is alive, what they said), not on what happened:
 a controller that restarts goes on from the journal, asks everybody, and comes to the same ones.
 
 Whoever is promoted has all that was ever answered, and whoever was replaced can answer nothing more, since a reply
-needs the acknowledgement of a backup, and a backup obeys one epoch only. So silence is enough to replace one of two. It
-is not enough to replace who serves alone: that takes its own word (it restarted, or says that it has nothing), or that
-somebody keeps it from the network (`fenced`). A joiner that outlives everybody else is asked whether it is complete;
-with nobody left the instance begins anew, empty, which is said aloud.
+needs the acknowledgement of a backup, and a backup obeys one epoch only. So silence is enough to replace one of two.
+It is not enough to replace who serves alone: that takes its own word (it restarted, or says that it has nothing), or
+that somebody keeps it from the network (`fenced`). A backup that is lost stays in the view till a joiner has
+everything, if there can be one: replies wait so long, and at no time is one node's memory all there is. A joiner that
+outlives everybody else is asked whether it is complete; with nobody left the instance begins anew, empty, which is
+said aloud.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from controller.migration_journal import Term
 from controller.replica_steps import (
     MOST_RETRY_S,
     RETRY_S,
+    SHUN_S,
     TRANSITIONS,
     Event,
     Group,
@@ -75,6 +77,7 @@ class ReplicaControl:
         self.deposed = False  # another controller has taken over: this one must be silent
         self._boots: dict[str, int] = {}
         self._fenced: set[str] = set()
+        self._now = 0.0  # of the decision that is being made
         self.term = 0
         for entry in journal.entries():
             if isinstance(entry, Viewed):
@@ -139,6 +142,10 @@ class ReplicaControl:
             g.former.discard(node)
         elif node in g.members:
             g.said[node] = Part(answer.part)
+            silent = self._names.get(answer.silent, "")
+            if node == g.primary and silent in (g.backup, g.joiner) and silent:
+                g.unheard.add(silent)
+                g.shunned[silent] = now + SHUN_S
             self._consider(g, now, out)
 
     def has_part(self, node: str) -> bool:
@@ -162,6 +169,7 @@ class ReplicaControl:
         """Take turns until nothing more follows from what is known."""
         if self.deposed:
             return
+        self._now = now
         while (event := self._event(g)) is not None:
             self._turn(g, event, now, out)
 
@@ -176,10 +184,11 @@ class ReplicaControl:
         if g.state is State.FOUNDING:
             return Event.SERVES if g.said.get(g.primary) is Part.SERVING else None
         if g.backup:
-            if self._is_there(g, g.backup) and (self._lost(g, g.primary) or self._leaves(g.primary)):
+            hears_nobody = bool(g.joiner) and {g.backup, g.joiner} <= g.unheard
+            if self._is_there(g, g.backup) and (self._lost(g, g.primary) or self._leaves(g.primary) or hears_nobody):
                 return Event.PRIMARY_LOST
-            if self._is_there(g, g.primary) and self._lost(g, g.backup):
-                return Event.BACKUP_LOST
+            if not g.joiner and self._is_there(g, g.primary) and self._lost(g, g.backup):
+                return Event.CANDIDATE if self._candidate(g) else Event.BACKUP_LOST
         if g.joiner:
             return Event.JOINER_LOST if self._lost(g, g.joiner) or self._leaves(g.joiner) else None
         return Event.CANDIDATE if self._is_there(g, g.primary) and self._candidate(g) else None
@@ -199,7 +208,7 @@ class ReplicaControl:
         return g.joiner not in g.said
 
     def _lost(self, g: Group, name: str) -> bool:
-        return self._gone(g, name) or self._life(name) in (Life.DEAD, Life.OUTSIDE)
+        return self._gone(g, name) or name in g.unheard or self._life(name) in (Life.DEAD, Life.OUTSIDE)
 
     def _is_there(self, g: Group, name: str) -> bool:
         return not self._gone(g, name) and self._life(name) in (Life.ALIVE, Life.LEAVING)
@@ -209,16 +218,16 @@ class ReplicaControl:
 
     def _candidate(self, g: Group) -> str | None:
         """Return who should be the next to have a part; None if nobody can, or need."""
-        if g.state is State.PAIRED and not self._leaves(g.backup) and (
-                self._racks == 1 or self._places[g.backup].rack != self._places[g.primary].rack):
+        wanted = g.state is not State.PAIRED or self._leaves(g.backup) or self._lost(g, g.backup)
+        if not wanted and (self._racks == 1 or self._places[g.backup].rack != self._places[g.primary].rack):
             return None
         usable = [name for name in self._places if self._life(name) is Life.ALIVE and name in self._boots
-                  and name not in self._fenced and name not in g.members]
+                  and name not in self._fenced and name not in g.members and g.shunned.get(name, 0.0) <= self._now]
         copies = [name for name in g.copies() if name != g.backup]
         if g.state is State.NOWHERE and g.at in usable:
             return g.at
         found = next_copy(g.name, copies, self._places, usable, lambda name: self._fits(name, *g.key))
-        if g.state is not State.PAIRED or found is None or self._leaves(g.backup):
+        if wanted or found is None:
             return found
         rack = self._places[g.primary].rack  # somebody backs up already: one in another rack would be better
         return found if self._places[g.backup].rack == rack != self._places[found].rack else None
@@ -245,7 +254,7 @@ class ReplicaControl:
         g.state = to
         if event is not Event.SERVES:
             self.epochs[g.key] = g.epoch = self.epochs.get(g.key, 0) + 1
-            g.said, g.asked = {}, False
+            g.said, g.unheard, g.asked = {}, g.unheard & set(g.members), False
         if candidate is not None:
             g.boots[candidate] = self._boots[candidate]
         g.boots = {name: g.boots.get(name, 0) for name in g.members}

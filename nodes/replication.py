@@ -28,7 +28,7 @@ from collections import Counter
 from nodes.control_messages import Chunk, Fetch, Refusal
 from nodes.errors import NodeError
 from nodes.fetching import Fetcher, chunk_of
-from nodes.replication_log import MOST_BEHIND, PLEDGE_LAG, WINDOW, Log, joiner_of
+from nodes.replication_log import MOST_BEHIND, MOST_TRIES, PLEDGE_LAG, WINDOW, Log, joiner_of
 from nodes.replication_messages import LAST, NOBODY, PLEDGE, Append, Appended, Offer, Part, Stands, View
 from nodes.replication_steps import BEGINS_ANEW, TRANSITIONS, Event, Here, Key, Local, Message, Outgoing
 
@@ -181,10 +181,10 @@ class Replicator:
         if view.joiner != NOBODY:
             here.followers[view.joiner] = joiner_of(here.log, self._local.snapshot(key))
 
-    def _tell(self, view: View, here: Here, refusal: Refusal, out: Outgoing) -> None:
+    def _tell(self, view: View, here: Here, refusal: Refusal, out: Outgoing, silent: bytes = NOBODY) -> None:
         position = here.log.next if here.part is Part.SERVING else here.next
         out.append((self._controller_ip, Stands(view.term, self.boot, view.application, view.instance, view.epoch,
-                                                here.part, refusal, position, here.complaint.encode()[:200])))
+                                                here.part, refusal, position, silent, here.complaint.encode()[:200])))
 
     def _turn(self, here: Here, event: Event, out: Outgoing, complaint: str = "") -> None:
         """Take a turn that no view asked for, and tell the controller."""
@@ -197,21 +197,31 @@ class Replicator:
     def _advance(self, key: Key, here: Here, now: float, out: Outgoing) -> None:
         """Send followers what they lack, and let leave what all have."""
         for ip, follower in here.followers.items():
-            snapshot = follower.snapshot
+            snapshot, tries = follower.snapshot, follower.tries
             if snapshot is not None:
                 if now >= (follower.due(here.log) or 0.0):
                     snapshot.offered_at = now
+                    follower.tries += 1
                     out.append((ip, Offer(*key, here.epoch, snapshot.next, len(snapshot.data), snapshot.digest)))
+                self._blame(here, ip, tries, out)
                 continue
             if follower.pledged is None and here.log.next - follower.acknowledged <= PLEDGE_LAG:
                 follower.pledged = here.log.pledge()
             for position in follower.to_send(here.log, now):
                 flags, data = here.log.at(position)
                 out.append((ip, Append(*key, here.epoch, position, flags, data)))
+            self._blame(here, ip, tries, out)
         here.log.trim(min((f.needs for f in here.followers.values()), default=here.log.next))
         permitted = min((f.permits for f in here.followers.values()), default=here.log.next)
         while here.waiting and here.waiting[0][0] <= permitted:
             self._local.release(key, here.waiting.popleft()[1])
+
+    def _blame(self, here: Here, ip: bytes, before: int, out: Outgoing) -> None:
+        """Tell the controller, now and then, of a follower that is not heard; `before` were its repetitions so far."""
+        tries = here.followers[ip].tries
+        if tries > before and tries % MOST_TRIES == 0:
+            assert here.view is not None
+            self._tell(here.view, here, Refusal.NONE, out, ip)
 
     def _acknowledged(self, source: bytes, message: Appended, now: float, out: Outgoing) -> None:
         here = self._here.get((message.application, message.instance))
@@ -229,6 +239,7 @@ class Replicator:
             if follower and follower.snapshot and follower.snapshot.digest == fetch.digest:
                 chunk = chunk_of(follower.snapshot.data, fetch)
                 if chunk is not None:
+                    follower.tries = 0
                     out.append((source, chunk))
                     return
         self.counters["fetch of what is not there, or not theirs"] += 1

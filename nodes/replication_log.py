@@ -19,6 +19,7 @@ WINDOW = 64  # fragments sent and not acknowledged
 RESEND_S = 0.05
 OFFER_AGAIN_S = 0.1
 PLEDGE_LAG = 64  # a joiner that is no further behind counts as caught up
+MOST_TRIES = 20  # ours: a follower that leaves so many repetitions unanswered, a second of them, counts as silent
 MOST_BEHIND = 4096  # fragments kept for the slowest follower; from there on the primary waits for it
 
 
@@ -77,6 +78,7 @@ class Follower:
     snapshot: Snapshot | None = None  # until it was fetched
     sent: int = 0
     moved_at: float = 0.0  # when it came further, or was sent something again
+    tries: int = 0  # repetitions since it was last heard; not time, so that a primary that hung blames nobody
 
     @property
     def permits(self) -> float:
@@ -90,6 +92,7 @@ class Follower:
 
     def took(self, next_: int, now: float) -> None:
         """Note that it has acknowledged all before `next_`."""
+        self.tries = 0
         if self.snapshot is not None and next_ >= self.snapshot.next:
             self.snapshot = None
         if next_ > self.acknowledged:
@@ -102,6 +105,7 @@ class Follower:
             return range(0)
         if self.sent > self.acknowledged and now >= self.moved_at + RESEND_S:
             self.sent = self.acknowledged
+            self.tries += 1
         first, end = self.sent, min(log.next, self.acknowledged + WINDOW)
         if end > first:
             if first == self.acknowledged:

@@ -55,7 +55,8 @@ REPLICATION_LAYOUTS = (
         Field("joiner", "ip", "who is to become a backup; 0.0.0.0: nobody"))),
     Layout(KIND_STANDS, "stands", (
         Field("term", "I", "of the view that is answered"), Field("boot", "I", "the node's run"), *_WHAT_FIELDS, _PART,
-        Field("refusal", "B", "why the view was not obeyed, 0 if it was"), _NEXT, _LENGTH)),
+        Field("refusal", "B", "why the view was not obeyed, 0 if it was"), _NEXT,
+        Field("silent", "ip", "a follower that this primary does not hear; 0.0.0.0: none"), _LENGTH)),
     Layout(KIND_OFFER, "offer", (
         *_WHAT_FIELDS, _NEXT, Field("size", "I", "bytes of the snapshot that ends at `next`"),
         Field("digest_high", "Q", "BLAKE2b of it, upper 8 of 16 bytes"),
@@ -102,12 +103,13 @@ class Stands:
     part: int
     refusal: int
     next: int
+    silent: bytes = NOBODY
     payload: bytes = b""  # a complaint in words
     kind: int = KIND_STANDS
 
     def encode(self) -> bytes:
         return _packed(self.kind, self.term, self.boot, self.application, self.instance, self.epoch, self.part,
-                       self.refusal, self.next, len(self.payload)) + self.payload
+                       self.refusal, self.next, self.silent, len(self.payload)) + self.payload
 
 
 @dataclass(frozen=True, slots=True)

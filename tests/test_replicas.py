@@ -74,10 +74,10 @@ class Desk:
         return out
 
     def says(self, node: str, part: Part, *, epoch: int | None = None, boot: int = 1, term: int = 0,
-             refusal: Refusal = Refusal.NONE) -> list[ToNode]:
+             refusal: Refusal = Refusal.NONE, silent: bytes = NOBODY) -> list[ToNode]:
         out: list[ToNode] = []
         self.control.answered(IPS[node], Stands(term or self.control.term, boot, *KEY, epoch or self.epoch, part,
-                                                refusal, 0), self.now, out)
+                                                refusal, 0, silent), self.now, out)
         self.sent += out
         return out
 
@@ -147,11 +147,24 @@ def test_a_silent_primary_is_replaced_by_its_backup_and_told_so_when_it_returns(
     assert "s1n1" not in views(desk.tick(1.0))
 
 
-def test_a_silent_backup_is_replaced_while_the_primary_is_alive() -> None:
+def test_a_backup_that_falls_silent_keeps_its_part_till_another_has_everything() -> None:
     desk, backup = paired()
     desk.lives[backup] = Life.DEAD
     desk.tick()
-    assert desk.state[:2] == ("repairing", "s1n1") and backup not in desk.state
+    joiner = desk.state[-1]
+    assert desk.state == ("replacing", "s1n1", backup, joiner)
+    desk.says(joiner, Part.FOLLOWING)
+    assert desk.state == ("paired", "s1n1", joiner)
+
+
+def test_a_primary_that_dies_while_its_silent_backup_is_replaced_leaves_that_one_to_go_on() -> None:
+    desk, backup = paired()
+    desk.lives[backup] = Life.DEAD
+    desk.tick()
+    desk.control.booted("s1n1", 2)
+    desk.lives["s1n1"], desk.lives[backup] = Life.JOINING, Life.ALIVE
+    desk.tick()
+    assert desk.state[1] == backup and "nowhere" not in [h.what for h in desk.control.happenings]
 
 
 @pytest.mark.parametrize("life", [Life.SUSPECT, Life.DEAD])
@@ -193,7 +206,7 @@ def test_a_backup_that_has_restarted_is_no_backup_and_joins_again() -> None:
     desk, backup = paired()
     desk.full = set(PLACES) - {backup}
     desk.says(backup, Part.OUT, boot=2)
-    assert desk.state == ("repairing", "s1n1", backup)
+    assert desk.state == ("repairing", "s1n1", backup) and "alone" in [h.what for h in desk.control.happenings]
     assert views(desk.sent)[backup].boot == 2
 
 
@@ -278,6 +291,36 @@ def test_a_backup_in_the_same_rack_is_exchanged_for_one_in_another_when_there_is
     assert desk.state == ("paired", "s1n1", far) and views(desk.sent)[near].backup == IPS[far]
     desk.tick()
     assert desk.state == ("paired", "s1n1", far)
+
+
+def test_a_backup_that_only_the_primary_does_not_hear_is_replaced_and_left_alone_for_a_while() -> None:
+    desk, backup = paired()
+    desk.full = set(PLACES) - {backup}
+    desk.says("s1n1", Part.SERVING, silent=IPS[backup])
+    assert desk.state == ("alone", "s1n1")
+    desk.tick(9.0)
+    assert desk.state == ("alone", "s1n1")
+    desk.tick(1.1)
+    assert desk.state == ("repairing", "s1n1", backup)
+    desk.says("s1n1", Part.SERVING, silent=IPS[backup])
+    assert desk.state == ("alone", "s1n1")
+
+
+def test_a_primary_that_hears_neither_backup_nor_joiner_is_the_one_to_go() -> None:
+    desk, backup = paired()
+    desk.says("s1n1", Part.SERVING, silent=IPS[backup])
+    joiner = desk.state[-1]
+    assert desk.state == ("replacing", "s1n1", backup, joiner)
+    desk.says("s1n1", Part.SERVING, silent=IPS[joiner])
+    assert desk.state[1] == backup
+
+
+def test_nobody_but_the_primary_can_have_a_replica_replaced() -> None:
+    desk, backup = paired()
+    desk.says(backup, Part.FOLLOWING, silent=IPS["s1n1"])
+    desk.says("s1n1", Part.SERVING, silent=IPS["s1n1"])
+    desk.says("s4h", Part.OUT, silent=IPS[backup])
+    assert desk.state == ("paired", "s1n1", backup)
 
 
 def test_a_node_that_is_to_leave_is_emptied() -> None:
@@ -391,5 +434,5 @@ def test_every_state_can_be_reached_and_every_loss_be_met() -> None:
     for state in State:
         if state not in (State.NOWHERE, State.FOUNDING):
             assert (state, Event.ALL_GONE) in TRANSITIONS
-    for state in (State.PAIRED, State.REPLACING):
-        assert {(state, Event.PRIMARY_LOST), (state, Event.BACKUP_LOST)} <= set(TRANSITIONS)
+    assert {(State.PAIRED, Event.PRIMARY_LOST), (State.PAIRED, Event.BACKUP_LOST), (State.PAIRED, Event.CANDIDATE),
+            (State.REPLACING, Event.PRIMARY_LOST), (State.REPLACING, Event.JOINER_LOST)} <= set(TRANSITIONS)

@@ -10,7 +10,7 @@ import pytest
 from nodes.control_messages import Chunk, Fetch, Refusal
 from nodes.errors import NodeError
 from nodes.replication import Replicator
-from nodes.replication_log import MOST_BEHIND, PLEDGE_LAG, WINDOW, Log, joiner_of
+from nodes.replication_log import MOST_BEHIND, MOST_TRIES, PLEDGE_LAG, WINDOW, Log, joiner_of
 from nodes.replication_messages import NOBODY, Append, Appended, Offer, Part, Stands, View
 from nodes.replication_steps import TRANSITIONS, Event, Key
 from nodes.wire import MAX_PAYLOAD
@@ -339,6 +339,33 @@ def test_a_follower_that_is_too_far_behind_stops_the_primary() -> None:
     t.stop = lambda source, to, message: False
     t.wait(0.06)
     assert t.nodes[A].has_room(*KEY) and len(t.locals[A].left) == MOST_BEHIND
+
+
+def test_a_follower_that_the_primary_does_not_hear_is_named_to_the_controller() -> None:
+    t = trio()
+    t.stop = lambda source, to, message: B in (source, to)
+    t.say(b"one")
+    for _ in range(MOST_TRIES - 1):
+        t.wait(0.06)
+    assert t.said == []
+    t.wait(0.06)
+    assert [(ip, s.silent) for ip, s in t.said] == [(A, B)]
+    t.stop = lambda source, to, message: C in (source, to) and not isinstance(message, View)
+    t.view(4, A, joiner=C)
+    t.said.clear()
+    for _ in range(MOST_TRIES):
+        t.wait(0.11)
+    assert [s.silent for ip, s in t.said] == [C]
+
+
+def test_a_primary_that_hung_blames_nobody() -> None:
+    t = trio()
+    t.stop = lambda source, to, message: B in (source, to)
+    t.say(b"one")
+    t.wait(60.0)
+    t.stop = lambda source, to, message: False
+    t.wait(0.06)
+    assert t.said == [] and t.locals[A].left == ["one"]
 
 
 def test_who_does_not_serve_logs_nothing() -> None:

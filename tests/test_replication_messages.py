@@ -31,7 +31,7 @@ IP = st.binary(min_size=4, max_size=4)
 PAYLOAD = st.binary(max_size=200)
 MESSAGES = st.one_of(
     st.builds(View, U32, U32, U16, U16, U32, st.sampled_from((0, 1)), IP, IP, IP),
-    st.builds(Stands, U32, U32, U16, U16, U32, st.sampled_from(Part), st.sampled_from(Refusal), U64, PAYLOAD),
+    st.builds(Stands, U32, U32, U16, U16, U32, st.sampled_from(Part), st.sampled_from(Refusal), U64, IP, PAYLOAD),
     st.builds(Offer, U16, U16, U32, U64, U32, st.binary(min_size=16, max_size=16)),
     st.builds(Append, U16, U16, U32, U64, st.sampled_from((0, LAST, PLEDGE)), PAYLOAD),
     st.builds(Appended, U16, U16, U32, U64, st.sampled_from(Part)))
@@ -53,7 +53,7 @@ def test_what_is_cut_short_or_has_more_is_refused(message: View, data: st.DataOb
 
 def test_any_bytes_are_a_message_or_refused() -> None:
     draw = random.Random(1)
-    good = [View(1, 2, 3, 4, 5, 1, b"\x0a\0\0\1").encode(), Stands(1, 2, 3, 4, 5, 4, 0, 9, b"why").encode(),
+    good = [View(1, 2, 3, 4, 5, 1, b"\x0a\0\0\1").encode(), Stands(1, 2, 3, 4, 5, 4, 0, 9, NOBODY, b"why").encode(),
             Offer(1, 2, 3, 4, 5, bytes(16)).encode(), Append(1, 2, 3, 4, 1, b"entry").encode(),
             Appended(1, 2, 3, 4, 2).encode()]
     read = 0
