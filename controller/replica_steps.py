@@ -15,6 +15,7 @@ from nodes.control_messages import Command, Verb
 from nodes.replication_messages import NOBODY, Part, View
 
 RETRY_S, MOST_RETRY_S = 0.1, 1.0
+FRESH_S = 0.3  # ours: what a node said longer ago is no ground to give up another
 SHUN_S = 10.0  # ours: how long nobody is tried again whom the primary did not hear
 Key = tuple[int, int]
 
@@ -129,9 +130,10 @@ class Group:
     joiner: str = ""
     boots: dict[str, int] = field(default_factory=dict)
     said: dict[str, Part] = field(default_factory=dict)
+    said_at: dict[str, float] = field(default_factory=dict)
+    asked_at: float = -RETRY_S  # when somebody was last asked what it is, out of turn
     unheard: set[str] = field(default_factory=set)  # members that the primary does not hear
     shunned: dict[str, float] = field(default_factory=dict)  # until when
-    asked: bool = False  # the joiner, when everybody else was gone
     former: set[str] = field(default_factory=set)
     untold: set[str] = field(default_factory=set)
     next_at: float = 0.0

@@ -28,6 +28,7 @@ from controller.fault_domains import Places, next_copy
 from controller.membership import Life
 from controller.migration_journal import Term
 from controller.replica_steps import (
+    FRESH_S,
     MOST_RETRY_S,
     RETRY_S,
     SHUN_S,
@@ -141,7 +142,7 @@ class ReplicaControl:
         if node in g.former and answer.part == Part.OUT:
             g.former.discard(node)
         elif node in g.members:
-            g.said[node] = Part(answer.part)
+            g.said[node], g.said_at[node] = Part(answer.part), now
             silent = self._names.get(answer.silent, "")
             if node == g.primary and silent in (g.backup, g.joiner) and silent:
                 g.unheard.add(silent)
@@ -156,8 +157,6 @@ class ReplicaControl:
         """Decide on what is known now, and repeat what is not answered."""
         for g in self.groups.values():
             self._consider(g, now, out)
-            if now >= g.next_at and not g.settled:
-                self._send(g, now, out)
 
     def due(self) -> float | None:
         """Return when something is to be repeated; decisions need a `tick` after each of the membership."""
@@ -166,12 +165,14 @@ class ReplicaControl:
     # -- decisions -----------------------------------------------------------------------------------------------------
 
     def _consider(self, g: Group, now: float, out: Outgoing) -> None:
-        """Take turns until nothing more follows from what is known."""
+        """Take turns until nothing more follows from what is known, and say what is to be said now."""
         if self.deposed:
             return
         self._now = now
         while (event := self._event(g)) is not None:
             self._turn(g, event, now, out)
+        if now >= g.next_at and not g.settled:
+            self._send(g, now, out)
 
     def _event(self, g: Group) -> Event | None:
         """Return what asks for another view, the most urgent first."""
@@ -180,32 +181,35 @@ class ReplicaControl:
         if g.state is State.NOWHERE:
             return Event.CANDIDATE if self._candidate(g) else None
         if all(self._gone(g, name) for name in g.copies()):
-            return None if self._joiner_may_have_it(g) else Event.ALL_GONE
+            may_have_it = g.joiner and not self._lost(g, g.joiner) and not self._has_just_said(g, g.joiner)
+            return None if may_have_it else Event.ALL_GONE
         if g.state is State.FOUNDING:
             return Event.SERVES if g.said.get(g.primary) is Part.SERVING else None
         if g.backup:
             hears_nobody = bool(g.joiner) and {g.backup, g.joiner} <= g.unheard
-            if self._is_there(g, g.backup) and (self._lost(g, g.primary) or self._leaves(g.primary) or hears_nobody):
-                return Event.PRIMARY_LOST
-            if not g.joiner and self._is_there(g, g.primary) and self._lost(g, g.backup):
-                return Event.CANDIDATE if self._candidate(g) else Event.BACKUP_LOST
+            if (self._lost(g, g.primary) or self._leaves(g.primary) or hears_nobody) and self._is_there(g, g.backup):
+                return Event.PRIMARY_LOST if self._has_just_said(g, g.backup) else None
+            if not g.joiner and self._lost(g, g.backup) and self._is_there(g, g.primary):
+                if self._candidate(g):
+                    return Event.CANDIDATE
+                return Event.BACKUP_LOST if self._has_just_said(g, g.primary) else None
         if g.joiner:
             return Event.JOINER_LOST if self._lost(g, g.joiner) or self._leaves(g.joiner) else None
         return Event.CANDIDATE if self._is_there(g, g.primary) and self._candidate(g) else None
+
+    def _has_just_said(self, g: Group, name: str) -> bool:
+        """Whether a node has said what it is a moment ago; if not, it is asked, before anybody is given up for it."""
+        if self._now - g.said_at.get(name, -FRESH_S) < FRESH_S:
+            return True
+        if self._now >= g.asked_at + RETRY_S:
+            g.said.pop(name, None)
+            g.asked_at, g.next_at = self._now, 0.0
+        return False
 
     def _gone(self, g: Group, name: str) -> bool:
         """Whether a node has nothing of what it had a part in, for certain."""
         return name in self._fenced or self._boots.get(name, 0) > g.boots.get(name, 0) \
             or g.said.get(name) is Part.OUT
-
-    def _joiner_may_have_it(self, g: Group) -> bool:
-        """Ask a joiner that outlives all others whether it has read the pledge; say whether it has yet to answer."""
-        if not g.joiner or self._lost(g, g.joiner):
-            return False
-        if not g.asked:
-            g.asked, g.next_at = True, 0.0
-            g.said.pop(g.joiner, None)
-        return g.joiner not in g.said
 
     def _lost(self, g: Group, name: str) -> bool:
         return self._gone(g, name) or name in g.unheard or self._life(name) in (Life.DEAD, Life.OUTSIDE)
@@ -254,7 +258,7 @@ class ReplicaControl:
         g.state = to
         if event is not Event.SERVES:
             self.epochs[g.key] = g.epoch = self.epochs.get(g.key, 0) + 1
-            g.said, g.unheard, g.asked = {}, g.unheard & set(g.members), False
+            g.said, g.said_at, g.unheard = {}, {}, g.unheard & set(g.members)
         if candidate is not None:
             g.boots[candidate] = self._boots[candidate]
         g.boots = {name: g.boots.get(name, 0) for name in g.members}

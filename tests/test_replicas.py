@@ -139,7 +139,8 @@ def test_a_silent_primary_is_replaced_by_its_backup_and_told_so_when_it_returns(
     desk.lives["s1n1"] = Life.SUSPECT
     assert desk.tick(10.0) == []
     desk.lives["s1n1"] = Life.DEAD
-    out = desk.tick()
+    assert set(views(desk.tick())) == {backup} and desk.state == ("paired", "s1n1", backup)  # first it is asked
+    out = desk.says(backup, Part.FOLLOWING)
     assert desk.state[:2] == ("repairing", backup)  # alone, and at once somebody new beside it
     assert [v.epoch for v in views(out).values()].count(5) == 3
     assert views(out)["s1n1"].primary == IPS[backup] and connects(out) == {"c1": IPS[backup]}
@@ -164,6 +165,7 @@ def test_a_primary_that_dies_while_its_silent_backup_is_replaced_leaves_that_one
     desk.control.booted("s1n1", 2)
     desk.lives["s1n1"], desk.lives[backup] = Life.JOINING, Life.ALIVE
     desk.tick()
+    desk.says(backup, Part.FOLLOWING)
     assert desk.state[1] == backup and "nowhere" not in [h.what for h in desk.control.happenings]
 
 
@@ -174,7 +176,18 @@ def test_with_both_silent_nothing_is_decided_till_one_is_back(life: Life) -> Non
     assert desk.tick(10.0) == [] and desk.state == ("paired", "s1n1", backup)
     desk.lives[backup] = Life.ALIVE
     desk.tick()
+    desk.says(backup, Part.FOLLOWING)
     assert desk.state[1] == backup
+
+
+def test_a_backup_that_does_not_answer_is_not_promoted_though_it_was_heard_a_moment_ago() -> None:
+    desk, backup = paired()
+    desk.lives["s1n1"] = Life.DEAD
+    desk.tick(1.0)
+    desk.tick()
+    desk.lives["s1n1"], desk.lives[backup] = Life.ALIVE, Life.DEAD
+    desk.tick(1.0)
+    assert desk.state[:3] == ("replacing", "s1n1", backup)
 
 
 def test_silence_does_not_replace_who_serves_alone_and_a_restart_does() -> None:
@@ -248,8 +261,9 @@ def test_a_joiner_that_is_complete_is_promoted_though_it_was_never_made_backup()
     desk.says("s1n1", Part.SERVING)
     joiner = desk.state[-1]
     desk.lives["s1n1"] = Life.DEAD
-    desk.tick()
+    desk.tick(1.0)
     assert desk.state == ("repairing", "s1n1", joiner)
+    desk.says(joiner, Part.FOLLOWING)
     desk.says(joiner, Part.FOLLOWING)
     assert desk.state[1] == joiner
 
@@ -264,9 +278,9 @@ def test_a_joiner_that_outlives_the_primary_is_asked_before_anything_begins_anew
     desk.says(joiner, Part.CATCHING_UP)
     desk.control.booted("s1n1", 2)
     desk.lives["s1n1"] = Life.JOINING
-    assert joiner in views(desk.tick()) and desk.state == ("repairing", "s1n1", joiner)
+    assert joiner in views(desk.tick(1.0)) and desk.state == ("repairing", "s1n1", joiner)
     desk.says(joiner, part)
-    desk.tick()
+    desk.says(joiner, part)
     has_it = part is Part.FOLLOWING
     assert has_it is (desk.state[1] == joiner and "nowhere" not in [h.what for h in desk.control.happenings])
     assert state in [h.what for h in desk.control.happenings]
@@ -312,6 +326,7 @@ def test_a_primary_that_hears_neither_backup_nor_joiner_is_the_one_to_go() -> No
     joiner = desk.state[-1]
     assert desk.state == ("replacing", "s1n1", backup, joiner)
     desk.says("s1n1", Part.SERVING, silent=IPS[joiner])
+    desk.says(backup, Part.FOLLOWING)
     assert desk.state[1] == backup
 
 
@@ -333,6 +348,7 @@ def test_a_node_that_is_to_leave_is_emptied() -> None:
     assert not desk.control.has_part(backup)
     desk.lives["s1n1"] = Life.LEAVING
     desk.tick()
+    desk.says(second, Part.FOLLOWING)
     assert desk.state[1] == second and not desk.control.has_part("s1n1")
 
 
@@ -357,7 +373,7 @@ def test_a_view_is_in_the_journal_before_it_is_told() -> None:
             seen.append(len(desk.journal.written))
             return super().__iadd__(more)  # type: ignore[arg-type, return-value]
     desk.lives["s1n1"] = Life.DEAD
-    desk.control.tick(99.0, Watched())
+    desk.control.tick(desk.now, Watched())
     assert seen[:2] == [written + 1, written + 2]
 
 
