@@ -27,17 +27,20 @@ SCHEDULES = 2000
 FATAL = ("node", "server")
 FAULTS = (*FATAL, "hang", "isolation", "link", "rack", "partition", "controller")
 MOST_AT_ONCE = 3
+MARGIN_S = 0.5  # a domain counts as failing for so long after its fault is over
 FIRST_S, LAST_S, END_S = 1.3, 6.0, 12.0
 
 
 class Chaos:
     """One schedule: faults at random times, of random kinds and lengths; most aim at who has a part in the instance."""
 
-    def __init__(self, seed: int, room: Room) -> None:
+    def __init__(self, seed: int, room: Room, hard: bool = False) -> None:
         self.room = room
+        self.hard = hard
         self.draw = random.Random(seed * 7919)
         self.under_way = 0
         self.most = 0
+        self.failing: dict[str, float] = {}  # domain: until when
         self.struck: Counter[str] = Counter()
         for _ in range(self.draw.randint(3, 8)):
             room.at(self.draw.uniform(FIRST_S, LAST_S), self.strike)
@@ -53,6 +56,7 @@ class Chaos:
         if self.under_way >= MOST_AT_ONCE or (kind in FATAL and not self.survives(domain)) \
                 or (kind == "controller" and room.controller is None):
             return
+        domains = set() if kind == "controller" else {domain}
         self.under_way += 1
         self.most = max(self.most, self.under_way)
         self.struck[kind] += 1
@@ -72,28 +76,37 @@ class Chaos:
             others = [n for n in IPS if n != name]
             if kind == "link":
                 others = [draw.choice(["ctl", *[n for n in wanted if n != name]])]
+                domains = domains if others == ["ctl"] else set()
             elif kind in ("rack", "partition"):
                 ends = {n for n in NODES if PLACES[n].rack == 2}
                 if kind == "partition":  # cuts the clients apart, too
                     ends = {name} | {n for n in (*NODES, *CLIENTS) if draw.random() < 0.3}
                 others = [n for n in IPS if n not in ends]
+                domains = {PLACES[n].domain for n in ends if n in PLACES}
             cut = [frozenset((a, b)) for a in ends for b in others]
             room.cut.update(cut)
             room.at(for_s, lambda: room.cut.subtract(cut))
+        for one in domains:
+            self.failing[one] = max(self.failing.get(one, 0.0), room.now + for_s + MARGIN_S)
         room.at(for_s, self.over)
 
     def over(self) -> None:
         self.under_way -= 1
 
     def survives(self, domain: str) -> bool:
-        """Say whether a replica outside `domain` has all that was answered, though it may hang or be cut off."""
+        """Say whether a replica outside `domain` has all that was answered, and its own domain does not fail now.
+
+        With `hard`, it may hang or be cut off.
+        """
         view, nodes = self.room.view, self.room.nodes
         if view is None:
             return True
         part = {view.primary: Part.SERVING, view.backup: Part.FOLLOWING}
         return any(name in nodes and PLACES[name].domain != domain
                    and nodes[name].replicator.part(*KEY) is part[name]
-                   and nodes[name].replicator.epoch(*KEY) == view.epoch for name in part if name)
+                   and nodes[name].replicator.epoch(*KEY) == view.epoch
+                   and (self.hard or self.failing.get(PLACES[name].domain, 0.0) < self.room.now)
+                   for name in part if name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +125,9 @@ class Outcome:
     answered_at_the_end: bool
 
 
-def outcome_of(seed: int, **parts: object) -> Outcome:
+def outcome_of(seed: int, hard: bool = False, **parts: object) -> Outcome:
     room = Room(seed, loss=(0.0, 0.05, 0.15)[seed % 3], **parts)  # type: ignore[arg-type]
-    chaos = Chaos(seed, room)
+    chaos = Chaos(seed, room, hard)
     room.run(END_S)
     last = [o for _, o in room.history if o.called_s > END_S - 1.0]
     turns = Counter(f"{h.what}, {h.detail.partition(':')[0]}" for h in room.happenings)
