@@ -159,6 +159,10 @@ def test_service_resumes_with_two_replicas(outcomes: list[Outcome]) -> None:
     assert not [outcome.seed for outcome in outcomes if not outcome.paired or not outcome.answered_at_the_end]
 
 
+def test_the_only_replica_left_may_hang_or_be_cut_off() -> None:
+    assert not [seed for seed in range(60) if not outcome_of(seed, hard=True).verdict]
+
+
 def test_every_kind_of_fault_and_every_turn_was_there(outcomes: list[Outcome]) -> None:
     struck = sum((o.struck for o in outcomes), Counter())
     turns = sum((o.turns for o in outcomes), Counter())
