@@ -42,7 +42,7 @@ class AskTimelines(msgspec.Struct, frozen=True, tag=True):
 
 
 class AskPlaces(msgspec.Struct, frozen=True, tag=True):
-    """Where is everything? Answered with [application, instance, node] of each instance."""
+    """Where is everything? Answered with [application, instance, node, epoch of that decision] of each instance."""
 
 
 class Move(msgspec.Struct, frozen=True, tag=True):
@@ -74,7 +74,7 @@ class ToldTimeline(msgspec.Struct, frozen=True):
 
 
 Request = AskState | AskEvents | AskTimelines | AskPlaces | Move | Deployed
-Places = list[tuple[int, int, str]]
+Places = list[tuple[int, int, str, int]]
 T = TypeVar("T")
 
 

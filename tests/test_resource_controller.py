@@ -225,6 +225,30 @@ def test_replayed_heartbeats_raise_no_alarm() -> None:
     assert not room.controller.timelines and room.controller.counts()["refused_late"] == len(old)
 
 
+def old_term(room: Room, node: str, verb: Verb, migration: int = 1) -> None:
+    """Let `node` say that it obeys a later controller than ours."""
+    control = room.controller.control
+    room.hear(node, Answer(control.term, 1, migration, verb, Standing.LIVE, Refusal.OLD_TERM, DEPLOYMENT.number,
+                           ON_NIC[0], 2).encode())
+
+
+def test_one_server_cannot_depose_the_controller_and_two_that_were_asked_can() -> None:
+    room = Room(automatic=False, loses=lambda send: True)
+    old_term(room, HOST, Verb.PREPARE)
+    room.by_hand(NAMES[ON_NIC[0]], HOST)
+    for node, verb in (("s2n1", Verb.PREPARE), ("s3h", Verb.FREEZE), (NIC, Verb.PREPARE)):
+        old_term(room, node, verb)  # who was not asked
+    old_term(room, HOST, Verb.PREPARE)
+    room.pass_time(6.0)  # given up: the source is to go on
+    old_term(room, NIC, Verb.RESUME)
+    assert not room.controller.state(room.now).deposed
+    room.by_hand(NAMES[ON_NIC[1]], "s2h")
+    control = room.controller.control
+    room.hear("s2h", Answer(control.term, 1, 2, Verb.PREPARE, Standing.ABSENT, Refusal.OLD_TERM, DEPLOYMENT.number,
+                            ON_NIC[1], 2).encode())
+    assert room.controller.state(room.now).deposed
+
+
 def test_a_fetch_of_what_is_being_pushed_is_served_to_the_two_ends_only() -> None:
     room = Room(automatic=False, loses=lambda send: True)
     room.by_hand(NAMES[ON_NIC[0]], HOST)
