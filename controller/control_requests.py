@@ -58,6 +58,12 @@ class Deployed(msgspec.Struct, frozen=True, tag=True):
     deployment: Deployment
 
 
+class StartedAgain(msgspec.Struct, frozen=True, tag=True):
+    """A node was started again, with nothing: its next heartbeat is of another run. Answered with nothing."""
+
+    node: str
+
+
 class ToldTimeline(msgspec.Struct, frozen=True):
     """A `timeline.Timeline` as it travels."""
 
@@ -73,7 +79,7 @@ class ToldTimeline(msgspec.Struct, frozen=True):
     steps_s: dict[str, float]
 
 
-Request = AskState | AskEvents | AskTimelines | AskPlaces | Move | Deployed
+Request = AskState | AskEvents | AskTimelines | AskPlaces | Move | Deployed | StartedAgain
 Places = list[tuple[int, int, str, int]]
 T = TypeVar("T")
 
@@ -135,6 +141,10 @@ class ControllerClient:
 
     def deployed(self, deployment: Deployment) -> None:
         self._asked(Deployed(deployment), type(None))
+
+    def started_again(self, node: str) -> None:
+        """Say that a node has begun anew, should the controller never have heard of its earlier run."""
+        self._asked(StartedAgain(node), type(None))
 
     def _asked(self, request: Request, kind: type[T]) -> T:
         """Return the answer to `request`; raises MigrationError with the controller's complaint, or if none comes."""

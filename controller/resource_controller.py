@@ -77,6 +77,7 @@ class ResourceController:
         self._sources, self._beats = array("I"), bytearray()
         self._beats_since: float | None = None  # when the oldest heartbeat that is kept came in
         self._queue, self._network = np.zeros(len(computing), np.int32), np.zeros(len(computing), np.int32)
+        self._again: set[int] = set()  # nodes that began anew, as somebody said, and have not been heard of since
         self._alarm_s: dict[Key, float] = {}  # of what a detector is about to move: when its heartbeat was due
         ips = {n.name: IPv4Address(n.ip).packed for n in computing}
         hosts = np.array([self._index[inventory.host_of(n).name] for n in computing], dtype=np.int32)
@@ -178,6 +179,10 @@ class ResourceController:
         self.orchestrator.gate, self.orchestrator.counters = before.gate, before.counters
         self._tell(now, "deployed", detail=deployment.name)
 
+    def started_again(self, node: str) -> None:
+        """Note that the run of a node that is heard of next is not its first, also if no other was ever heard of."""
+        self._again.add(self._index[self._known(node)])
+
     def _known(self, node: str) -> str:
         if node not in self._index:
             raise MigrationError(f"no host or SmartNIC {node!r}; there are {', '.join(self.names[:8])}"
@@ -229,10 +234,11 @@ class ResourceController:
 
     def _booted(self, index: int, boot: int, now: float, out: Sends) -> None:
         """Note a node's run; what it ran before and never moved is made afresh there, all else is the control's."""
-        name, first = self.names[index], self._boots[index] < 0
+        name, first = self.names[index], self._boots[index] < 0 and index not in self._again
         if boot < self._boots[index]:
             return  # the clock of who counts boots has gone back: nothing that is said can be believed to be later
         self._boots[index] = boot
+        self._again.discard(index)
         commands: Outgoing = []
         self.control.booted(name, boot, now, commands)
         if not first:

@@ -129,6 +129,12 @@ class Orchestrating(ABC):
             self._places = self.resource.places()
         return placed_as(deployment, self._places or [], self.inventory)
 
+    def tell_of_restart(self, node: str) -> None:
+        """Let the controller know that a node began anew. If it is away, heartbeats and its journal must do."""
+        if self.resource is not None:
+            with contextlib.suppress(MigrationError):
+                self.resource.started_again(node)
+
     def not_running_on(self, node: str) -> list[str]:
         """Return the instances that belong on `node` and do not run there (yet), by name."""
         if self.resource is None:

@@ -255,6 +255,8 @@ class Testbed(Faults, Observing, Orchestrating):
                             self.options.frame_loss, self.pacing.cores_of(entry), self.clock, pace, self.controller_ip,
                             again and self.resource is not None)
         self.agents[name] = self.fork(order, name)
+        if again:
+            self.tell_of_restart(name)
 
     def start_team(self, host: str) -> None:
         """Start the teaming process of `host`."""

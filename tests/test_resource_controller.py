@@ -273,6 +273,17 @@ def test_a_node_that_comes_back_with_nothing_gets_its_instances_afresh() -> None
     assert {line.outcome for line in room.controller.timelines.values()} == {"restarted"}
 
 
+def test_a_node_that_restarts_before_it_was_ever_heard_of_gets_its_instances_if_somebody_says_so() -> None:
+    room = Room()
+    room.boot(NIC)
+    room.controller.started_again(NIC)
+    room.beat(NIC)
+    room.pass_time(2.0)
+    assert all(room.live_on(number) == [NIC] for number in ON_NIC)
+    with pytest.raises(MigrationError, match="s9n1"):
+        room.controller.started_again("s9n1")
+
+
 def test_a_node_that_restarts_while_the_controller_is_away_is_noticed_by_its_journal() -> None:
     room = Room()
     room.beat(NIC)

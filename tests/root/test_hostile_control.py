@@ -19,9 +19,10 @@ from experiments.control_plane import inside
 from experiments.first_placement import place_in_turn
 from experiments.testbed import Testbed, TestbedOptions
 from microservices.applications import nfv_fin
-from nodes import frames
+from nodes import frames, messages
 from nodes.control_messages import (
     HEARTBEAT_S,
+    MAX_CHUNK,
     NO_INSTANCE,
     Answer,
     Chunk,
@@ -31,8 +32,10 @@ from nodes.control_messages import (
     Refusal,
     Standing,
     Verb,
+    slot_of_time,
 )
 from nodes.deployment import deploy
+from nodes.fetching import digest_of
 from nodes.runtime import packed_ip, packed_mac
 from topologies.addressing import CONTROL_PORT, DATA_PORT
 from topologies.catalog import cluster_named
@@ -96,7 +99,7 @@ def attacker(bed: Testbed) -> Callable[[str], Attacker]:
 
 def alarming(bed: Testbed, number: int = NUMBER, after: int = 0) -> bytes:
     """Return a heartbeat that a starving SmartNIC would send now, of an instance that takes all its cores."""
-    slot = round(bed.clock.reader()() / HEARTBEAT_S) + after
+    slot = slot_of_time(bed.clock.reader()()) + after
     return Heartbeat(slot % 65536, DEPLOYMENT.number, number, 40_000, 255, 0, 0, 255).encode()
 
 
@@ -202,7 +205,7 @@ def test_a_node_that_was_taken_over_cannot_report_for_another(bed: Testbed,
     soon(lambda: dropped(bed, "spoofed source", f"tor1-{TAKEN}"), before + spoofed)
     quiet = Heartbeat(0, DEPLOYMENT.number, NUMBER, 60_000, 0, 0, 0, 255)
     for _ in range(10):
-        slot = round(bed.clock.reader()() / HEARTBEAT_S) + 1
+        slot = slot_of_time(bed.clock.reader()()) + 1
         taken.send(TAKEN, "ctl1", Heartbeat(slot % 65536, quiet.application, quiet.instance, quiet.execution, 0, 0, 0,
                                             255).encode())
         time.sleep(HEARTBEAT_S)
@@ -212,7 +215,7 @@ def test_a_node_that_was_taken_over_cannot_report_for_another(bed: Testbed,
 def test_old_heartbeats_that_are_sent_again_are_refused(bed: Testbed, attacker: Callable[[str], Attacker]) -> None:
     counts = bed.asked().state().counts
     taken = attacker(TAKEN)
-    slot = round(bed.clock.reader()() / HEARTBEAT_S)
+    slot = slot_of_time(bed.clock.reader()())
     repeated = [Heartbeat((slot - back) % 65536, 1, NO_INSTANCE, 0, 255, 0, 0, 0).encode() for back in (1, 3, 5)]
     stale = [Heartbeat((slot - back) % 65536, 1, NO_INSTANCE, 0, 255, 0, 0, 0).encode() for back in (60, 600, 30_000)]
     early = [Heartbeat((slot + ahead) % 65536, 1, NO_INSTANCE, 0, 255, 0, 0, 0).encode() for ahead in (200, 2000)]
@@ -279,3 +282,32 @@ def test_chunks_of_another_content_are_not_taken(bed: Testbed, attacker: Callabl
     for i in range(10):
         taken.send(TAKEN, VICTIM, Chunk(bytes([i]) * 16, 0, b"evil").encode())
     soon(lambda: refused(bed, VICTIM).get(reason, 0), before + 10)
+
+
+@pytest.mark.parametrize(("served", "reason"), [(b"evil" * 1000, "fetched: wrong digest"),
+                                                (b"# another program\n" * 222, "fetched: unusable")])
+def test_a_pushed_binary_that_is_not_what_it_should_be_is_not_taken(bed: Testbed, served: bytes, reason: str) -> None:
+    """Who stands at the controller's own address pushes other bytes than announced, or another program."""
+    to, announced = "s3h", digest_of(served) if "unusable" in reason else digest_of(b"good" * 1000)
+    before = refused(bed, to).get(f"control {reason}", 0)
+    bed.kill_controller()
+    own = bed.inventory.node("ctl1")
+    with inside(bed.net["ctl1"].pid):
+        evil = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with evil:
+        evil.bind((own.ip, CONTROL_PORT))
+        evil.settimeout(5.0)
+        number = next(place.number for place in DEPLOYMENT.places if place.node == "s1h")
+        evil.sendto(command(Verb.PREPARE, epoch=1, term=1, migration=hash(reason) & 0xFFFF, instance=number,
+                            peer=packed_ip(own.ip), size=len(served), digest=announced),
+                    (bed.inventory.node(to).ip, CONTROL_PORT))
+        while refused(bed, to).get(f"control {reason}", 0) == before:
+            message = messages.decode(evil.recv(1 << 16))
+            if isinstance(message, Fetch):
+                evil.sendto(Chunk(announced, message.offset,
+                                  served[message.offset:message.offset + MAX_CHUNK]).encode(),
+                            (bed.inventory.node(to).ip, CONTROL_PORT))
+    bed.start_controller()
+    assert refused(bed, to)[f"control {reason}"] == before + 1
+    assert not any(name.startswith(f"handled {DEPLOYMENT.name}/{APPLICATION.instances[number].name}")
+                   for name in bed.counters(to)[to])
