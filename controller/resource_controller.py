@@ -77,6 +77,8 @@ class ResourceController:
         self._sources, self._beats = array("I"), bytearray()
         self._beats_since: float | None = None  # when the oldest heartbeat that is kept came in
         self._queue, self._network = np.zeros(len(computing), np.int32), np.zeros(len(computing), np.int32)
+        self._postponed: dict[Key, tuple[str, str]] = {}  # decided moves that wait for a neighbour: where to, and why
+        self._settled = False  # something has, since postponed moves were looked at
         self._again: set[int] = set()  # nodes that began anew, as somebody said, and have not been heard of since
         self._alarm_s: dict[Key, float] = {}  # of what a detector is about to move: when its heartbeat was due
         ips = {n.name: IPv4Address(n.ip).packed for n in computing}
@@ -102,6 +104,8 @@ class ResourceController:
         for m in self.control.open.values():
             if m.state is not State.FINISHING and m.destination != self.where.node_of[m.key]:
                 made.begun(*m.key, self._index[m.destination])
+        for key, (to, _) in self._postponed.items():
+            made.begun(*key, self._index[to])
         return made
 
     # -- what comes in -------------------------------------------------------------------------------------------------
@@ -158,6 +162,8 @@ class ResourceController:
         Raises MigrationError if it is there, does not fit, is pinned to hosts, or if it or a neighbour is on its way.
         """
         key = self.where.key_of(instance)
+        if key in self._postponed:
+            raise MigrationError(f"{self.where.name_of(key)} is to move to {self._postponed[key][0]} already")
         known, index, table = self.where.instances[key], self._index[self._known(node)], self.orchestrator.table
         free_mb = float(table.free_mb[index])
         if known.host_only and self._roles[index] != "host":
@@ -260,22 +266,46 @@ class ResourceController:
         try:
             if not self.automatic:
                 raise MigrationError("the controller only watches")
+            why = f"{move.cause}; {move.why}"
             self._alarm_s[key] = move.slot * HEARTBEAT_S
+            neighbour = self._neighbour_on_its_way(key)
+            if neighbour:
+                self._postponed[key] = to, why
+                said += f"; when {neighbour}, its neighbour, has settled"
             self._tell(now, "verdict", node, self.where.name_of(key), detail=said)
-            self._begin(key, to, f"{move.cause}; {move.why}", now, out)
+            if not neighbour:
+                self._begin(key, to, why, now, out)
         except MigrationError as error:
             self.orchestrator.stayed(*key)
             self._tell(now, "verdict", node, self.where.name_of(key), detail=f"{said}; not done: {error}")
 
     def _begin(self, key: Key, to: str, why: str, now: float, out: Sends) -> int:
         source = self.where.node_of[key]
-        for m in self.control.open.values():
-            if self.where.are_neighbours(key, m.key):  # each is to know where the other is when it begins
-                raise MigrationError(f"{self.where.name_of(m.key)}, its neighbour, is on its way")
+        neighbour = self._neighbour_on_its_way(key)
+        if neighbour:
+            raise MigrationError(f"{neighbour}, its neighbour, is on its way")
         commands: Outgoing = []
         number = self.control.begin(*key, source, to, self.where.neighbours(key, source, to), now, commands, why)
         self._send(commands, out, {number: why})
         return number
+
+    def _neighbour_on_its_way(self, key: Key) -> str:
+        """Return the name of one, "" if there is none: each is to know where the other is when it begins to move."""
+        return next((self.where.name_of(m.key) for m in self.control.open.values()
+                     if self.where.are_neighbours(key, m.key)), "")
+
+    def _take_up(self, now: float, out: Sends) -> None:
+        """Begin what was decided and waited for a neighbour that has settled."""
+        self._settled = False
+        for key, (to, why) in list(self._postponed.items()):
+            if not self._neighbour_on_its_way(key):
+                del self._postponed[key]
+                try:
+                    self._begin(key, to, why, now, out)
+                except MigrationError as error:
+                    self.orchestrator.stayed(*key)
+                    self._tell(now, "verdict", self.where.node_of[key], self.where.name_of(key),
+                               detail=f"to {to}, {why}; not done: {error}")
 
     def _send(self, commands: Outgoing, out: Sends, whys: dict[int, str] | None = None) -> None:
         """Put commands into datagrams, and take down what has happened meanwhile."""
@@ -284,6 +314,8 @@ class ResourceController:
         news, self.control.happenings = self.control.happenings, []
         for happening in news:
             self._happened(happening, (whys or {}).get(happening.migration, ""), out)
+        if self._settled and self._postponed:
+            self._take_up(news[-1].now_s, out)
 
     def _happened(self, happening: Happening, why: str, out: Sends) -> None:
         m = self.control.migration(happening.migration)
@@ -316,6 +348,7 @@ class ResourceController:
         """Note that an instance has settled somewhere."""
         del epoch
         key = application, number
+        self._settled = True
         if self.where.node_of[key] != node:
             self.where.node_of[key] = node
             self.orchestrator.arrived(*key, self._index[node])

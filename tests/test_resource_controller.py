@@ -81,6 +81,25 @@ def test_heartbeats_wait_for_the_tick_unless_too_many_have_come() -> None:
     assert room.controller.counts()["refused_repeated"] == MOST_HEARTBEATS
 
 
+def test_a_move_that_is_decided_while_a_neighbour_moves_begins_when_that_has_settled() -> None:
+    room = Room()
+    near = next(a if b == ON_NIC[-1] else b for a, b in APPLICATION.edges if ON_NIC[-1] in (a, b))
+    room.loses = lambda send: True
+    room.by_hand(NAMES[near], "s3h")
+    starve(room)
+    postponed = [e for e in room.controller.events if e.what == "verdict"]
+    assert len(postponed) == 1 and f"when {NAMES[near]}, its neighbour, has settled" in postponed[0].detail
+    with pytest.raises(MigrationError, match="is to move to s1h already"):
+        room.by_hand(NAMES[ON_NIC[-1]], "s2h")
+    assert len(room.controller.timelines) == 1
+    room.loses = lambda send: False
+    room.pass_time(3.0)
+    assert room.live_on(near) == ["s3h"] and room.live_on(ON_NIC[-1]) == [HOST]
+    assert [line.outcome for line in room.controller.timelines.values()] == ["moved", "moved"]
+    steps = room.controller.timelines[2].steps_s
+    assert steps["detect"] > 0.1
+
+
 # -- by hand ---------------------------------------------------------------------------------------------------------
 
 def test_an_instance_moved_by_hand_runs_there_only_and_can_come_back() -> None:
