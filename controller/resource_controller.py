@@ -16,7 +16,6 @@ kept till the next `tick`, so that those which come together are judged together
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
@@ -24,9 +23,10 @@ from ipaddress import IPv4Address
 
 import numpy as np
 
-from controller.controller_events import ControllerEvent, ControllerState, NodeState, UnderWay
+from controller.controller_events import ControllerEvent, ControllerState
+from controller.controller_view import LastReports, under_way
 from controller.errors import MigrationError
-from controller.heartbeats import Batch
+from controller.heartbeats import HeartbeatInbox
 from controller.load_table import NOWHERE, NodeTable, PlacedInstance
 from controller.migration import MigrationControl
 from controller.migration_journal import Journal, MemoryJournal
@@ -37,7 +37,7 @@ from controller.timeline import Timeline
 from controller.whereabouts import Key, Whereabouts
 from nodes import messages
 from nodes.artifact import artifact_of
-from nodes.control_messages import HEARTBEAT_BYTES, HEARTBEAT_S, KIND_HEARTBEAT, MAX_SHARE, Answer, Fetch
+from nodes.control_messages import HEARTBEAT_BYTES, HEARTBEAT_S, KIND_HEARTBEAT, Answer, Fetch
 from nodes.deployment import Deployment
 from nodes.errors import WireError
 from nodes.transport import Send, Sends
@@ -74,9 +74,8 @@ class ResourceController:
         self._artifact = artifact
         self._counts: Counter[str] = Counter()
         self._sequence = 0
-        self._sources, self._beats = array("I"), bytearray()
-        self._beats_since: float | None = None  # when the oldest heartbeat that is kept came in
-        self._queue, self._network = np.zeros(len(computing), np.int32), np.zeros(len(computing), np.int32)
+        self._beats = HeartbeatInbox()
+        self._reports = LastReports(len(computing))
         self._postponed: dict[Key, tuple[str, str]] = {}  # decided moves that wait for a neighbour: where to, and why
         self._settled = False  # something has, since postponed moves were looked at
         self._again: set[int] = set()  # nodes that began anew, as somebody said, and have not been heard of since
@@ -100,7 +99,7 @@ class ResourceController:
                   for key, one in self.where.instances.items()]
         made = Orchestrator(self._nodes, placed, options)
         made.boots[:] = self._boots
-        made.watch = self._note
+        made.watch = self._reports.note
         for m in self.control.open.values():
             if m.state is not State.FINISHING and m.destination != self.where.node_of[m.key]:
                 made.begun(*m.key, self._index[m.destination])
@@ -113,11 +112,8 @@ class ResourceController:
     def receive(self, source_ip: bytes, payload: bytes, now: float, out: Sends) -> None:
         """Take a datagram that came to the control port from `source_ip` (4 bytes), which the ToR vouches for."""
         if len(payload) == HEARTBEAT_BYTES and payload[3] == KIND_HEARTBEAT:
-            self._sources.append(int.from_bytes(source_ip, "big"))
-            self._beats += payload
-            if self._beats_since is None:
-                self._beats_since = now
-            if len(self._sources) >= MOST_HEARTBEATS:
+            self._beats.add(source_ip, payload, now)
+            if len(self._beats) >= MOST_HEARTBEATS:
                 self._judge(now, out)
             return
         try:
@@ -138,7 +134,7 @@ class ResourceController:
 
     def due(self) -> float | None:
         """Return when `tick` has something to do; None while it waits for others."""
-        times = [t for t in (self._beats_since, self.control.due()) if t is not None]
+        times = [t for t in (self._beats.since, self.control.due()) if t is not None]
         return min(times) if times else None
 
     def tick(self, now: float, out: Sends) -> None:
@@ -199,16 +195,8 @@ class ResourceController:
 
     def state(self, now: float) -> ControllerState:
         """Return how every node and migration is at `now`."""
-        slots, table = self.orchestrator.gate.last_slot, self.orchestrator.table
-        on: dict[str, list[str]] = {name: [] for name in self.names}
-        for key in sorted(self.where.node_of):
-            on[self.where.node_of[key]].append(self.where.name_of(key))
-        nodes = tuple(NodeState(name, self._roles[i], max(0.0, now - int(slots[i]) * HEARTBEAT_S) if slots[i] >= 0
-                                else None, int(self._queue[i]), int(self._network[i]) / MAX_SHARE,
-                                table.busy_share(i), tuple(on[name])) for i, name in enumerate(self.names))
-        moving = tuple(UnderWay(m.number, self.where.name_of(m.key), m.source, m.destination, m.state.value,
-                                self.timelines[m.number].at.get(m.state.value, now) if m.number in self.timelines
-                                else now, tuple(sorted({node for node, _ in m.unanswered})))
+        nodes = self._reports.states(self.names, self._roles, self.orchestrator, self.where, now)
+        moving = tuple(under_way(m, self.where.name_of(m.key), self.timelines.get(m.number), now)
                        for m in self.control.open.values())
         return ControllerState(now, self.control.term, self.automatic, self.control.deposed, nodes, moving,
                                self.counts())
@@ -222,16 +210,11 @@ class ResourceController:
 
     # -- within --------------------------------------------------------------------------------------------------------
 
-    def _note(self, part: Batch) -> None:
-        self._queue[part.node], self._network[part.node] = part.queue_frames, part.network
-
     def _judge(self, now: float, out: Sends) -> None:
         """Let the orchestrator take the heartbeats that are kept, and do what it decides."""
-        if self._beats_since is None:
+        if self._beats.since is None:
             return
-        sources, beats = np.frombuffer(self._sources, dtype=np.uint32), bytes(self._beats)
-        self._sources, self._beats, self._beats_since = array("I"), bytearray(), None
-        moves = self.orchestrator.take(sources, beats, now)
+        moves = self.orchestrator.take(*self._beats.take(), now)
         self.orchestrator.reboots.clear()  # told by the boot numbers, with those that are heard for the first time
         for i in np.flatnonzero(self.orchestrator.boots != self._boots).tolist():
             self._booted(i, int(self.orchestrator.boots[i]), now, out)
