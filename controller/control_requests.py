@@ -42,7 +42,7 @@ class AskTimelines(msgspec.Struct, frozen=True, tag=True):
 
 
 class AskPlaces(msgspec.Struct, frozen=True, tag=True):
-    """Where is everything? Answered with [application, instance, node] of each instance."""
+    """Where is everything? Answered with [application, instance, node, epoch of that decision] of each instance."""
 
 
 class Move(msgspec.Struct, frozen=True, tag=True):
@@ -56,6 +56,12 @@ class Deployed(msgspec.Struct, frozen=True, tag=True):
     """An application was deployed beside what runs. Answered with nothing."""
 
     deployment: Deployment
+
+
+class StartedAgain(msgspec.Struct, frozen=True, tag=True):
+    """A node was started again, with nothing: its next heartbeat is of another run. Answered with nothing."""
+
+    node: str
 
 
 class ToldTimeline(msgspec.Struct, frozen=True):
@@ -73,8 +79,8 @@ class ToldTimeline(msgspec.Struct, frozen=True):
     steps_s: dict[str, float]
 
 
-Request = AskState | AskEvents | AskTimelines | AskPlaces | Move | Deployed
-Places = list[tuple[int, int, str]]
+Request = AskState | AskEvents | AskTimelines | AskPlaces | Move | Deployed | StartedAgain
+Places = list[tuple[int, int, str, int]]
 T = TypeVar("T")
 
 
@@ -135,6 +141,10 @@ class ControllerClient:
 
     def deployed(self, deployment: Deployment) -> None:
         self._asked(Deployed(deployment), type(None))
+
+    def started_again(self, node: str) -> None:
+        """Say that a node has begun anew, should the controller never have heard of its earlier run."""
+        self._asked(StartedAgain(node), type(None))
 
     def _asked(self, request: Request, kind: type[T]) -> T:
         """Return the answer to `request`; raises MigrationError with the controller's complaint, or if none comes."""

@@ -158,8 +158,12 @@ class _Service:
                                  line.owner, line.state_bytes, min(line.at.values()), dict(line.steps_s))
                     for line in sorted(later, key=lambda line: line.migration)[:asked.MOST_AT_ONCE]]
         if isinstance(request, asked.AskPlaces):
-            return [(*key, node) for key, node in controller.where.node_of.items()]
+            epochs = controller.control.epochs
+            return [(*key, node, epochs.get(key, 1)) for key, node in controller.where.node_of.items()]
         if isinstance(request, asked.Move):
             return controller.move(request.instance, request.node, now, sends)
-        controller.deploy(request.deployment, now)
+        if isinstance(request, asked.StartedAgain):
+            controller.started_again(request.node)
+        else:
+            controller.deploy(request.deployment, now)
         return None

@@ -14,6 +14,7 @@ taken over can lie about itself, and about itself only: what it gains is that it
 from __future__ import annotations
 
 import sys
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -89,6 +90,29 @@ class Directory:
         found: Index = self._index[(sources & 0xFFFFFF).astype(np.intp)].astype(np.intp) - 1
         found[sources >> np.uint32(24) != 10] = -1
         return found
+
+
+class HeartbeatInbox:
+    """Heartbeats that wait to be judged together. `since` is when the oldest came in, None while there is none."""
+
+    def __init__(self) -> None:
+        self.since: float | None = None
+        self._sources, self._data = array("I"), bytearray()
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+    def add(self, source_ip: bytes, payload: bytes, now: float) -> None:
+        self._sources.append(int.from_bytes(source_ip, "big"))
+        self._data += payload
+        if self.since is None:
+            self.since = now
+
+    def take(self) -> tuple[npt.NDArray[np.uint32], bytes]:
+        """Return what `Gate.admit` takes, and keep nothing."""
+        sources, data = np.frombuffer(self._sources, dtype=np.uint32), bytes(self._data)
+        self._sources, self._data, self.since = array("I"), bytearray(), None
+        return sources, data
 
 
 @dataclass(slots=True)

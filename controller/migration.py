@@ -73,6 +73,7 @@ class MigrationControl:
         self.happenings: list[Happening] = []
         self.refused = 0  # answers and fetches from where none was expected
         self.deposed = False  # another controller has taken over: this one must be silent
+        self._obey_another: set[bytes] = set()  # servers that say so
         self._dead: set[str] = set()
         told = Replay(journal.entries(), binary_of)
         self.boots = told.boots  # by node: the run of it that was heard of last
@@ -121,16 +122,18 @@ class MigrationControl:
         if node is None:
             self.refused += 1
             return
-        if answer.refusal == Refusal.OLD_TERM and answer.term == self.term:
-            self.deposed = True
-            return
         if answer.boot < self.boots.get(node, 0):
             return  # from an earlier run of that node
-        self.booted(node, answer.boot, now, out)
+        if answer.refusal != Refusal.OLD_TERM:
+            self.booted(node, answer.boot, now, out)
         m = self.open.get(answer.migration)
         if m is None or answer.epoch != m.epoch or (answer.application, answer.instance) != m.key \
                 or (node, Verb(answer.verb)) not in m.unanswered:
             return  # late, and of no use any more
+        if answer.refusal == Refusal.OLD_TERM:
+            if answer.term == self.term:
+                self._succeeded(source)
+            return
         if node == m.destination and answer.refusal == Refusal.NONE and answer.payload:
             with suppress(WireError):
                 m.clients = tuple(unpack_addresses(answer.payload))
@@ -138,6 +141,11 @@ class MigrationControl:
         if progress != m.progress:
             m.progress, m.progress_at = progress, now
         self._weigh(m, node, Verb(answer.verb), answer, now, out)
+
+    def _succeeded(self, source: bytes) -> None:
+        """Take a node's word that it obeys a later controller; that of two servers, since one may be taken over."""
+        self._obey_another.add(source[:3])  # 10.RACK.SERVER
+        self.deposed = len(self._obey_another) >= min(2, len({ip[:3] for ip in self._ips.values()}))
 
     def booted(self, node: str, boot: int, now: float, out: Outgoing) -> None:
         """Note which run of itself a node is in; if it is a new one, all that it had is gone. Boots grow."""

@@ -16,7 +16,6 @@ kept till the next `tick`, so that those which come together are judged together
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
@@ -24,9 +23,10 @@ from ipaddress import IPv4Address
 
 import numpy as np
 
-from controller.controller_events import ControllerEvent, ControllerState, NodeState, UnderWay
+from controller.controller_events import ControllerEvent, ControllerState
+from controller.controller_view import LastReports, under_way
 from controller.errors import MigrationError
-from controller.heartbeats import Batch
+from controller.heartbeats import HeartbeatInbox
 from controller.load_table import NOWHERE, NodeTable, PlacedInstance
 from controller.migration import MigrationControl
 from controller.migration_journal import Journal, MemoryJournal
@@ -37,7 +37,7 @@ from controller.timeline import Timeline
 from controller.whereabouts import Key, Whereabouts
 from nodes import messages
 from nodes.artifact import artifact_of
-from nodes.control_messages import HEARTBEAT_BYTES, HEARTBEAT_S, KIND_HEARTBEAT, MAX_SHARE, Answer, Fetch
+from nodes.control_messages import HEARTBEAT_BYTES, HEARTBEAT_S, KIND_HEARTBEAT, Answer, Fetch
 from nodes.deployment import Deployment
 from nodes.errors import WireError
 from nodes.transport import Send, Sends
@@ -74,9 +74,11 @@ class ResourceController:
         self._artifact = artifact
         self._counts: Counter[str] = Counter()
         self._sequence = 0
-        self._sources, self._beats = array("I"), bytearray()
-        self._beats_since: float | None = None  # when the oldest heartbeat that is kept came in
-        self._queue, self._network = np.zeros(len(computing), np.int32), np.zeros(len(computing), np.int32)
+        self._beats = HeartbeatInbox()
+        self._reports = LastReports(len(computing))
+        self._postponed: dict[Key, tuple[str, str]] = {}  # decided moves that wait for a neighbour: where to, and why
+        self._settled = False  # something has, since postponed moves were looked at
+        self._again: set[int] = set()  # nodes that began anew, as somebody said, and have not been heard of since
         self._alarm_s: dict[Key, float] = {}  # of what a detector is about to move: when its heartbeat was due
         ips = {n.name: IPv4Address(n.ip).packed for n in computing}
         hosts = np.array([self._index[inventory.host_of(n).name] for n in computing], dtype=np.int32)
@@ -97,10 +99,12 @@ class ResourceController:
                   for key, one in self.where.instances.items()]
         made = Orchestrator(self._nodes, placed, options)
         made.boots[:] = self._boots
-        made.watch = self._note
+        made.watch = self._reports.note
         for m in self.control.open.values():
             if m.state is not State.FINISHING and m.destination != self.where.node_of[m.key]:
                 made.begun(*m.key, self._index[m.destination])
+        for key, (to, _) in self._postponed.items():
+            made.begun(*key, self._index[to])
         return made
 
     # -- what comes in -------------------------------------------------------------------------------------------------
@@ -108,11 +112,8 @@ class ResourceController:
     def receive(self, source_ip: bytes, payload: bytes, now: float, out: Sends) -> None:
         """Take a datagram that came to the control port from `source_ip` (4 bytes), which the ToR vouches for."""
         if len(payload) == HEARTBEAT_BYTES and payload[3] == KIND_HEARTBEAT:
-            self._sources.append(int.from_bytes(source_ip, "big"))
-            self._beats += payload
-            if self._beats_since is None:
-                self._beats_since = now
-            if len(self._sources) >= MOST_HEARTBEATS:
+            self._beats.add(source_ip, payload, now)
+            if len(self._beats) >= MOST_HEARTBEATS:
                 self._judge(now, out)
             return
         try:
@@ -133,7 +134,7 @@ class ResourceController:
 
     def due(self) -> float | None:
         """Return when `tick` has something to do; None while it waits for others."""
-        times = [t for t in (self._beats_since, self.control.due()) if t is not None]
+        times = [t for t in (self._beats.since, self.control.due()) if t is not None]
         return min(times) if times else None
 
     def tick(self, now: float, out: Sends) -> None:
@@ -157,6 +158,8 @@ class ResourceController:
         Raises MigrationError if it is there, does not fit, is pinned to hosts, or if it or a neighbour is on its way.
         """
         key = self.where.key_of(instance)
+        if key in self._postponed:
+            raise MigrationError(f"{self.where.name_of(key)} is to move to {self._postponed[key][0]} already")
         known, index, table = self.where.instances[key], self._index[self._known(node)], self.orchestrator.table
         free_mb = float(table.free_mb[index])
         if known.host_only and self._roles[index] != "host":
@@ -178,6 +181,10 @@ class ResourceController:
         self.orchestrator.gate, self.orchestrator.counters = before.gate, before.counters
         self._tell(now, "deployed", detail=deployment.name)
 
+    def started_again(self, node: str) -> None:
+        """Note that the run of a node that is heard of next is not its first, also if no other was ever heard of."""
+        self._again.add(self._index[self._known(node)])
+
     def _known(self, node: str) -> str:
         if node not in self._index:
             raise MigrationError(f"no host or SmartNIC {node!r}; there are {', '.join(self.names[:8])}"
@@ -188,16 +195,8 @@ class ResourceController:
 
     def state(self, now: float) -> ControllerState:
         """Return how every node and migration is at `now`."""
-        slots, table = self.orchestrator.gate.last_slot, self.orchestrator.table
-        on: dict[str, list[str]] = {name: [] for name in self.names}
-        for key in sorted(self.where.node_of):
-            on[self.where.node_of[key]].append(self.where.name_of(key))
-        nodes = tuple(NodeState(name, self._roles[i], max(0.0, now - int(slots[i]) * HEARTBEAT_S) if slots[i] >= 0
-                                else None, int(self._queue[i]), int(self._network[i]) / MAX_SHARE,
-                                table.busy_share(i), tuple(on[name])) for i, name in enumerate(self.names))
-        moving = tuple(UnderWay(m.number, self.where.name_of(m.key), m.source, m.destination, m.state.value,
-                                self.timelines[m.number].at.get(m.state.value, now) if m.number in self.timelines
-                                else now, tuple(sorted({node for node, _ in m.unanswered})))
+        nodes = self._reports.states(self.names, self._roles, self.orchestrator, self.where, now)
+        moving = tuple(under_way(m, self.where.name_of(m.key), self.timelines.get(m.number), now)
                        for m in self.control.open.values())
         return ControllerState(now, self.control.term, self.automatic, self.control.deposed, nodes, moving,
                                self.counts())
@@ -211,16 +210,11 @@ class ResourceController:
 
     # -- within --------------------------------------------------------------------------------------------------------
 
-    def _note(self, part: Batch) -> None:
-        self._queue[part.node], self._network[part.node] = part.queue_frames, part.network
-
     def _judge(self, now: float, out: Sends) -> None:
         """Let the orchestrator take the heartbeats that are kept, and do what it decides."""
-        if self._beats_since is None:
+        if self._beats.since is None:
             return
-        sources, beats = np.frombuffer(self._sources, dtype=np.uint32), bytes(self._beats)
-        self._sources, self._beats, self._beats_since = array("I"), bytearray(), None
-        moves = self.orchestrator.take(sources, beats, now)
+        moves = self.orchestrator.take(*self._beats.take(), now)
         self.orchestrator.reboots.clear()  # told by the boot numbers, with those that are heard for the first time
         for i in np.flatnonzero(self.orchestrator.boots != self._boots).tolist():
             self._booted(i, int(self.orchestrator.boots[i]), now, out)
@@ -229,10 +223,11 @@ class ResourceController:
 
     def _booted(self, index: int, boot: int, now: float, out: Sends) -> None:
         """Note a node's run; what it ran before and never moved is made afresh there, all else is the control's."""
-        name, first = self.names[index], self._boots[index] < 0
+        name, first = self.names[index], self._boots[index] < 0 and index not in self._again
         if boot < self._boots[index]:
             return  # the clock of who counts boots has gone back: nothing that is said can be believed to be later
         self._boots[index] = boot
+        self._again.discard(index)
         commands: Outgoing = []
         self.control.booted(name, boot, now, commands)
         if not first:
@@ -254,22 +249,46 @@ class ResourceController:
         try:
             if not self.automatic:
                 raise MigrationError("the controller only watches")
+            why = f"{move.cause}; {move.why}"
             self._alarm_s[key] = move.slot * HEARTBEAT_S
+            neighbour = self._neighbour_on_its_way(key)
+            if neighbour:
+                self._postponed[key] = to, why
+                said += f"; when {neighbour}, its neighbour, has settled"
             self._tell(now, "verdict", node, self.where.name_of(key), detail=said)
-            self._begin(key, to, f"{move.cause}; {move.why}", now, out)
+            if not neighbour:
+                self._begin(key, to, why, now, out)
         except MigrationError as error:
             self.orchestrator.stayed(*key)
             self._tell(now, "verdict", node, self.where.name_of(key), detail=f"{said}; not done: {error}")
 
     def _begin(self, key: Key, to: str, why: str, now: float, out: Sends) -> int:
         source = self.where.node_of[key]
-        for m in self.control.open.values():
-            if self.where.are_neighbours(key, m.key):  # each is to know where the other is when it begins
-                raise MigrationError(f"{self.where.name_of(m.key)}, its neighbour, is on its way")
+        neighbour = self._neighbour_on_its_way(key)
+        if neighbour:
+            raise MigrationError(f"{neighbour}, its neighbour, is on its way")
         commands: Outgoing = []
         number = self.control.begin(*key, source, to, self.where.neighbours(key, source, to), now, commands, why)
         self._send(commands, out, {number: why})
         return number
+
+    def _neighbour_on_its_way(self, key: Key) -> str:
+        """Return the name of one, "" if there is none: each is to know where the other is when it begins to move."""
+        return next((self.where.name_of(m.key) for m in self.control.open.values()
+                     if self.where.are_neighbours(key, m.key)), "")
+
+    def _take_up(self, now: float, out: Sends) -> None:
+        """Begin what was decided and waited for a neighbour that has settled."""
+        self._settled = False
+        for key, (to, why) in list(self._postponed.items()):
+            if not self._neighbour_on_its_way(key):
+                del self._postponed[key]
+                try:
+                    self._begin(key, to, why, now, out)
+                except MigrationError as error:
+                    self.orchestrator.stayed(*key)
+                    self._tell(now, "verdict", self.where.node_of[key], self.where.name_of(key),
+                               detail=f"to {to}, {why}; not done: {error}")
 
     def _send(self, commands: Outgoing, out: Sends, whys: dict[int, str] | None = None) -> None:
         """Put commands into datagrams, and take down what has happened meanwhile."""
@@ -278,6 +297,8 @@ class ResourceController:
         news, self.control.happenings = self.control.happenings, []
         for happening in news:
             self._happened(happening, (whys or {}).get(happening.migration, ""), out)
+        if self._settled and self._postponed:
+            self._take_up(news[-1].now_s, out)
 
     def _happened(self, happening: Happening, why: str, out: Sends) -> None:
         m = self.control.migration(happening.migration)
@@ -310,6 +331,7 @@ class ResourceController:
         """Note that an instance has settled somewhere."""
         del epoch
         key = application, number
+        self._settled = True
         if self.where.node_of[key] != node:
             self.where.node_of[key] = node
             self.orchestrator.arrived(*key, self._index[node])

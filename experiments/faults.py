@@ -22,8 +22,8 @@ class Faults(ABC):
     agents: dict[str, Child]
 
     @abstractmethod
-    def start_agent(self, name: str) -> None:
-        """Start the agent of host or SmartNIC `name`."""
+    def start_agent(self, name: str, again: bool = False) -> None:
+        """Start the agent of host or SmartNIC `name`, `again` if it has run before and is gone."""
 
     def agent_pid(self, name: str) -> int:
         """Return the pid of the agent of `name`; raises ExperimentError for a node that has none."""
@@ -52,12 +52,15 @@ class Faults(ABC):
         self._set_smartnic_links(name, "down")
 
     def heal_node(self, name: str) -> None:
-        """Give SmartNIC `name` its power back: links up, a new agent with empty state."""
+        """Give SmartNIC `name` its power back: links up, a new agent with empty state.
+
+        With an orchestrator it runs nothing till that has heard of it, and has told it what it is to run.
+        """
         self._require_smartnic(name)
         if self.nursery.status(self.agents[name]) is None:
             raise ExperimentError(f"{name} has not failed: its agent runs as process {self.agent_pid(name)}")
         self._set_smartnic_links(name, "up")
-        self.start_agent(name)
+        self.start_agent(name, again=True)
 
     def _set_smartnic_links(self, name: str, state: str) -> None:
         pcie = self.inventory.pcie_of_smartnic(name)

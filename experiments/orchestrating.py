@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -10,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from controller.control_requests import ControllerClient, ToldTimeline
+from controller.control_requests import ControllerClient, Places, ToldTimeline
 from controller.control_service import ServiceConfig
 from controller.errors import MigrationError
+from experiments.control_plane import ControlPlane
 from experiments.errors import ExperimentError
 from nodes.deployment import Deployment, Place
 from nodes.emulated_clock import EmulatedClock
@@ -43,6 +45,8 @@ class Orchestrating(ABC):
     clock: EmulatedClock
     resource: ControllerClient | None = None
     controller_process: Child | None = None
+    control: ControlPlane
+    _places: Places | None = None  # when the controller was last asked
 
     @abstractmethod
     def fork(self, order: Order, node: str) -> Child:
@@ -60,8 +64,10 @@ class Orchestrating(ABC):
     def start_controller(self) -> None:
         """Start the resource controller, or one that goes on where a killed one was.
 
-        Raises ExperimentError if it does not come up, or if the orchestrator is off.
+        Raises ExperimentError if it does not come up, if there is one, or if the orchestrator is off.
         """
+        if self.controller_process is not None and self.nursery.status(self.controller_process) is None:
+            raise ExperimentError(f"the resource controller runs already, as process {self.controller_process.pid}")
         if self.options.orchestrator == "off":
             raise ExperimentError("this testbed was started without its orchestrator: it cannot come in later")
         node, run_dir = self.controller_node.name, self.world.run_dir
@@ -113,15 +119,39 @@ class Orchestrating(ABC):
         return migrated(self.asked(), instance, node, timeout_s)
 
     def present(self, deployment: Deployment) -> Deployment:
-        """Return a deployment with every instance where it is now."""
+        """Return a deployment with every instance where it is now.
+
+        If the controller does not answer, that is where it was when it last did: nodes know where it went from there.
+        """
         if self.resource is None:
             return deployment
-        at = {number: node for application, number, node in self.resource.places() if application == deployment.number}
-        if not at:
-            return deployment
-        places = tuple(Place(p.number, at[p.number], self.inventory.node(at[p.number]).ip) if p.number in at else p
-                       for p in deployment.places)
-        return msgspec.structs.replace(deployment, places=places)
+        with contextlib.suppress(MigrationError):
+            self._places = self.resource.places()
+        return placed_as(deployment, self._places or [], self.inventory)
+
+    def tell_of_restart(self, node: str) -> None:
+        """Let the controller know that a node began anew. If it is away, heartbeats and its journal must do."""
+        if self.resource is not None:
+            with contextlib.suppress(MigrationError):
+                self.resource.started_again(node)
+
+    def not_running_on(self, node: str) -> list[str]:
+        """Return the instances that belong on `node` and do not run there (yet), by name."""
+        if self.resource is None:
+            return []
+        expected = next(n.instances for n in self.resource.state().nodes if n.name == node)
+        runs = self.control.counters([self.inventory.node(node)]).get(node, {})
+        return [name for name in expected if f"handled {name}" not in runs]
+
+
+def placed_as(deployment: Deployment, found: Places, inventory: Inventory) -> Deployment:
+    """Return a deployment with its instances where `found` has them, by the decisions that it names."""
+    at = {number: (node, epoch) for application, number, node, epoch in found if application == deployment.number}
+    places = []
+    for place in deployment.places:
+        node, epoch = at.get(place.number, (place.node, place.epoch))
+        places.append(Place(place.number, node, inventory.node(node).ip, epoch))
+    return msgspec.structs.replace(deployment, places=tuple(places))
 
 
 def migrated(resource: ControllerClient, instance: str, node: str, timeout_s: float) -> ToldTimeline:

@@ -186,6 +186,12 @@ class ActingVerbs(CapturingVerbs):
             silent -= answered
         if silent:
             self.say(f"{' and '.join(sorted(silent))} did not answer within {SWITCH_SEES_WITHIN_S:g} s")
+            return
+        while (lacking := self.bed.not_running_on(name)) and time.monotonic() - start < SWITCH_SEES_WITHIN_S:
+            time.sleep(0.1)
+        if self.bed.resource is not None:
+            self.say(f"after {time.monotonic() - start:.1f} s "
+                     + (f"{', '.join(lacking)} still do not run there" if lacking else "all that belongs there runs"))
 
     def complete_fail(self, text: str, line: str, begin: int, _end: int) -> list[str]:
         before = line[:begin].split()

@@ -243,13 +243,20 @@ class Testbed(Faults, Observing, Orchestrating):
     def node_pid(self, name: str) -> int:
         return int(self.net[name].pid)
 
-    def start_agent(self, name: str) -> None:
-        """Start the agent of host or SmartNIC `name`, with its instances."""
+    def start_agent(self, name: str, again: bool = False) -> None:
+        """Start the agent of host or SmartNIC `name`, with its instances.
+
+        `again`, under an orchestrator: with none, since that alone says where instances are to run.
+        """
         entry = self.inventory.node(name)
         pace = self.pacing.pace(entry, self.inventory, self.clock, self.deployments)
-        order = agent_order(entry, self.net[name].pid, self.world.run_dir, self.inventory, self.deployments,
-                            self.options.frame_loss, self.pacing.cores_of(entry), self.clock, pace, self.controller_ip)
+        deployments = tuple(self.present(deployment) for deployment in self.deployments) if again else self.deployments
+        order = agent_order(entry, self.net[name].pid, self.world.run_dir, self.inventory, deployments,
+                            self.options.frame_loss, self.pacing.cores_of(entry), self.clock, pace, self.controller_ip,
+                            again and self.resource is not None)
         self.agents[name] = self.fork(order, name)
+        if again:
+            self.tell_of_restart(name)
 
     def start_team(self, host: str) -> None:
         """Start the teaming process of `host`."""

@@ -21,7 +21,7 @@ class ClientPlaces:
         self.refused = 0
         self._application = deployment.number
         self._at = {place.number: Address(IPv4Address(place.ip).packed, DATA_PORT) for place in deployment.places}
-        self._epochs: dict[int, int] = {}
+        self._epochs = {place.number: place.epoch for place in deployment.places}
 
     def __getitem__(self, number: int) -> Address:
         return self._at[number]
@@ -35,7 +35,7 @@ class ClientPlaces:
         at = self._at.get(command.instance)
         if (command.verb != Verb.CONNECT or command.application != self._application or at is None
                 or not (is_controller(source_ip) or source_ip == at.ip)
-                or command.epoch < self._epochs.get(command.instance, 0)):
+                or command.epoch < self._epochs[command.instance]):
             self.refused += 1
             return None
         self._epochs[command.instance] = command.epoch

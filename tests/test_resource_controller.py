@@ -81,6 +81,25 @@ def test_heartbeats_wait_for_the_tick_unless_too_many_have_come() -> None:
     assert room.controller.counts()["refused_repeated"] == MOST_HEARTBEATS
 
 
+def test_a_move_that_is_decided_while_a_neighbour_moves_begins_when_that_has_settled() -> None:
+    room = Room()
+    near = next(a if b == ON_NIC[-1] else b for a, b in APPLICATION.edges if ON_NIC[-1] in (a, b))
+    room.loses = lambda send: True
+    room.by_hand(NAMES[near], "s3h")
+    starve(room)
+    postponed = [e for e in room.controller.events if e.what == "verdict"]
+    assert len(postponed) == 1 and f"when {NAMES[near]}, its neighbour, has settled" in postponed[0].detail
+    with pytest.raises(MigrationError, match="is to move to s1h already"):
+        room.by_hand(NAMES[ON_NIC[-1]], "s2h")
+    assert len(room.controller.timelines) == 1
+    room.loses = lambda send: False
+    room.pass_time(3.0)
+    assert room.live_on(near) == ["s3h"] and room.live_on(ON_NIC[-1]) == [HOST]
+    assert [line.outcome for line in room.controller.timelines.values()] == ["moved", "moved"]
+    steps = room.controller.timelines[2].steps_s
+    assert steps["detect"] > 0.1
+
+
 # -- by hand ---------------------------------------------------------------------------------------------------------
 
 def test_an_instance_moved_by_hand_runs_there_only_and_can_come_back() -> None:
@@ -225,6 +244,30 @@ def test_replayed_heartbeats_raise_no_alarm() -> None:
     assert not room.controller.timelines and room.controller.counts()["refused_late"] == len(old)
 
 
+def old_term(room: Room, node: str, verb: Verb, migration: int = 1) -> None:
+    """Let `node` say that it obeys a later controller than ours."""
+    control = room.controller.control
+    room.hear(node, Answer(control.term, 1, migration, verb, Standing.LIVE, Refusal.OLD_TERM, DEPLOYMENT.number,
+                           ON_NIC[0], 2).encode())
+
+
+def test_one_server_cannot_depose_the_controller_and_two_that_were_asked_can() -> None:
+    room = Room(automatic=False, loses=lambda send: True)
+    old_term(room, HOST, Verb.PREPARE)
+    room.by_hand(NAMES[ON_NIC[0]], HOST)
+    for node, verb in (("s2n1", Verb.PREPARE), ("s3h", Verb.FREEZE), (NIC, Verb.PREPARE)):
+        old_term(room, node, verb)  # who was not asked
+    old_term(room, HOST, Verb.PREPARE)
+    room.pass_time(6.0)  # given up: the source is to go on
+    old_term(room, NIC, Verb.RESUME)
+    assert not room.controller.state(room.now).deposed
+    room.by_hand(NAMES[ON_NIC[1]], "s2h")
+    control = room.controller.control
+    room.hear("s2h", Answer(control.term, 1, 2, Verb.PREPARE, Standing.ABSENT, Refusal.OLD_TERM, DEPLOYMENT.number,
+                            ON_NIC[1], 2).encode())
+    assert room.controller.state(room.now).deposed
+
+
 def test_a_fetch_of_what_is_being_pushed_is_served_to_the_two_ends_only() -> None:
     room = Room(automatic=False, loses=lambda send: True)
     room.by_hand(NAMES[ON_NIC[0]], HOST)
@@ -247,6 +290,17 @@ def test_a_node_that_comes_back_with_nothing_gets_its_instances_afresh() -> None
     assert all(room.live_on(number) == [NIC] for number in ON_NIC)
     assert whats(room).count("rebooted") == 1
     assert {line.outcome for line in room.controller.timelines.values()} == {"restarted"}
+
+
+def test_a_node_that_restarts_before_it_was_ever_heard_of_gets_its_instances_if_somebody_says_so() -> None:
+    room = Room()
+    room.boot(NIC)
+    room.controller.started_again(NIC)
+    room.beat(NIC)
+    room.pass_time(2.0)
+    assert all(room.live_on(number) == [NIC] for number in ON_NIC)
+    with pytest.raises(MigrationError, match="s9n1"):
+        room.controller.started_again("s9n1")
 
 
 def test_a_node_that_restarts_while_the_controller_is_away_is_noticed_by_its_journal() -> None:
