@@ -2,7 +2,7 @@
 
     forecast (virtual time): where is the knee?  ->  time scale  ->  the same search on packets, around it
 
-Figures 5 to 9 and Table 5 are made of such peaks.
+Figures 5 to 9 and Table 5 are made of such peaks. A load that is given is measured in the same way.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import msgspec
 from experiments.auto_time_scale import shortest_cost_s
 from experiments.energy import power_between
 from experiments.fidelity import USUAL_LIMITS, FidelityLimits, next_time_scale
-from experiments.knee import Knee
+from experiments.knee import Knee, Probe
 from experiments.load import ClientConfig
 from experiments.measuring import Measurement, Plan
 from experiments.pacing import UNPACED, Pacing
-from experiments.peak import QUICK_RESOLUTION, RESOLUTION, find_peak, shared_out
+from experiments.peak import QUICK_RESOLUTION, RESOLUTION, find_peak, settled, shared_out
 from experiments.run_options import AUTO, RunOptions
-from experiments.simulated_bed import SimulatedBed
+from experiments.simulated_bed import SimulatedBed, measured_on
 from experiments.testbed import Testbed, TestbedOptions
 from experiments.time_scale import Capacity, capacity_of, time_scale_for
 from microservices.measured import Column
@@ -93,23 +93,47 @@ class RackRoom:
     def peak(self, deployment: Deployment, label: str = "") -> RackPeak:
         """Find the peak of one deployed application, alone on the rack."""
         configs = self._configs(deployment)
-        pacing = Pacing("calibrated")
-        self._virtual.repace(pacing, (deployment,))
+        self._virtual.repace(Pacing("calibrated"), (deployment,))
         forecast = find_peak(self._virtual, configs, FIRST_OUTSTANDING, MOST_OUTSTANDING, self._plan,
                              resolution=self._resolution)
         expected = forecast.measurement
         if self._run_options.simulate or expected is None:
             last = expected or forecast.measured[forecast.knee.tried[-1].load]
             return self._result(deployment, label, forecast.knee, last, 0.0, simulated=True)
-        bed = self._testbed()
-        scale = self._time_scale(bed, deployment, configs, pacing, expected)
         first = max(FIRST_OUTSTANDING, int(forecast.knee.probe.load / AROUND) if forecast.knee.probe else 0)
-        for _ in range(1 + self._run_options.retry):
-            bed.repace(replace(pacing, time_scale=scale), (deployment,))
+
+        def measured(bed: Testbed) -> tuple[Knee, Measurement]:
             found = find_peak(bed, configs, first, MOST_OUTSTANDING, self._plan, self._limits, self._say,
                               self._resolution)
-            last = found.measurement or found.measured[found.knee.tried[-1].load]
-            result = self._result(deployment, label, found.knee, last, expected.throughput_rps)
+            return found.knee, found.measurement or found.measured[found.knee.tried[-1].load]
+
+        return self._on_packets(deployment, label, configs, expected, measured)
+
+    def loaded(self, deployment: Deployment, outstanding: int, label: str = "") -> RackPeak:
+        """Measure one deployed application, alone on the rack, with so many requests outstanding."""
+        shares = shared_out(self._configs(deployment), outstanding)
+        plan = settled(self._plan, outstanding)
+
+        def measured(bed: Testbed | SimulatedBed) -> tuple[Knee, Measurement]:
+            found = measured_on(bed, shares, plan, self._limits)
+            probe = Probe(outstanding, found.throughput_rps, found.latencies, found.verdict)
+            return Knee(probe, (probe,), f"{outstanding} outstanding requests"), found
+
+        self._virtual.repace(Pacing("calibrated"), (deployment,))
+        knee, expected = measured(self._virtual)
+        if self._run_options.simulate:
+            return self._result(deployment, label, knee, expected, 0.0, simulated=True)
+        return self._on_packets(deployment, label, shares, expected, measured)
+
+    def _on_packets(self, deployment: Deployment, label: str, configs: Mapping[str, ClientConfig],
+                    expected: Measurement, measured: Callable[[Testbed], tuple[Knee, Measurement]]) -> RackPeak:
+        """Return what is `measured`, again and more slowly while this machine does not keep up, if that is allowed."""
+        bed, pacing = self._testbed(), Pacing("calibrated")
+        scale = self._time_scale(bed, deployment, configs, pacing, expected)
+        for _ in range(1 + self._run_options.retry):
+            bed.repace(replace(pacing, time_scale=scale), (deployment,))
+            knee, last = measured(bed)
+            result = self._result(deployment, label, knee, last, expected.throughput_rps)
             larger = next_time_scale(last.verdict, scale)
             if result.holds or larger is None or larger == scale:
                 break

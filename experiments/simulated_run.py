@@ -23,7 +23,9 @@ from experiments.reply_judge import ReplyJudge
 from microservices.routing import Router
 from microservices.workloads import workload_named
 from nodes.deployment import Deployment
+from nodes.load_report import NodeLoad
 from nodes.messages import DataMessage
+from nodes.node_control import reports_of
 from nodes.simulated import Simulation
 from nodes.simulated_rack import RackNetwork
 
@@ -109,9 +111,34 @@ class SimulatedRun:
         before, bytes_before = self._snapshot(), self._bytes()
         self._wait(plan.requests, plan.most_real_s)
         after, bytes_after = self._snapshot(), self._bytes()
+        self.stop()
+        return self._measurement(before, after, {name: bytes_after[name] - b for name, b in bytes_before.items()})
+
+    def play(self, requests: int, most_real_s: float = 60.0) -> None:
+        """Let time pass till so many more replies have come, or the real time is up; raises ExperimentError for none."""
+        self._wait(requests, most_real_s)
+
+    def stop(self) -> None:
+        """Let clients ask no more."""
         for client in self._clients.values():
             client.load.stop()
-        return self._measurement(before, after, {name: bytes_after[name] - b for name, b in bytes_before.items()})
+
+    def loads(self) -> dict[str, NodeLoad]:
+        """Return what every host and SmartNIC has counted so far, by name, as it would tell it in heartbeats."""
+        found = {}
+        for entry in self._simulation.inventory.nodes:
+            if entry.role in ("host", "smartnic"):
+                execution = self._simulation.runtime(entry.name).execution
+                nic = self._network.nics.get(entry.name)
+                carried = self._network.carried(reports_of(entry, self._simulation.inventory, entry.ip).interfaces)
+                found[entry.name] = NodeLoad(nic.traffic.take_least() if nic else execution.waiting, *carried,
+                                             execution.loads())
+        return found
+
+    @property
+    def now(self) -> float:
+        """Return the virtual time."""
+        return self._network.now
 
     @property
     def events(self) -> int:
