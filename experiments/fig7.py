@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from controller.overload import OverloadOptions
 from experiments.e3_placement import better_on_host, placed_for_peak
 from experiments.fig7_findings import CPU, GAIN, WITHOUT, Point, figures_of, judged, record
 from experiments.figures import draw
@@ -34,6 +35,7 @@ from experiments.smartnic_first import placed_on_smartnics
 from experiments.testbed import TestbedOptions
 from microservices.applications import APPLICATIONS, application_named
 from microservices.assumptions import DEFAULTS
+from microservices.profiles import TABLE_1
 from nodes.deployment import deploy
 from topologies.catalog import cluster_named
 
@@ -41,7 +43,8 @@ CLUSTER, CLIENTS = "type1x3", 2
 PLAN, QUICK_PLAN = Plan(requests=6000, warm_requests=1500), Plan(requests=1600, warm_requests=500)
 RETRIES = 2
 LIGHT_OUTSTANDING = 4  # before the load rises
-MOVABLE: dict[str, Callable[[str], bool]] = {CPU: lambda _: True, GAIN: better_on_host}
+OPTIONS = {CPU: OverloadOptions(),
+           GAIN: OverloadOptions(movable=tuple(sorted(service for service in TABLE_1 if better_on_host(service))))}
 WAYS = (WITHOUT, CPU, GAIN)
 
 
@@ -107,7 +110,7 @@ class Rack:
         first = placed_on_smartnics(graph, self._room.inventory)
         if way == WITHOUT:
             return Orchestrated((), first)
-        return orchestrated(self._virtual, graph, first, LIGHT_OUTSTANDING, outstanding, MOVABLE[way])
+        return orchestrated(self._virtual, graph, first, LIGHT_OUTSTANDING, outstanding, OPTIONS[way])
 
     def measured(self, application: str, nodes: dict[int, str], outstanding: int) -> tuple[RackPeak, RackPeak]:
         """Measure a placement under that load and at its own peak; once, also where two ways lead to it."""

@@ -127,7 +127,7 @@ class _Fleet:
     """The nodes as the orchestrator sees them: heartbeats."""
 
     def __init__(self, inventory: Inventory, application: Application, nodes: dict[int, str],
-                 movable: Callable[[str], bool], options: OverloadOptions) -> None:
+                 options: OverloadOptions) -> None:
         self.where = dict(nodes)
         self.slot = 0
         self._entries = [n for n in inventory.nodes if n.role in ("host", "smartnic")]
@@ -139,7 +139,7 @@ class _Fleet:
         self._carried = dict.fromkeys(self.names, (0.0, 0.0))
         self._sources = np.array([int(IPv4Address(n.ip)) for n in self._entries], dtype=np.uint32)
         self.orchestrator = Orchestrator(_node_table(self._entries, inventory, self._sources),
-                                         [self._placed(application, n, movable) for n in nodes], options)
+                                         [self._placed(application, n, options) for n in nodes], options)
 
     def beat(self, load: Stationary) -> list[Move]:
         """Let 50 ms of `load` pass, and return what the orchestrator wants then."""
@@ -163,11 +163,11 @@ class _Fleet:
         """Return how many instances take turns on the node with the most of them."""
         return max(sum(1 for node in self.where.values() if node == name) for name in self.names)
 
-    def _placed(self, application: Application, number: int, movable: Callable[[str], bool]) -> PlacedInstance:
+    def _placed(self, application: Application, number: int, options: OverloadOptions) -> PlacedInstance:
         service = self.instances[number].service
         kind = service_class(service)
         return PlacedInstance(application.number, number, self.names.index(self.where[number]), kind.memory_mb,
-                              not kind.host_only and movable(service))
+                              not kind.host_only and (not options.movable or service in options.movable))
 
 
 def _node_table(entries: list[NodeEntry], inventory: Inventory, ips: npt.NDArray[np.uint32]) -> NodeTable:
@@ -178,15 +178,14 @@ def _node_table(entries: list[NodeEntry], inventory: Inventory, ips: npt.NDArray
 
 
 def orchestrated(bed: SimulatedBed, application: Application, nodes: dict[int, str], light: int, full: int,
-                 movable: Callable[[str], bool] = lambda _: True, requests: int = 3000,
-                 options: OverloadOptions | None = None) -> Orchestrated:
+                 options: OverloadOptions | None = None, requests: int = 3000) -> Orchestrated:
     """Return what the orchestrator does when `application`'s load rises from `light` to `full` outstanding requests.
 
-    `nodes` says where its primaries are at first, by number; `movable` which microservices may be moved. A load is
-    measured over `requests`, or a few times what is outstanding if that is more.
+    `nodes` says where its primaries are at first, by number. A load is measured over `requests`, or a few times what is
+    outstanding if that is more.
     """
     options = options or OverloadOptions()
-    fleet = _Fleet(bed.inventory, application, nodes, movable, options)
+    fleet = _Fleet(bed.inventory, application, nodes, options)
 
     def measured(outstanding: int) -> Stationary:
         return stationary(bed, deploy(application, fleet.where, bed.inventory), outstanding, requests)

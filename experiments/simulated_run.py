@@ -115,7 +115,7 @@ class SimulatedRun:
         return self._measurement(before, after, {name: bytes_after[name] - b for name, b in bytes_before.items()})
 
     def play(self, requests: int, most_real_s: float = 60.0) -> None:
-        """Let time pass till so many more replies have come, or the real time is up; raises ExperimentError for none."""
+        """Let time pass till so many more replies came, or the real time is up; raises ExperimentError for none."""
         self._wait(requests, most_real_s)
 
     def stop(self) -> None:

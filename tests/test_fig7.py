@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from experiments import fig7
 from experiments.e3_placement import MIGRATED, better_on_host
 from experiments.errors import ExperimentError
 from experiments.fig7_findings import CPU, GAIN, WITHOUT, Point, change, figures_of, judged, moved_services
@@ -121,7 +122,7 @@ def test_a_load_that_does_not_rise_moves_nothing() -> None:
 
 def test_a_load_that_overloads_smartnics_moves_top_rankers_to_the_hosts_of_their_servers() -> None:
     graph, where = on_smartnics("rta-ptc")
-    found = orchestrated(bed(), graph, where, 4, 200, better_on_host, requests=1500)
+    found = orchestrated(bed(), graph, where, 4, 200, fig7.OPTIONS[GAIN], requests=1500)
     assert {m.service for m in found.moves} == {"top_ranker"} and found.moves[0].gross
     assert {m.cause for m in found.decisions} == {"microservice overload"}
     names = {i.name: i.number for i in graph.instances}
@@ -134,7 +135,7 @@ def test_a_load_that_overloads_smartnics_moves_top_rankers_to_the_hosts_of_their
 
 def test_what_a_host_is_worse_at_stays_and_the_alarm_says_that_nothing_can_move() -> None:
     graph, where = on_smartnics("rta-shm")
-    found = orchestrated(bed(), graph, where, 4, 200, better_on_host, requests=1500)
+    found = orchestrated(bed(), graph, where, 4, 200, fig7.OPTIONS[GAIN], requests=1500)
     assert found.decisions and not found.moves and found.nodes == where
     assert {d.why for d in found.decisions} == {"nothing on it can move"}
     moved = orchestrated(bed(), graph, where, 4, 200, requests=1500).moves
