@@ -102,8 +102,17 @@ class SimulatedRun:
         self._time_scale = time_scale
         self._replies = self._wanted = 0
         self._deadline = math.inf
-        self._clients = {name: _Client(name, config, router(config.deployment), simulation, self._one_reply)
-                         for name, config in configs.items()}
+        self._router = router
+        self._clients: dict[str, _Client] = {}
+        self.join(configs)
+
+    def join(self, configs: Mapping[str, ClientConfig]) -> None:
+        """Let more clients begin at the present time, on nodes that have none yet."""
+        for name, config in configs.items():
+            if name in self._clients:
+                raise ExperimentError(f"a second client on {name}")
+            self._clients[name] = _Client(name, config, self._router(config.deployment), self._simulation,
+                                          self._one_reply)
 
     def measured(self, plan: Plan) -> Measurement:
         """Measure a window of the replies that `plan` wants; raises ExperimentError if none comes."""
@@ -117,6 +126,15 @@ class SimulatedRun:
     def play(self, requests: int, most_real_s: float = 60.0) -> None:
         """Let time pass till so many more replies came, or the real time is up; raises ExperimentError for none."""
         self._wait(requests, most_real_s)
+
+    def play_till(self, time_s: float) -> None:
+        """Let time pass till it is `time_s`."""
+        self._network.agenda.run(time_s)
+
+    @property
+    def replies(self) -> int:
+        """How many replies have come so far."""
+        return self._replies
 
     def stop(self) -> None:
         """Let clients ask no more."""
