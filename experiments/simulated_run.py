@@ -100,7 +100,7 @@ class SimulatedRun:
         self._simulation = simulation
         self._network = simulation.network
         self._time_scale = time_scale
-        self._replies = self._wanted = 0
+        self._replies, self._wanted = 0, sys.maxsize
         self._deadline = math.inf
         self._router = router
         self._clients: dict[str, _Client] = {}
