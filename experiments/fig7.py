@@ -9,6 +9,9 @@ placements are measured under that load: the one without orchestrator, and those
 
     cpu     section 3.4 as it is written: "the microservice with the highest CPU utilization" moves to the host
     gain    ours: the same, among the microservices that Table 1 gives more requests per Joule on a host
+
+Where it arrives is found by replaying heartbeats (replayed_orchestrator.py). Where seconds of the load can be afforded,
+the rise is also played in full (rising_load.py): real agents, a real controller, instances that really move.
 """
 
 from __future__ import annotations
@@ -20,19 +23,22 @@ from typing import Any
 import msgspec
 
 from controller.overload import OverloadOptions
-from experiments.e3_placement import better_on_host, placed_for_peak
-from experiments.fig7_findings import CPU, GAIN, WITHOUT, Point, figures_of, judged, record
+from experiments.e3_placement import MIGRATED, better_on_host, placed_for_peak
+from experiments.fidelity import USUAL_LIMITS, next_time_scale
+from experiments.fig7_findings import CPU, GAIN, WITHOUT, Live, Point, figures_of, judged, record
 from experiments.figures import draw
 from experiments.measuring import Plan
 from experiments.pacing import Pacing
+from experiments.peak import settled
 from experiments.points import measured
-from experiments.rack_peak import RackPeak, RackRoom
+from experiments.rack_peak import RackPeak, RackRoom, at_load, rack_peak
 from experiments.replayed_orchestrator import Orchestrated, orchestrated
 from experiments.results import Run
+from experiments.rising_load import Rise, Risen, risen_on_packets, risen_virtually
 from experiments.run_options import RunOptions
 from experiments.simulated_bed import SimulatedBed
 from experiments.smartnic_first import placed_on_smartnics
-from experiments.testbed import TestbedOptions
+from experiments.testbed import Testbed, TestbedOptions
 from microservices.applications import APPLICATIONS, application_named
 from microservices.assumptions import DEFAULTS
 from microservices.profiles import TABLE_1
@@ -40,9 +46,11 @@ from nodes.deployment import deploy
 from topologies.catalog import cluster_named
 
 CLUSTER, CLIENTS = "type1x3", 2
-PLAN, QUICK_PLAN = Plan(requests=6000, warm_requests=1500), Plan(requests=1600, warm_requests=500)
+PLAN, QUICK_PLAN = Plan(requests=6000, warm_requests=1500), Plan(requests=4000, warm_requests=1000)
 RETRIES = 2
 LIGHT_OUTSTANDING = 4  # before the load rises
+# What is played in full: of the four applications that the text names all, or the one with the fewest requests.
+LIVE, QUICK_LIVE = tuple(MIGRATED), ("rta-sf",)
 OPTIONS = {CPU: OverloadOptions(),
            GAIN: OverloadOptions(movable=tuple(sorted(service for service in TABLE_1 if better_on_host(service))))}
 WAYS = (WITHOUT, CPU, GAIN)
@@ -72,12 +80,13 @@ def run(options: RunOptions, say: Callable[[str], None]) -> dict[str, Any]:
 class Rack:
     """3 x Type1 and its forecast in virtual time. Placements come from the forecast, what they are worth from packets.
 
-    With `options.simulate` both are virtual; a quick run on packets leaves each placement's own peak to the forecast.
+    With `options.simulate` all is virtual; a quick run on packets leaves each placement's own peak to the forecast.
     """
 
     def __init__(self, options: RunOptions, say: Callable[[str], None]) -> None:
         self._options = options
-        plan = QUICK_PLAN if options.quick else PLAN
+        self._say = say
+        self._plan = plan = QUICK_PLAN if options.quick else PLAN
         self._room = RackRoom(CLUSTER, options, plan, CLIENTS, say=say)
         self._forecast = RackRoom(CLUSTER, RunOptions(options.quick, simulate=True), plan, CLIENTS)
         self._virtual = SimulatedBed(TestbedOptions(CLUSTER, clients=CLIENTS, pacing=Pacing("calibrated")))
@@ -95,7 +104,10 @@ class Rack:
         reference = self.reference(application)
         found = self.placed(application, way, reference.outstanding)
         loaded, own = self.measured(application, found.nodes, reference.outstanding)
-        return Point(application, way, found.nodes, found.decisions, reference, loaded, own)
+        live = None
+        if way != WITHOUT and application in (QUICK_LIVE if self._options.quick else LIVE):
+            live = self.live(application, way, reference.outstanding, loaded.time_scale)
+        return Point(application, way, found.nodes, found.decisions, reference, loaded, own, live)
 
     def reference(self, application: str) -> RackPeak:
         """Return the forecast peak of E3's own placement of an application."""
@@ -120,3 +132,29 @@ class Rack:
             room = self._forecast if self._options.quick else self._room
             self._measured[key] = self._room.loaded(deployment, outstanding), room.peak(deployment)
         return self._measured[key]
+
+    def live(self, application: str, way: str, outstanding: int, time_scale: float) -> Live:
+        """Let the load rise and the orchestrator act, second by second, and measure what is left of it at the end."""
+        graph = application_named(application)
+        deployment = deploy(graph, placed_on_smartnics(graph, self._room.inventory), self._room.inventory)
+        rise = Rise(deployment, LIGHT_OUTSTANDING, outstanding, OPTIONS[way])
+        plan = settled(self._plan, outstanding)
+        if self._options.simulate:
+            return self._kept(risen_virtually(self._virtual, rise, plan), rise, way)
+        self._room.clear()
+        for _ in range(1 + self._options.retry):
+            told = TestbedOptions(CLUSTER, clients=CLIENTS, label="fig7", pacing=Pacing("calibrated", time_scale),
+                                  deployments=(deployment,), orchestrator="on", overload=rise.options)
+            with Testbed.start(told) as bed:
+                found = risen_on_packets(bed, rise, plan, USUAL_LIMITS)
+            larger = next_time_scale(found.measured.verdict, time_scale)
+            if found.measured.verdict.holds or larger is None or larger == time_scale:
+                break
+            self._say(f"{application}, {way}: refused at time scale {time_scale:g}; again at {larger:g}")
+            time_scale = larger
+        return self._kept(found, rise, way)
+
+    def _kept(self, found: Risen, rise: Rise, way: str) -> Live:
+        peak = rack_peak(self._room.inventory, rise.deployment.name, way, at_load(found.measured, rise.full),
+                         found.measured, simulated=self._options.simulate)
+        return Live(found.outcome.decisions, found.outcome.nodes, peak, found.curve, found.migrations, found.quiet)

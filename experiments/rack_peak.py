@@ -86,6 +86,10 @@ class RackRoom:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Stop the testbed, so that the machine is free for another; the next measurement starts it anew."""
         if self._bed is not None:
             self._bed.stop()
             self._bed = None
@@ -116,8 +120,7 @@ class RackRoom:
 
         def measured(bed: Testbed | SimulatedBed) -> tuple[Knee, Measurement]:
             found = measured_on(bed, shares, plan, self._limits)
-            probe = Probe(outstanding, found.throughput_rps, found.latencies, found.verdict)
-            return Knee(probe, (probe,), f"{outstanding} outstanding requests"), found
+            return at_load(found, outstanding), found
 
         self._virtual.repace(Pacing("calibrated"), (deployment,))
         knee, expected = measured(self._virtual)
@@ -165,12 +168,24 @@ class RackRoom:
 
     def _result(self, deployment: Deployment, label: str, knee: Knee, found: Measurement, forecast_rps: float,
                 simulated: bool = False) -> RackPeak:
-        power = power_between(found.before, found.after, self._virtual.inventory, Column.LINUX)
-        probe = knee.probe or knee.tried[-1]
-        return RackPeak(
-            deployment.name, label, found.time_scale, simulated, knee.probe is not None and found.verdict.holds,
-            knee.said, found.verdict.reasons,
-            tuple((p.load, p.throughput_rps, p.latencies.mean_s, p.faithful) for p in knee.tried),
-            found.throughput_rps, found.latencies.mean_s, found.latencies.p50_s, found.latencies.p99_s,
-            power.wall_watts, power.active_watts, {node: found.busy_cores(node) for node in found.after},
-            int(probe.load), found.bad(), forecast_rps)
+        return rack_peak(self.inventory, deployment.name, label, knee, found, forecast_rps, simulated)
+
+
+def at_load(found: Measurement, outstanding: int) -> Knee:
+    """Return what was measured with so many requests outstanding in place of a search."""
+    probe = Probe(outstanding, found.throughput_rps, found.latencies, found.verdict)
+    return Knee(probe, (probe,), f"{outstanding} outstanding requests")
+
+
+def rack_peak(inventory: Inventory, application: str, label: str, knee: Knee, found: Measurement,
+              forecast_rps: float = 0.0, simulated: bool = False) -> RackPeak:
+    """Return what was `found` at a `knee` as it is kept, with its power."""
+    power = power_between(found.before, found.after, inventory, Column.LINUX)
+    probe = knee.probe or knee.tried[-1]
+    return RackPeak(
+        application, label, found.time_scale, simulated, knee.probe is not None and found.verdict.holds,
+        knee.said, found.verdict.reasons,
+        tuple((p.load, p.throughput_rps, p.latencies.mean_s, p.faithful) for p in knee.tried),
+        found.throughput_rps, found.latencies.mean_s, found.latencies.p50_s, found.latencies.p99_s,
+        power.wall_watts, power.active_watts, {node: found.busy_cores(node) for node in found.after},
+        int(probe.load), found.bad(), forecast_rps)

@@ -40,11 +40,14 @@ TIMEOUT_S = 1e4
 
 
 class Moved(msgspec.Struct, frozen=True):
-    """A decision. `at_s` counts from the rise of the load; `destination` is "" where nothing moved, as `why` says."""
+    """A decision. `at_s` counts from the rise of the load; `destination` is "" where nothing moved, as `why` says.
+
+    `gross`: whether the alarm was far over its threshold; None where nobody told.
+    """
 
     at_s: float
     cause: str
-    gross: bool
+    gross: bool | None
     instance: str
     service: str
     source: str

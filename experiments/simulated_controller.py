@@ -11,7 +11,7 @@ from topologies.inventory import NodeEntry
 
 
 class SimulatedController:
-    """What stands at the control port of the controller node `entry`. Plug it into the network that the nodes are in."""
+    """What stands at the control port of the controller's node `entry`. To be plugged into the nodes' network."""
 
     def __init__(self, entry: NodeEntry, controller: ResourceController) -> None:
         self.address = Address(IPv4Address(entry.ip).packed, CONTROL_PORT)
