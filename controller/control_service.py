@@ -154,7 +154,8 @@ class _Service:
             return [event for event in controller.events if event.sequence > request.after][:asked.MOST_AT_ONCE]
         if isinstance(request, asked.AskTimelines):
             later = [line for number, line in controller.timelines.items() if number > request.after]
-            return [ToldTimeline.of(line) for line in sorted(later, key=lambda line: line.migration)[:asked.MOST_AT_ONCE]]
+            later.sort(key=lambda line: line.migration)
+            return [ToldTimeline.of(line) for line in later[:asked.MOST_AT_ONCE]]
         if isinstance(request, asked.AskPlaces):
             return [(*key, node) for key, node in controller.where.node_of.items()]
         if isinstance(request, asked.Move):

@@ -115,7 +115,8 @@ def _of_rule(rule: str, points: Mapping[tuple[str, str], Point]) -> tuple[list[t
     best = max(applications, key=lambda name: changes[name].factor)
     fastest = min(applications, key=lambda name: changes[name].mean)
     rows += [
-        (f"{rule} ({RULES[rule]}): the text's culprit moves first", f"{len(culprits)} of {len(named)}", f"{len(named)}"),
+        (f"{rule} ({RULES[rule]}): the text's culprit moves first", f"{len(culprits)} of {len(named)}",
+         f"{len(named)}"),
         (f"{rule}: requests/J rise where it says so", f"{len(rose)} of {len(named)}", f"{len(named)}"),
         (f"{rule}: little effect elsewhere", f"{len(calm)} of {len(others)}", f"{len(others)}"),
         (f"{rule}: largest gain in requests/J", f"{changes[best].factor:.2f}x ({best})", f"up to {PAPER_FACTOR:g}x"),

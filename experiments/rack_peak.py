@@ -159,12 +159,24 @@ class RackRoom:
         wanted = self._run_options.time_scale
         if wanted is not None and wanted != AUTO:
             return wanted
+        size = next(iter(configs.values())).payload_bytes
+        return time_scale_for(expected.throughput_rps, expected.latencies.mean_s,
+                              self._capacity(bed, deployment, configs), self._limits,
+                              shortest_cost_s(bed, pacing, (deployment,), size))
+
+    def rough_time_scale(self, deployment: Deployment, rps: float, mean_s: float) -> float:
+        """Return the time scale for a run at `rps` and a mean latency of `mean_s` whose overruns do not matter."""
+        wanted = self._run_options.time_scale
+        if wanted is not None and wanted != AUTO:
+            return wanted
+        capacity = self._capacity(self._testbed(), deployment, self._configs(deployment))
+        return time_scale_for(rps, mean_s, capacity, self._limits)
+
+    def _capacity(self, bed: Testbed, deployment: Deployment, configs: Mapping[str, ClientConfig]) -> Capacity:
         key = deployment.name + str(sorted({place.node for place in deployment.places}))
         if key not in self._capacities:
             self._capacities[key] = capacity_of(bed, shared_out(configs, PILOT_OUTSTANDING), (deployment,))
-        size = next(iter(configs.values())).payload_bytes
-        return time_scale_for(expected.throughput_rps, expected.latencies.mean_s, self._capacities[key], self._limits,
-                              shortest_cost_s(bed, pacing, (deployment,), size))
+        return self._capacities[key]
 
     def _result(self, deployment: Deployment, label: str, knee: Knee, found: Measurement, forecast_rps: float,
                 simulated: bool = False) -> RackPeak:
