@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from itertools import cycle, islice
 
@@ -135,6 +136,15 @@ class SimulatedRun:
     def replies(self) -> int:
         """How many replies have come so far."""
         return self._replies
+
+    def latencies_s(self, client: str, since_s: float) -> list[float]:
+        """Return the latencies of the replies that a client has had since then, in seconds."""
+        load = self._clients[client].load
+        return load.latencies_s[bisect_left(load.answered_s, since_s):].tolist()
+
+    def queue_frames(self, smartnic: str) -> int:
+        """Return how many frames wait in a SmartNIC's traffic manager."""
+        return len(self._network.nics[smartnic].traffic)
 
     def stop(self) -> None:
         """Let clients ask no more."""

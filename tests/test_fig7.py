@@ -9,11 +9,24 @@ from typing import Any
 import msgspec
 import pytest
 
+from controller.control_requests import ToldTimeline
 from experiments import fig7
 from experiments.e3_placement import MIGRATED, better_on_host
 from experiments.errors import ExperimentError
-from experiments.fig7_findings import CPU, GAIN, WITHOUT, Point, change, figures_of, judged, moved_services
+from experiments.fig7_findings import (
+    CPU,
+    GAIN,
+    WITHOUT,
+    Live,
+    Point,
+    change,
+    figures_of,
+    judged,
+    moved_services,
+    said_of_starvation,
+)
 from experiments.figures import chart_of
+from experiments.host_starvation import StarvedHost
 from experiments.pacing import Pacing
 from experiments.rack_peak import RackPeak
 from experiments.replayed_orchestrator import Moved, Orchestrated, orchestrated, stationary
@@ -217,6 +230,44 @@ def test_the_rule_as_it_is_written_is_reported_in_both_directions_and_not_judged
     assert said["cpu (the highest CPU share): the text's culprit moves first"] == "3 of 4"
     assert "x0.50" in said["iot-ts, cpu"] and "mean +100%" in said["iot-ts, cpu"]
     assert said["iot-ts, cpu"].endswith("moved: 2 recommend, 1 api_gateway")
+
+
+def played(before: float, after: float, **more: Any) -> Live:
+    decisions = (Moved(1.5, "microservice overload", None, "bayes-1", "bayes", "s1n1", "s1h", ""),
+                 Moved(2.0, "microservice overload", None, "", "", "s1n1", "", "nothing on it can move"),
+                 Moved(4.0, "microservice overload", None, "bayes-2", "bayes", "s2n1", "s2h", ""))
+    lines = tuple(ToldTimeline(n, f"rta-sf/bayes-{n}", "s1n1", "s1h", "", "moved", "s1h", 9, 1.5, {"total": 1e-3 * n})
+                  for n in (1, 5))
+    return Live(decisions, {}, peak(before), peak(after, 5e-4), ((0.0, 1e3, 1e-3), (0.1, 2e3, 1e-3)), lines, **more)
+
+
+def test_what_is_played_in_full_stands_beside_what_was_replayed_and_is_judged() -> None:
+    found = point("rta-sf", GAIN, 20.0, moved=("spike", "spike"))
+    for live, holds in ((played(10.0, 25.0, quiet=True), True), (played(10.0, 9.0, quiet=True), False)):
+        rows, judgement = judged(as_in_the_paper(rta_sf__gain=msgspec.structs.replace(found, live=live)))
+        assert judgement is holds
+    said = {what: (measured, wanted) for what, measured, wanted in rows}
+    assert said["rta-sf, gain, live"] == (
+        "requests/J x0.90, mean -50%; moved: 2 bayes, 1.5 to 4.0 s after the rise; a migration took 1 to 5 ms",
+        "x2.00, moved: 2 spike")
+    restless = judged(as_in_the_paper(rta_sf__gain=msgspec.structs.replace(
+        found, live=played(10.0, 25.0, quiet=False))))[0]
+    assert any("not at rest yet" in measured for what, measured, _ in restless if what == "rta-sf, gain, live")
+
+
+def test_a_rise_that_was_played_is_drawn_over_time() -> None:
+    found = as_in_the_paper(rta_sf__gain=msgspec.structs.replace(point("rta-sf", GAIN, 20.0),
+                                                                live=played(10.0, 25.0, quiet=True)))
+    chart = chart_of(figures_of(found)["rise"])
+    assert [(c.label, c.xs, c.ys) for c in chart.curves] == [("rta-sf, gain", (0.0, 0.1), (1.0, 2.0))]
+    assert "rise" not in figures_of(as_in_the_paper())
+
+
+def test_the_row_of_starvation_tells_of_throughput_before_and_after_and_of_what_moved() -> None:
+    move = Moved(0.34, "host starvation", None, "top_ranker-1", "top_ranker", "s1n1", "s1h", "")
+    row = said_of_starvation(StarvedHost(145_000.0, 3.5e-3, 570, 1_900_000.0, 3e-4, (move,)))
+    assert row[1] == ("145,000/s with 570 frames waiting, 1,900,000/s after host starvation moved top_ranker at 0.34 s")
+    assert said_of_starvation(StarvedHost(1.0, 1.0, 0, 1.0, 1.0, ()))[1].endswith("nothing moved")
 
 
 def test_alarms_that_move_nothing_are_counted_and_starvation_is_named() -> None:

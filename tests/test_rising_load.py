@@ -14,6 +14,7 @@ from controller.resource_controller import ResourceController
 from experiments.errors import ExperimentError
 from experiments.fig7_chart import RiseData
 from experiments.figures import chart_of, stored
+from experiments.host_starvation import starved_host
 from experiments.load import ClientConfig
 from experiments.measuring import Plan
 from experiments.pacing import Pacing
@@ -124,3 +125,13 @@ def test_only_the_microservices_that_are_named_can_be_moved_by_detectors() -> No
 
     assert movable() == {"api_gateway", "ema", "spike", "recommend"}  # sql runs on hosts only
     assert movable("api_gateway", "sql") == {"api_gateway"}
+
+
+def test_a_busy_smartnic_starves_its_host_till_the_orchestrator_moves_what_interferes() -> None:
+    room = SimulatedBed(TestbedOptions("type1x3", clients=2, pacing=Pacing("calibrated")))
+    found = starved_host(room)
+    assert found.queue_frames > OverloadOptions().queue_frames
+    assert [(m.cause, m.service, m.source, m.destination) for m in found.moves] == [
+        ("host starvation", "top_ranker", "s1n1", "s1h")]
+    assert OverloadOptions().interval_s < found.moves[0].at_s < 2 * OverloadOptions().interval_s
+    assert found.relieved_rps > 5 * found.starved_rps and found.relieved_mean_s < found.starved_mean_s / 5
