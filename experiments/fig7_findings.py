@@ -87,9 +87,8 @@ def change(without: Point, point: Point) -> Change:
 def judged(found: Mapping[str, Point]) -> tuple[list[tuple[str, str, str]], bool]:
     """Return the rows, and whether section 5.2 holds by the second rule.
 
-    It holds if requests per Joule rise in the four applications that the text names, also where the rise of the load was
-    played in full, and change by no more than LITTLE in the others. The first rule is reported in the same way and not
-    judged.
+    It holds if requests per Joule rise in the four applications that the text names, also where the rise of the load
+    was played in full, and change by no more than LITTLE in the others. The first rule is reported and not judged.
     """
     rows: list[tuple[str, str, str]] = []
     holds = {}
