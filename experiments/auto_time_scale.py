@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -12,9 +11,7 @@ from experiments.pacing import Pacing
 from experiments.simulated_bed import SimulatedBed
 from experiments.testbed import Testbed
 from experiments.time_scale import capacity_of, time_scale_for
-from microservices.service import service_class
 from nodes.deployment import Deployment
-from nodes.origin import Origin
 
 FORECAST = Plan(requests=1500, warm_requests=300, most_real_s=20.0)
 
@@ -33,17 +30,3 @@ def auto_time_scale(bed: Testbed, configs: Mapping[str, ClientConfig], pacing: P
     """
     expected = forecast(bed, configs, pacing, bed.deployments)
     return time_scale_for(expected.throughput_rps, expected.latencies.mean_s, capacity_of(bed, configs))
-
-
-def shortest_cost_s(bed: Testbed, pacing: Pacing, deployments: tuple[Deployment, ...], payload_bytes: int) -> float:
-    """Return the least core time that a request of this size costs anywhere."""
-    shortest = math.inf
-    for deployment in deployments:
-        stages = {stage.name: service_class(stage.service).name for stage in deployment.stages}
-        services = {i.number: stages[i.stage] for i in deployment.application().instances}
-        for node in {place.node for place in deployment.places}:
-            pace = pacing.pace(bed.inventory.node(node), bed.inventory, bed.clock, (deployment,))
-            if pace is not None:
-                shortest = min([shortest, *(pace.cost_s(services[place.number], payload_bytes, Origin.NODE)
-                                            for place in deployment.places if place.node == node)])
-    return shortest

@@ -55,8 +55,7 @@ LIGHT_OUTSTANDING = 4  # before the load rises
 LIVE = tuple(f"{application}/{way}" for application in MIGRATED for way in (CPU, GAIN))
 QUICK_LIVE, QUICK_LIVE_SHARDS = (f"rta-sf/{GAIN}",), 3
 LIVE_RETRIES = 1
-# A rise takes some 20 emulated seconds, which the time scales that microseconds ask for would make into hours. An
-# overrun is a result that leaves late; how much that is beside what clients see, the limits of lateness tell.
+# An overrun is a result that leaves late; how much that is beside what clients see, the limits of lateness tell.
 LIVE_LIMITS = FidelityLimits(overrun_share=0.5)
 OPTIONS = {CPU: OverloadOptions(),
            GAIN: OverloadOptions(movable=tuple(sorted(service for service in TABLE_1 if better_on_host(service))))}
@@ -152,7 +151,7 @@ class Rack:
         before = self._forecast.loaded(deployment, outstanding)
         if self._options.simulate:
             return self._kept(risen_virtually(self._virtual, rise, plan), rise, way, before)
-        time_scale = self._room.rough_time_scale(deployment, expected.rps, expected.mean_s)
+        time_scale = self._room.time_scale(deployment, expected.rps, expected.mean_s)
         self._room.clear()
         for _ in range(1 + min(LIVE_RETRIES, self._options.retry)):
             told = TestbedOptions(CLUSTER, clients=CLIENTS, label="fig7", pacing=Pacing("calibrated", time_scale),

@@ -7,12 +7,11 @@ Figures 5 to 9 and Table 5 are made of such peaks. A load that is given is measu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
 import msgspec
 
-from experiments.auto_time_scale import shortest_cost_s
 from experiments.energy import power_between
 from experiments.fidelity import USUAL_LIMITS, FidelityLimits, next_time_scale
 from experiments.knee import Knee, Probe
@@ -111,7 +110,7 @@ class RackRoom:
                               self._resolution)
             return found.knee, found.measurement or found.measured[found.knee.tried[-1].load]
 
-        return self._on_packets(deployment, label, configs, expected, measured)
+        return self._on_packets(deployment, label, expected, measured)
 
     def loaded(self, deployment: Deployment, outstanding: int, label: str = "") -> RackPeak:
         """Measure one deployed application, alone on the rack, with so many requests outstanding."""
@@ -126,13 +125,13 @@ class RackRoom:
         knee, expected = measured(self._virtual)
         if self._run_options.simulate:
             return self._result(deployment, label, knee, expected, 0.0, simulated=True)
-        return self._on_packets(deployment, label, shares, expected, measured)
+        return self._on_packets(deployment, label, expected, measured)
 
-    def _on_packets(self, deployment: Deployment, label: str, configs: Mapping[str, ClientConfig],
-                    expected: Measurement, measured: Callable[[Testbed], tuple[Knee, Measurement]]) -> RackPeak:
+    def _on_packets(self, deployment: Deployment, label: str, expected: Measurement,
+                    measured: Callable[[Testbed], tuple[Knee, Measurement]]) -> RackPeak:
         """Return what is `measured`, again and more slowly while this machine does not keep up, if that is allowed."""
         bed, pacing = self._testbed(), Pacing("calibrated")
-        scale = self._time_scale(bed, deployment, configs, pacing, expected)
+        scale = self.time_scale(deployment, expected.throughput_rps, expected.latencies.mean_s)
         for _ in range(1 + self._run_options.retry):
             bed.repace(replace(pacing, time_scale=scale), (deployment,))
             knee, last = measured(bed)
@@ -154,29 +153,19 @@ class RackRoom:
             self._bed = Testbed.start(replace(self.options, pacing=UNPACED))
         return self._bed
 
-    def _time_scale(self, bed: Testbed, deployment: Deployment, configs: Mapping[str, ClientConfig], pacing: Pacing,
-                    expected: Measurement) -> float:
+    def time_scale(self, deployment: Deployment, rps: float, mean_s: float) -> float:
+        """Return the time scale that was asked for, or at which this machine should carry `rps` of a deployment.
+
+        `mean_s` is the mean latency that is expected. A pilot runs on the testbed, which is left unpaced.
+        """
         wanted = self._run_options.time_scale
         if wanted is not None and wanted != AUTO:
             return wanted
-        size = next(iter(configs.values())).payload_bytes
-        return time_scale_for(expected.throughput_rps, expected.latencies.mean_s,
-                              self._capacity(bed, deployment, configs), self._limits,
-                              shortest_cost_s(bed, pacing, (deployment,), size))
-
-    def rough_time_scale(self, deployment: Deployment, rps: float, mean_s: float) -> float:
-        """Return the time scale for a run at `rps` and a mean latency of `mean_s` whose overruns do not matter."""
-        wanted = self._run_options.time_scale
-        if wanted is not None and wanted != AUTO:
-            return wanted
-        capacity = self._capacity(self._testbed(), deployment, self._configs(deployment))
-        return time_scale_for(rps, mean_s, capacity, self._limits)
-
-    def _capacity(self, bed: Testbed, deployment: Deployment, configs: Mapping[str, ClientConfig]) -> Capacity:
+        bed, configs = self._testbed(), self._configs(deployment)
         key = deployment.name + str(sorted({place.node for place in deployment.places}))
         if key not in self._capacities:
             self._capacities[key] = capacity_of(bed, shared_out(configs, PILOT_OUTSTANDING), (deployment,))
-        return self._capacities[key]
+        return time_scale_for(rps, mean_s, self._capacities[key], self._limits)
 
     def _result(self, deployment: Deployment, label: str, knee: Knee, found: Measurement, forecast_rps: float,
                 simulated: bool = False) -> RackPeak:

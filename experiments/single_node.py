@@ -138,7 +138,7 @@ class SingleNode:
         cost = cost_s(service, column, config.payload_bytes, self._assumptions)
         return time_scale_for(expected_peak_rps(cost, cores, config.payload_bytes),
                               cost + unloaded_round_trip_s(column, self._assumptions), self._capacities[key],
-                              self._limits, shortest_s=cost)
+                              self._limits)
 
 
 def expected_peak_rps(cost: float, cores: int, payload_bytes: int) -> float:

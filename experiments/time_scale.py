@@ -30,7 +30,7 @@ PILOT = Plan(requests=3000, warm_requests=500, most_real_s=10.0)
 
 
 class Capacity(msgspec.Struct, frozen=True):
-    """What this machine can do, in real time: requests/s of one kind, and how late a process wakes meanwhile."""
+    """What this machine can do, in real time: requests/s of one kind, and how late a process wakes at half of them."""
 
     requests_per_s: float
     late_p50_s: float
@@ -41,8 +41,9 @@ def time_scale_for(offered_rps: float, latency_s: float, capacity: Capacity,
                    limits: FidelityLimits = USUAL_LIMITS, shortest_s: float = math.inf) -> float:
     """Return the smallest time scale at which `offered_rps` with a mean latency of `latency_s` should hold.
 
-    `shortest_s` is the least that a request costs on a core: to be in time, a process must wake within it. The result
-    is rounded up to two digits. Raises ExperimentError where there is none.
+    `shortest_s` is the least that a request costs on a core, where cores idle: to be in time, a process must wake
+    within it. Where cores are busy, handlers run before their time, and it need not be given. The result is rounded up
+    to two digits. Raises ExperimentError where there is none.
     """
     if offered_rps <= 0 or latency_s <= 0 or capacity.requests_per_s <= 0:
         raise ExperimentError(f"{offered_rps:g} requests/s at a latency of {latency_s:g} s on a machine that carries "
@@ -71,10 +72,16 @@ def wake_lateness(sleeps: int = SLEEPS, sleep_s: float = SLEEP_S) -> tuple[float
 
 def capacity_of(bed: Testbed, configs: Mapping[str, ClientConfig],
                 deployments: tuple[Deployment, ...] | None = None) -> Capacity:
-    """Measure what this machine carries of the load `configs` with nothing paced; the testbed stays unpaced."""
+    """Measure what this machine carries of the load `configs` with nothing paced; the testbed stays unpaced.
+
+    Lateness is that under USED_SHARE of what it carries: a run at the time scale that comes of it asks for no more.
+    """
     if bed.pacing.speed != "unpaced" or (deployments is not None and deployments != bed.deployments):
         bed.repace(UNPACED, deployments)
     closed = {name: msgspec.structs.replace(config, rate_rps=0.0) for name, config in configs.items()}
+    carried = measure(bed, closed, PILOT)
+    rate_rps = USED_SHARE * carried.throughput_rps / len(configs)
     late: list[tuple[float, float]] = []
-    carried = measure(bed, closed, PILOT, meanwhile=lambda: late.append(wake_lateness()))
+    measure(bed, {name: msgspec.structs.replace(config, rate_rps=rate_rps, outstanding=0)
+                  for name, config in configs.items()}, PILOT, meanwhile=lambda: late.append(wake_lateness()))
     return Capacity(carried.throughput_rps, *late[0])
