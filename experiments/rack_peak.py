@@ -22,7 +22,7 @@ from experiments.peak import QUICK_RESOLUTION, RESOLUTION, find_peak, settled, s
 from experiments.run_options import AUTO, RunOptions
 from experiments.simulated_bed import SimulatedBed, measured_on
 from experiments.testbed import Testbed, TestbedOptions
-from experiments.time_scale import Capacity, capacity_of, time_scale_for
+from experiments.time_scale import Capacity, capacity_of, time_scale_for, without_tail
 from microservices.measured import Column
 from nodes.deployment import Deployment
 from topologies.inventory import Inventory
@@ -165,7 +165,7 @@ class RackRoom:
         key = deployment.name + str(sorted({place.node for place in deployment.places}))
         if key not in self._capacities:
             self._capacities[key] = capacity_of(bed, shared_out(configs, PILOT_OUTSTANDING), (deployment,))
-        return time_scale_for(rps, mean_s, self._capacities[key], self._limits)
+        return time_scale_for(rps, mean_s, self._capacities[key], without_tail(self._limits))
 
     def _result(self, deployment: Deployment, label: str, knee: Knee, found: Measurement, forecast_rps: float,
                 simulated: bool = False) -> RackPeak:

@@ -21,7 +21,7 @@ from experiments.pacing import Pacing
 from experiments.peak import QUICK_RESOLUTION, RESOLUTION, find_peak, in_closed_loop
 from experiments.run_options import AUTO, MOST_TIME_SCALE, RunOptions
 from experiments.testbed import Testbed, TestbedOptions
-from experiments.time_scale import Capacity, capacity_of, time_scale_for
+from experiments.time_scale import Capacity, capacity_of, time_scale_for, without_tail
 from microservices.applications import application_named
 from microservices.assumptions import DEFAULTS, Assumptions
 from microservices.measured import Column
@@ -138,7 +138,7 @@ class SingleNode:
         cost = cost_s(service, column, config.payload_bytes, self._assumptions)
         return time_scale_for(expected_peak_rps(cost, cores, config.payload_bytes),
                               cost + unloaded_round_trip_s(column, self._assumptions), self._capacities[key],
-                              self._limits)
+                              without_tail(self._limits))
 
 
 def expected_peak_rps(cost: float, cores: int, payload_bytes: int) -> float:

@@ -30,7 +30,7 @@ PILOT = Plan(requests=3000, warm_requests=500, most_real_s=10.0)
 
 
 class Capacity(msgspec.Struct, frozen=True):
-    """What this machine can do, in real time: requests/s of one kind, and how late a process wakes at half of them."""
+    """What this machine can do, in real time: requests/s of one kind, and how late a client wakes at half of them."""
 
     requests_per_s: float
     late_p50_s: float
@@ -59,6 +59,14 @@ def time_scale_for(offered_rps: float, latency_s: float, capacity: Capacity,
     return round(math.ceil(wanted / unit - 1e-9) * unit, 6)
 
 
+def without_tail(limits: FidelityLimits) -> FidelityLimits:
+    """Return limits to choose a time scale by where a refused run is measured again at a larger one.
+
+    How late the latest are is hard to foresee and soon found out: a run at a time scale that is too small is short.
+    """
+    return msgspec.structs.replace(limits, late_p99_share=math.inf)
+
+
 def wake_lateness(sleeps: int = SLEEPS, sleep_s: float = SLEEP_S) -> tuple[float, float]:
     """Return the median and the 99th percentile of how late a sleeping process wakes, in seconds."""
     late = []
@@ -74,14 +82,15 @@ def capacity_of(bed: Testbed, configs: Mapping[str, ClientConfig],
                 deployments: tuple[Deployment, ...] | None = None) -> Capacity:
     """Measure what this machine carries of the load `configs` with nothing paced; the testbed stays unpaced.
 
-    Lateness is that under USED_SHARE of what it carries: a run at the time scale that comes of it asks for no more.
+    Lateness is how much later than they were to requests left under USED_SHARE of that load: a run at the time scale
+    that comes of it asks for no more.
     """
     if bed.pacing.speed != "unpaced" or (deployments is not None and deployments != bed.deployments):
         bed.repace(UNPACED, deployments)
     closed = {name: msgspec.structs.replace(config, rate_rps=0.0) for name, config in configs.items()}
     carried = measure(bed, closed, PILOT)
     rate_rps = USED_SHARE * carried.throughput_rps / len(configs)
-    late: list[tuple[float, float]] = []
-    measure(bed, {name: msgspec.structs.replace(config, rate_rps=rate_rps, outstanding=0)
-                  for name, config in configs.items()}, PILOT, meanwhile=lambda: late.append(wake_lateness()))
-    return Capacity(carried.throughput_rps, *late[0])
+    at_half = measure(bed, {name: msgspec.structs.replace(config, rate_rps=rate_rps, outstanding=0)
+                            for name, config in configs.items()}, PILOT)
+    behind = [client.behind for client in at_half.clients.values()]
+    return Capacity(carried.throughput_rps, max(b.p50_ns for b in behind) / 1e9, max(b.p99_ns for b in behind) / 1e9)
