@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import matplotlib as mpl
@@ -36,7 +37,7 @@ SEVERAL: tuple[tuple[str, str, Any], ...] = (
     ("#cc79a7", "v", (0, (5, 1, 1, 1))), ("#e69f00", "P", (0, (3, 1, 1, 1, 1, 1))), ("#56b4e9", "X", (0, (6, 2))))
 REFUSED_HATCH = "//////"
 MOST_UPRIGHT = 6  # groups whose names fit side by side
-LEGEND_HANDLE_IN, LETTER_IN = 0.42, 0.055  # about, of a legend
+LEGEND_HANDLE_IN, LETTER_IN, TITLE_LETTER_IN = 0.42, 0.055, 0.07  # about, of a legend
 
 
 @contextmanager
@@ -72,7 +73,8 @@ def figure_of(chart: Chart) -> Figure:
     if chart.any_refused:
         handles.append(_refused_handle(isinstance(chart, BarChart)))
     # The title is the legend's, so that the two make room for each other.
-    legend = figure.legend(handles=handles, loc="outside upper left", title=chart.title, frameon=False,
+    legend = figure.legend(handles=handles, loc="outside upper left", frameon=False,
+                           title=fill(chart.title, int(WIDTH_IN / TITLE_LETTER_IN)),
                            ncols=_columns_of([str(h.get_label()) for h in handles]), handlelength=2.6,
                            columnspacing=1.2, borderaxespad=0.2,
                            title_fontproperties={"size": POINTS["axes.titlesize"], "weight": "bold"})

@@ -44,7 +44,7 @@ LEAST_REQUESTS = 500
 RETRIES = 3
 # Power and throughput follow from core time, which is computed and never late. An overrun is a result that leaves late;
 # how much that is beside what clients see, the limits of lateness tell.
-LIMITS = FidelityLimits(overrun_share=0.05)
+LIMITS = FidelityLimits(overrun_share=0.25)
 PILOT_OUTSTANDING = 64
 FIRST_OUTSTANDING, MOST_OUTSTANDING = 32, 8192
 READINGS, READING_REAL_S = 8, 0.25  # of the power's time line

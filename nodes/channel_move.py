@@ -37,8 +37,8 @@ class Package(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     """A frozen instance: all that another node needs to go on with it.
 
     `snapshot` is its state (microservices/state.py). Channels that begin anew at the new place take a session from
-    `session_floor` on, so that they are later than any that began at the old one. `places` are those of neighbours that
-    have moved: the new node was not told of them, if it had none of their neighbours then.
+    `session_floor` on, so that they are later than any that began at the old one. `places` are those of its
+    neighbours: when they moved, the new node was not told, if nothing was on it that they have to do with.
     """
 
     application: int

@@ -101,7 +101,7 @@ class LocalInstances:
                  for w in execution.inbox(key)]
         execution.take_out(key)
         senders, floor = self._transport.take_out(*key)
-        places = [PlaceImage(number, epoch, ip) for number, epoch, ip in execution.moved(key[0])]
+        places = [PlaceImage(*place) for place in execution.neighbours(key)]
         package = Package(*key, snapshot, inbox, self._receivers[key], senders, floor, places).encode()
         self._packages[key] = package
         self._services.changed()
@@ -168,9 +168,10 @@ class LocalInstances:
 
     def _go_on(self, key: Key, package: Package, state: State) -> None:
         """Let the instance in `package` live here: what was in its inbox comes first."""
-        for place in package.places:
-            if place.epoch > self._execution.epoch_of((key[0], place.instance)) and place.instance != key[1]:
-                self.connect((key[0], place.instance), place.ip, place.epoch)
+        for place in package.places:  # the old place was told of its neighbours, we need not have been
+            near = key[0], place.instance
+            if place.ip != (self._execution.address_of(*near) or Address(b"", 0)).ip:
+                self.connect(near, place.ip, place.epoch)
         inbox = [Waiting(message, message.channel if by_channel else None, self.now,
                          Origin.NETWORK if over_network else Origin.PCIE if by_channel else Origin.NODE)
                  for message, by_channel, over_network in package.requests()]

@@ -83,10 +83,12 @@ class Residents:
         """Return by which decision an instance stands where it does; 0 for one that is not known."""
         return self._epochs.get(key, 0)
 
-    def moved(self, application: int) -> list[tuple[int, int, bytes]]:
-        """Return (instance, epoch, IP) of those of an application that do not stand where they were deployed."""
-        return [(key[1], epoch, self._addresses[key].ip) for key, epoch in self._epochs.items()
-                if key[0] == application and epoch > 1]
+    def neighbours(self, key: Key) -> list[tuple[int, int, bytes]]:
+        """Return (instance, epoch, IP) of those that may send to an instance, and that it may send to."""
+        near = {*(a for a, b in self._routers[key[0]].application.edges if b == key[1]),
+                *(b for a, b in self._routers[key[0]].application.edges if a == key[1])}
+        return [(number, self._epochs[key[0], number], self._addresses[key[0], number].ip) for number in sorted(near)
+                if (key[0], number) in self._addresses]
 
     def runs(self, key: Key) -> bool:
         """Whether an instance is here and begins requests."""

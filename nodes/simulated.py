@@ -161,8 +161,11 @@ class Simulation:
         self.network.agenda.run(until_s)
         return self.network.now
 
-    def reboot(self, node: str, down_s: float = 0.0) -> None:
-        """Start the node called `node` anew, with nothing in its memory, after `down_s` in which it hears nothing."""
+    def reboot(self, node: str, down_s: float = 0.0, deployments: Sequence[Deployment] = ()) -> None:
+        """Start the node called `node` anew, with nothing in its memory, after `down_s` in which it hears nothing.
+
+        `deployments` say where all instances are; if there are none, all are taken to be where they were at first.
+        """
         old = self._nodes.get(node)
         if old is not None:
             self.network.unplug(old)
@@ -171,7 +174,8 @@ class Simulation:
         self._boots[node] = self._boots.get(node, 0) + BOOT_STEP
         entry = self.inventory.node(node)
         new = self._nodes[node] = _Node(Address(IPv4Address(entry.ip).packed, DATA_PORT),
-                                       self._services(entry, old is not None and bool(self._controller_ip)))
+                                       self._services(entry, tuple(deployments) or self._deployments,
+                                                      old is not None and bool(self._controller_ip)))
         if down_s:
             self.network.at(down_s, lambda: self._plug(entry, new))
         else:
@@ -233,7 +237,7 @@ class Simulation:
         self._latest_boot = max(self._latest_boot, *self._boots.values()) + 1
         return self._latest_boot
 
-    def _services(self, entry: NodeEntry, empty: bool) -> ServiceRuntime:
+    def _services(self, entry: NodeEntry, deployments: tuple[Deployment, ...], empty: bool) -> ServiceRuntime:
         """Return what runs on `entry`, as nodes.agent makes it."""
         pace, cores = None, entry.cores
         cost = self._cost(entry) if self._cost is not None else None
@@ -241,7 +245,7 @@ class Simulation:
             pace, cores = self.calibration.paces[entry.name], self.calibration.cores[entry.name]
             cost = pace.cost_s
         engine = LoggedExecution if self.log is not None else Execution
-        execution = engine(entry.name, self._deployments, cores, cost, routers=self._routers,
+        execution = engine(entry.name, deployments, cores, cost, routers=self._routers,
                            hol=pace.hol_of if pace is not None else None,
                            sleep_after_s=pace.sleep_after_s if pace is not None else 0.0,
                            in_node_s=pace.in_node_s if pace is not None else 0.0, empty=empty)

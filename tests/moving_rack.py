@@ -105,8 +105,10 @@ class MovingRack:
         """Start a client that counts: with more than one request outstanding, cores may change their order."""
         key = b"k%d" % len(self.clients)
         first = self.simulation.client(self.deployment, Repeated(b"set %b 0 0 1\r\n0\r\n" % key), 1, client=name)
+        until = self.simulation.network.now + 5.0
         while not first.answers:
             self.run(0.001)
+            assert self.simulation.network.now < until, "the first request has no reply"
         made = self.simulation.client(self.deployment, Repeated(b"incr %b 1\r\n" % key), requests, window, client=name)
         self.clients.append(made)
         self._windows.append(window)

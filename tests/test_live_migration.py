@@ -151,6 +151,24 @@ def test_a_node_that_starts_again_is_told_what_to_run(tmp_path: Path) -> None:
     assert len(later.answers) == 50 and later.complaints() == []
 
 
+def test_who_comes_from_a_node_that_has_started_again_brings_along_where_its_neighbours_are(tmp_path: Path) -> None:
+    moving = MovingRack(counter_store(tmp_path), ("s1n1", "s2n1", "s3n1"), LOSSY, 2)
+    moving.client(20)
+    moving.finish()
+    moving.move("s2h")
+    present = deploy(counter_store(tmp_path), {0: "s1n1", 1: "s2h", 2: "s3n1"}, RACK)
+    moving.simulation.reboot("s1n1", 0.05, [present])  # where the first stage is
+    moving.run(1.0)
+    moving.settle()
+    for node in ("s3h", "s1h"):  # which nobody told of the store's move
+        moving.control.move("front-1", node)
+        moving.settle()
+    moving.clients.clear()
+    later = moving.client(50)
+    moving.finish()
+    assert later.complaints() == [] and len(later.answers) == 50
+
+
 def test_heartbeats_of_an_instance_come_from_where_it_is(tmp_path: Path) -> None:
     moving = rack(tmp_path)
     moving.client(400, window=1)
