@@ -7,16 +7,20 @@ import msgspec
 from experiments.charts import Curve, CurveChart
 
 
-class RiseData(msgspec.Struct, frozen=True):
-    """Requests/s over seconds since the load rose, by a curve's label; `refused` names those not to trust."""
+class RiseCurve(msgspec.Struct, frozen=True):
+    """Requests/s over seconds since the load rose; `refused`: the machine did not keep up with the run."""
 
-    curves: dict[str, tuple[tuple[float, float], ...]]
-    refused: tuple[str, ...] = ()
+    label: str
+    points: tuple[tuple[float, float], ...]
+    refused: bool = False
+
+
+class RiseData(msgspec.Struct, frozen=True):
+    curves: tuple[RiseCurve, ...]
 
 
 def rise_chart(data: RiseData) -> CurveChart:
-    curves = [Curve(label, "several", tuple(at for at, _ in points), tuple(rps / 1e3 for _, rps in points),
-                    (True,) * len(points) if label in data.refused else ())
-              for label, points in data.curves.items()]
+    curves = [Curve(one.label, "several", tuple(at for at, _ in one.points), tuple(rps / 1e3 for _, rps in one.points),
+                    (True,) * len(one.points) if one.refused else ()) for one in data.curves]
     return CurveChart("The orchestrator at work", "seconds since the load rose", "throughput (1000 requests/s)",
                       tuple(curves))

@@ -11,7 +11,7 @@ import msgspec
 from controller.control_requests import ToldTimeline
 from experiments.charts import GroupedBar, GroupedData
 from experiments.e3_placement import MIGRATED
-from experiments.fig7_chart import RiseData
+from experiments.fig7_chart import RiseCurve, RiseData
 from experiments.figures import StoredFigure, stored
 from experiments.host_starvation import StarvedHost
 from experiments.rack_peak import RackPeak
@@ -188,12 +188,10 @@ def figures_of(found: Mapping[str, Point]) -> dict[str, StoredFigure]:
 
 
 def _rises(found: Mapping[str, Point]) -> dict[str, StoredFigure]:
-    live = {f"{p.application}, {p.way}": p.live for p in found.values() if p.live is not None}
-    if not live:
-        return {}
-    curves = {label: tuple((at_s, rps) for at_s, rps, _ in one.curve) for label, one in live.items()}
-    return {"rise": stored("fig7-rise", RiseData(curves, tuple(label for label, one in live.items()
-                                                               if not one.peak.holds or one.peak.bad)))}
+    curves = tuple(RiseCurve(f"{p.application}, {p.way}", tuple((at_s, rps) for at_s, rps, _ in p.live.curve),
+                             not p.live.peak.holds or bool(p.live.peak.bad))
+                   for p in found.values() if p.live is not None)
+    return {"rise": stored("fig7-rise", RiseData(curves))} if curves else {}
 
 
 def record(point: Point) -> dict[str, Any]:

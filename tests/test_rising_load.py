@@ -12,7 +12,7 @@ from controller.controller_events import ControllerEvent
 from controller.overload import OverloadOptions
 from controller.resource_controller import ResourceController
 from experiments.errors import ExperimentError
-from experiments.fig7_chart import RiseData
+from experiments.fig7_chart import RiseCurve, RiseData
 from experiments.figures import chart_of, stored
 from experiments.host_starvation import starved_host
 from experiments.load import ClientConfig
@@ -99,7 +99,8 @@ def test_a_curve_is_the_replies_of_every_tenth_of_a_second(bed: SimulatedBed) ->
     steady = [(rps, mean_s) for at, rps, mean_s in curve if at >= 0.0]
     assert np.mean([rps for rps, _ in steady]) == pytest.approx(found.throughput_rps, rel=0.1)
     assert np.mean([mean_s for _, mean_s in steady]) == pytest.approx(found.latencies.mean_s, rel=0.1)
-    chart = chart_of(stored("fig7-rise", RiseData({"rta-sf": tuple((at, rps) for at, rps, _ in curve)}, ("rta-sf",))))
+    chart = chart_of(stored("fig7-rise", RiseData((RiseCurve("rta-sf", tuple((at, rps) for at, rps, _ in curve),
+                                                              True),))))
     assert chart.any_refused and chart.curves[0].ys[3] == pytest.approx(curve[3][1] / 1e3)
 
 
