@@ -17,6 +17,7 @@ import msgspec
 
 from controller.controller_events import ControllerEvent, ControllerState
 from controller.errors import MigrationError
+from controller.timeline import Timeline
 from nodes.deployment import Deployment
 
 SOCKET_NAME = "controller.sock"
@@ -77,6 +78,11 @@ class ToldTimeline(msgspec.Struct, frozen=True):
     state_bytes: int
     began_s: float
     steps_s: dict[str, float]
+
+    @staticmethod
+    def of(line: Timeline) -> ToldTimeline:
+        return ToldTimeline(line.migration, line.instance, line.source, line.destination, line.why, line.outcome,
+                            line.owner, line.state_bytes, min(line.at.values()), dict(line.steps_s))
 
 
 Request = AskState | AskEvents | AskTimelines | AskPlaces | Move | Deployed | StartedAgain

@@ -154,9 +154,8 @@ class _Service:
             return [event for event in controller.events if event.sequence > request.after][:asked.MOST_AT_ONCE]
         if isinstance(request, asked.AskTimelines):
             later = [line for number, line in controller.timelines.items() if number > request.after]
-            return [ToldTimeline(line.migration, line.instance, line.source, line.destination, line.why, line.outcome,
-                                 line.owner, line.state_bytes, min(line.at.values()), dict(line.steps_s))
-                    for line in sorted(later, key=lambda line: line.migration)[:asked.MOST_AT_ONCE]]
+            later.sort(key=lambda line: line.migration)
+            return [ToldTimeline.of(line) for line in later[:asked.MOST_AT_ONCE]]
         if isinstance(request, asked.AskPlaces):
             epochs = controller.control.epochs
             return [(*key, node, epochs.get(key, 1)) for key, node in controller.where.node_of.items()]

@@ -51,6 +51,7 @@ class OverloadOptions:
     hold_down_s: float = 60.0
     gross_hold_down_s: float = 1.0
     silence_s: float = 1.0  # after which what was seen before counts no more
+    movable: tuple[str, ...] = ()  # microservices that may be moved for it, by name; none named: all
 
     def __post_init__(self) -> None:
         for name in ("interval_s", "excess", "gross", "silence_s"):

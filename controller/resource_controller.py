@@ -95,7 +95,9 @@ class ResourceController:
         self.orchestrator = self._make_orchestrator(options)
 
     def _make_orchestrator(self, options: OverloadOptions | None) -> Orchestrator:
-        placed = [PlacedInstance(*key, self._index[self.where.node_of[key]], one.memory_mb, not one.host_only)
+        movable = options.movable if options is not None else ()
+        placed = [PlacedInstance(*key, self._index[self.where.node_of[key]], one.memory_mb,
+                                 not one.host_only and (not movable or one.service in movable))
                   for key, one in self.where.instances.items()]
         made = Orchestrator(self._nodes, placed, options)
         made.boots[:] = self._boots

@@ -16,6 +16,7 @@ import msgspec
 from experiments import charts
 from experiments.charts import Chart
 from experiments.errors import ExperimentError
+from experiments.fig7_chart import RiseData, rise_chart
 from experiments.fig11_chart import Fig11Data, fig11_chart
 from experiments.results import MANIFEST
 
@@ -34,6 +35,7 @@ DRAWINGS: dict[str, Drawing] = {
     "compare": Drawing(charts.CompareData, charts.compare_chart),
     "fig2": Drawing(charts.Fig2Data, charts.fig2_chart),
     "fig3": Drawing(charts.Fig3Data, charts.fig3_chart),
+    "fig7-rise": Drawing(RiseData, rise_chart),
     "fig11": Drawing(Fig11Data, fig11_chart),
     "fig8": Drawing(charts.Fig8Data, charts.fig8_chart),
     "grouped": Drawing(charts.GroupedData, charts.grouped_chart),

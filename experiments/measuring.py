@@ -23,6 +23,7 @@ from experiments.latencies import Latencies, summary_of
 from experiments.load import ClientConfig, ClientResult
 from experiments.machine_load import LoadMeter, MachineLoad
 from experiments.port_use import PortUse, port_snapshot, utilisation
+from experiments.running import RunningClient
 from experiments.testbed import Testbed
 from nodes.deployment import Deployment
 from nodes.lateness import summary
@@ -92,13 +93,31 @@ def measure(bed: Testbed, configs: Mapping[str, ClientConfig], plan: Plan = USUA
 
     Raises ExperimentError if clients fail, or if no request comes through.
     """
-    entries = _entry_counters([config.deployment for config in configs.values()])
-    # They come one after the other to the same agents: without a number of its own, one would hear what the last left.
-    running = {name: bed.start_client(name, msgspec.structs.replace(
+    running = start_clients(bed, configs)
+    return measure_running(bed, running, [c.deployment for c in configs.values()], plan, limits, meanwhile, entered=0)
+
+
+def start_clients(bed: Testbed, configs: Mapping[str, ClientConfig]) -> dict[str, RunningClient]:
+    """Start clients that ask without end, each by a number that no other has.
+
+    They come one after the other to the same agents: without one, a client would hear what the last one left.
+    """
+    return {name: bed.start_client(name, msgspec.structs.replace(
         config, requests=0, drain_real_s=1.0, client_number=bed.next_client_number(), drawn_as=config.draw))
         for name, config in configs.items()}
+
+
+def measure_running(bed: Testbed, running: Mapping[str, RunningClient], deployments: list[Deployment], plan: Plan,
+                    limits: FidelityLimits = USUAL_LIMITS, meanwhile: Callable[[], None] = lambda: None,
+                    entered: int | None = None) -> Measurement:
+    """Measure a window of the load of clients that are at work, and stop them; as `measure` does.
+
+    The window begins when `plan.warm_requests` more than `entered` have entered; None: than have entered by now.
+    """
+    entries = _entry_counters(deployments)
     try:
-        _wait(bed, entries, 0, plan.warm_requests, plan.most_real_s)
+        entered = _handled(bed.counters(), entries) if entered is None else entered
+        _wait(bed, entries, entered, plan.warm_requests, plan.most_real_s)
         dropped = switch_drops(bed)
         meter = LoadMeter({**bed.process_pids(), **{name: client.pid for name, client in running.items()}},
                           own_seconds=bed.cpu_seconds)

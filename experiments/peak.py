@@ -36,6 +36,12 @@ def shared_out(configs: Mapping[str, ClientConfig], outstanding: int) -> dict[st
             for i, (name, config) in enumerate(configs.items()) if share + (i < more)}
 
 
+def settled(plan: Plan, outstanding: float) -> Plan:
+    """Return `plan`, made longer where so many requests outstanding take longer to settle."""
+    return Plan(max(plan.requests, int(WINDOWS * outstanding)),
+                max(plan.warm_requests, int(WARM_WINDOWS * outstanding)), plan.most_real_s)
+
+
 @dataclass(slots=True)
 class Peak:
     """The knee, and the measurement at it; None where no knee is to be trusted."""
@@ -58,9 +64,7 @@ def find_peak(bed: Testbed | SimulatedBed, configs: Mapping[str, ClientConfig], 
     measured: dict[float, Measurement] = {}
 
     def probe(load: float) -> Probe:
-        settled = Plan(max(plan.requests, int(WINDOWS * load)), max(plan.warm_requests, int(WARM_WINDOWS * load)),
-                       plan.most_real_s)
-        found = measured_on(bed, shared_out(configs, int(load)), settled, limits)
+        found = measured_on(bed, shared_out(configs, int(load)), settled(plan, load), limits)
         measured[load] = found
         said = Probe(load, found.throughput_rps, found.latencies, found.verdict)
         refused = "" if found.verdict.holds else f"; refused: {found.verdict.reasons[0]}"

@@ -54,6 +54,8 @@ EXPERIMENTS = {e.name: e for e in (
                 "resume", "time_scale"),
     _experiment("fig6", "HCM against annealing and an integer program, eight applications at their peaks (section 5.4)",
                 "resume", "time_scale", "retry", "simulate"),
+    _experiment("fig7", "as much on SmartNICs as fits in memory, with and without the orchestrator (section 5.2)",
+                "resume", "time_scale", "retry", "simulate"),
     _experiment("live-placement", "two applications placed one after the other on a running rack; then a server dies"),
     _experiment("table6",
                 "10,000 microservices placed on 100 to 1,000 servers by three algorithms: time and quality (Table 6)"),

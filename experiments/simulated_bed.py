@@ -13,11 +13,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from controller.resource_controller import ResourceController
 from experiments.errors import ExperimentError
 from experiments.fidelity import USUAL_LIMITS, FidelityLimits
 from experiments.load import ClientConfig
 from experiments.measuring import USUAL_PLAN, Measurement, Plan, measure
 from experiments.pacing import Pacing
+from experiments.simulated_controller import SimulatedController
 from experiments.simulated_run import SimulatedRun
 from experiments.testbed import Testbed, TestbedOptions
 from microservices.routing import Router
@@ -69,11 +71,18 @@ class SimulatedBed:
         """
         return self.begin(configs).measured(plan)
 
-    def begin(self, configs: Mapping[str, ClientConfig]) -> SimulatedRun:
-        """Return a run at time 0, with its clients about to start; raises as `measure` does."""
-        return SimulatedRun(self._simulation(configs), self.pacing.time_scale, configs, self._router)
+    def begin(self, configs: Mapping[str, ClientConfig], controller: ResourceController | None = None) -> SimulatedRun:
+        """Return a run at time 0, with its clients about to start; raises as `measure` does.
 
-    def _simulation(self, configs: Mapping[str, ClientConfig]) -> Simulation:
+        With a `controller`, nodes report to it and obey it; it stands on the first controller node.
+        """
+        entry = self.inventory.of_role("controller")[0] if controller is not None else None
+        simulation = self._simulation(configs, entry.name if entry is not None else "")
+        if controller is not None and entry is not None:
+            simulation.network.plug(SimulatedController(entry, controller))
+        return SimulatedRun(simulation, self.pacing.time_scale, configs, self._router)
+
+    def _simulation(self, configs: Mapping[str, ClientConfig], controller: str) -> Simulation:
         deployed = {d.number: d for d in self.deployments}
         for name, config in configs.items():
             if deployed.get(config.deployment.number) != config.deployment:
@@ -81,7 +90,7 @@ class SimulatedBed:
                                       "which is not deployed so")
         calibration = calibration_of(self.pacing, self.inventory, self.deployments)
         return Simulation(self.inventory, self.deployments, calibration=calibration,
-                          routers={d.number: self._router(d) for d in self.deployments})
+                          routers={d.number: self._router(d) for d in self.deployments}, controller=controller)
 
     def _router(self, deployment: Deployment) -> Router:
         """Return the microservices of `deployment`, which are costly to make and hold no state."""

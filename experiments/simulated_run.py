@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from itertools import cycle, islice
 
@@ -23,7 +24,9 @@ from experiments.reply_judge import ReplyJudge
 from microservices.routing import Router
 from microservices.workloads import workload_named
 from nodes.deployment import Deployment
+from nodes.load_report import NodeLoad
 from nodes.messages import DataMessage
+from nodes.node_control import reports_of
 from nodes.simulated import Simulation
 from nodes.simulated_rack import RackNetwork
 
@@ -98,10 +101,19 @@ class SimulatedRun:
         self._simulation = simulation
         self._network = simulation.network
         self._time_scale = time_scale
-        self._replies = self._wanted = 0
+        self._replies, self._wanted = 0, sys.maxsize
         self._deadline = math.inf
-        self._clients = {name: _Client(name, config, router(config.deployment), simulation, self._one_reply)
-                         for name, config in configs.items()}
+        self._router = router
+        self._clients: dict[str, _Client] = {}
+        self.join(configs)
+
+    def join(self, configs: Mapping[str, ClientConfig]) -> None:
+        """Let more clients begin at the present time, on nodes that have none yet."""
+        for name, config in configs.items():
+            if name in self._clients:
+                raise ExperimentError(f"a second client on {name}")
+            self._clients[name] = _Client(name, config, self._router(config.deployment), self._simulation,
+                                          self._one_reply)
 
     def measured(self, plan: Plan) -> Measurement:
         """Measure a window of the replies that `plan` wants; raises ExperimentError if none comes."""
@@ -109,9 +121,52 @@ class SimulatedRun:
         before, bytes_before = self._snapshot(), self._bytes()
         self._wait(plan.requests, plan.most_real_s)
         after, bytes_after = self._snapshot(), self._bytes()
+        self.stop()
+        return self._measurement(before, after, {name: bytes_after[name] - b for name, b in bytes_before.items()})
+
+    def play(self, requests: int, most_real_s: float = 60.0) -> None:
+        """Let time pass till so many more replies came, or the real time is up; raises ExperimentError for none."""
+        self._wait(requests, most_real_s)
+
+    def play_till(self, time_s: float) -> None:
+        """Let time pass till it is `time_s`."""
+        self._network.agenda.run(time_s)
+
+    @property
+    def replies(self) -> int:
+        """How many replies have come so far."""
+        return self._replies
+
+    def latencies_s(self, client: str, since_s: float) -> list[float]:
+        """Return the latencies of the replies that a client has had since then, in seconds."""
+        load = self._clients[client].load
+        return load.latencies_s[bisect_left(load.answered_s, since_s):].tolist()
+
+    def queue_frames(self, smartnic: str) -> int:
+        """Return how many frames wait in a SmartNIC's traffic manager."""
+        return len(self._network.nics[smartnic].traffic)
+
+    def stop(self) -> None:
+        """Let clients ask no more."""
         for client in self._clients.values():
             client.load.stop()
-        return self._measurement(before, after, {name: bytes_after[name] - b for name, b in bytes_before.items()})
+
+    def loads(self) -> dict[str, NodeLoad]:
+        """Return what every host and SmartNIC has counted so far, by name, as it would tell it in heartbeats."""
+        found = {}
+        for entry in self._simulation.inventory.nodes:
+            if entry.role in ("host", "smartnic"):
+                execution = self._simulation.runtime(entry.name).execution
+                nic = self._network.nics.get(entry.name)
+                carried = self._network.carried(reports_of(entry, self._simulation.inventory, entry.ip).interfaces)
+                found[entry.name] = NodeLoad(nic.traffic.take_least() if nic else execution.waiting, *carried,
+                                             execution.loads())
+        return found
+
+    @property
+    def now(self) -> float:
+        """Return the virtual time."""
+        return self._network.now
 
     @property
     def events(self) -> int:

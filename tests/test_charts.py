@@ -32,6 +32,7 @@ from experiments.charts import (
 )
 from experiments.errors import ExperimentError
 from experiments.fidelity import Verdict
+from experiments.fig7_chart import RiseCurve, RiseData
 from experiments.fig11_chart import Fig11Data, Point
 from experiments.figures import DRAWINGS, StoredFigure, chart_of, draw, redraw, stored
 from experiments.knee import Knee, Probe
@@ -65,6 +66,9 @@ SAMPLES: dict[str, msgspec.Struct] = {
     "fig2": Fig2Data({"IPsec": line(5, 5, 9, 9, 7), "NIDS": line(2, 2, 4, 5, 4, refused=2), "DDoS": line(2, 3, 4, 4)},
                      {"IPsec": 9.7, "NIDS": 4.9, "DDoS": 4.6, "KVS": 1.6}),
     "fig3": FIG3,
+    "fig7-rise": RiseData(tuple(
+        RiseCurve(name, tuple((x / 10, 2e4 + 1e4 * k * (x > 20)) for x in range(-10, 90)), k == 1)
+        for k, name in enumerate(("rta-ptc, gain", "rta-sf, gain", "iot-dh, gain")))),
     "fig11": Fig11Data(tuple(Point(servers, per_nic, servers ** 0.2 / 20, servers ** 0.2 / 10, servers == 50_000)
                              for servers in (100, 1000, 5000, 10_000, 20_000, 50_000) for per_nic in (1, 4, 16))),
     "fig8": Fig8Data({name: tuple(Measured(x / 5, 294 * (1 + slope * x / 5), x == 5) for x in range(6))
