@@ -141,7 +141,7 @@ def risen_on_packets(bed: Testbed, rise: Rise, plan: Plan, limits: FidelityLimit
     found = measure_running(bed, running, [rise.deployment], plan, limits)
     events += resource.events(events[-1].sequence if events else 0)
     return _risen(rise, found, rise_s, events, list(resource.timelines()),
-                  {number: node for _, number, node in resource.places()}, quiet)
+                  {number: node for _, number, node, _ in resource.places()}, quiet)
 
 
 def _risen(rise: Rise, found: Measurement, rise_s: float, events: list[ControllerEvent], lines: list[ToldTimeline],
