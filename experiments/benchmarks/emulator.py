@@ -61,7 +61,7 @@ def measure_emulator(say: Callable[[str], None]) -> list[Row]:
                 break
             best = found
     rows = [Row("requests per real second, nothing paced", f"{capacity.requests_per_s:,.0f}"),
-            Row("wake-up lateness under that load, p50 / p99",
+            Row("lateness of clients at half of that, p50 / p99",
                 f"{capacity.late_p50_s * 1e3:.2f} / {capacity.late_p99_s * 1e3:.2f} ms")]
     if best is None:
         return [*rows, Row("smallest time scale that holds", f"none up to {TIME_SCALES[0]:g}", "",
