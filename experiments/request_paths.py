@@ -4,7 +4,9 @@ A path is written as its stations in order: `c1 > s1n1 > s2n1 > c1`. In a port p
 which the packet reached it and, where it is another, the one by which it left (`s1n2+s1h+s1n1`), and the switches
 stand in between where there are several. `~` is a step that no switch sees, over PCIe inside one server; `|` starts
 another branch of a request that forked. A message that its channel sent again is one step: its first whole way counts.
-Memory: the requests of two settling intervals, those unanswered, and the last 2 x REMEMBERED messages.
+A branch that goes on long after the reply is followed from where the request had been, and counted beside its path.
+Memory: the requests of two settling intervals, those unanswered, the last 2 x REMEMBERED messages, and where the last
+2 x REMEMBERED requests have been.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from nodes.messages import KIND_ERROR, KIND_REQUEST
 from topologies.inventory import NodeEntry
 
 MAX_SHAPES = 1000
-REMEMBERED = 1 << 17  # messages of closed requests, twice: a channel may send again what arrived long ago
+REMEMBERED = 1 << 17  # messages of closed requests, twice: a channel may send again what arrived long ago; so requests
 OTHER_SHAPES = "other paths"
 
 
@@ -63,8 +65,12 @@ class RequestPaths:
         self.followed = 0
         self.errors = 0
         self.repeated = 0
+        self.later = 0
         self._closed: set[int] = set()  # messages of requests that are done
         self._closed_before: set[int] = set()
+        self._reached: dict[int, frozenset[str]] = {}  # the servers and clients where requests that are done have been
+        self._reached_before: dict[int, frozenset[str]] = {}
+        self._same: dict[frozenset[str], frozenset[str]] = {}  # one set for all requests that were in the same places
         self._switches = switches
         self._open: dict[int, _Request] = {}
         self._answered: list[int] = []
@@ -77,11 +83,28 @@ class RequestPaths:
             if step.message in self._closed or step.message in self._closed_before:
                 self.repeated += step.came_from not in self._switches
                 return
+            if step.source.ip != client_ip and self._goes_on(request_id, step):
+                return
             request = self._open[request_id] = _Request(client_ip)
         request.steps.append(step)
         if step.kind != KIND_REQUEST and step.destination.ip == client_ip and not request.answered:
             request.answered = True
             self._answered.append(request_id)
+
+    def _goes_on(self, request_id: int, step: Step) -> bool:
+        """Whether `step` is one more of a request that is done, from a node that it had reached."""
+        reached = self._reached.get(request_id) or self._reached_before.get(request_id)
+        if reached is None or _server(step.source) not in reached:
+            return False
+        self.later += step.came_from not in self._switches
+        self._closed.add(step.message)
+        self._remember(request_id, reached | {_server(step.destination)})
+        return True
+
+    def _remember(self, request_id: int, reached: frozenset[str]) -> None:
+        if len(self._reached) >= REMEMBERED:
+            self._reached_before, self._reached = self._reached, {}
+        self._reached[request_id] = self._same.setdefault(reached, reached)
 
     def settle(self) -> list[Lost]:
         """Close the requests that were answered before the last call; returns those that cannot be followed."""
@@ -103,6 +126,7 @@ class RequestPaths:
             if len(self._closed) >= REMEMBERED:
                 self._closed_before, self._closed = self._closed, set()
             self._closed.update(s.message for s in steps)
+            self._remember(request_id, frozenset(_server(n) for s in steps for n in (s.source, s.destination)))
             nodes, ports, problem = self._path(steps, request.client_ip)
             if not problem and not request.answered:
                 problem = "no reply was seen"
@@ -170,6 +194,11 @@ class RequestPaths:
                 if id(other) in gaps and id(hop) not in gaps:
                     kept[hop[0].message] = hop
         return list(kept.values()), next((gaps[id(hop)] for hop in kept.values() if id(hop) in gaps), "")
+
+
+def _server(node: NodeEntry) -> str:
+    """Return what a request has reached with `node`: all of its server, as no switch sees PCIe."""
+    return f"{node.rack}/{node.server}" if node.server else node.name
 
 
 def _station(node: NodeEntry, neighbour: str) -> str:

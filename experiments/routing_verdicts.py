@@ -193,6 +193,8 @@ def _requests(judge: RoutingJudge, inventory: Inventory) -> Check:
         counts["answered by an error"] = paths.errors
     if paths.repeated:
         counts["messages sent again"] = paths.repeated
+    if paths.later:
+        counts["messages long after the reply"] = paths.later
     missing = _missing(judge, inventory)
     claim = "every request can be followed from its client through its nodes and back"
     if missing and paths.followed < paths.requests:

@@ -339,6 +339,36 @@ def test_a_request_that_forks_has_its_branches_in_its_path(tmp_path: Path) -> No
     assert run([room.write(tmp_path)]).node_paths == {"c1 > s1n1 > s2n1 > c1 | s1n1 > s3n1": 1}
 
 
+def let_settle(room: Room, first_id: int) -> None:
+    """Let so much time go by, with three other requests in it, that what was answered before is done with."""
+    for i in range(3):
+        room.now_ns += 300_000_000
+        room.request(first_id + i, "c1", "s1n1")
+
+
+def test_a_branch_that_goes_on_long_after_the_reply_is_no_request_of_its_own(tmp_path: Path) -> None:
+    room = Room("type1x3")
+    carried = room.frame(room.request(7, "c1", "s1n1", "s2n1")[2])[34:]
+    let_settle(room, 100)
+    room.send("s1n1", "s3n1", carried)
+    let_settle(room, 200)
+    room.send("s3n1", "s2n1", carried)
+    proof = run([room.write(tmp_path)])
+    assert proof.holds, proof.rows()
+    assert proof.node_paths == {"c1 > s1n1 > s2n1 > c1": 1, "c1 > s1n1 > c1": 6}
+    assert proof.check(REQUESTS).counts == {"requests": 7, "followed": 7, "messages long after the reply": 2}
+
+
+def test_a_branch_after_the_reply_from_where_the_request_never_was_is_not_followed(tmp_path: Path) -> None:
+    room = Room("type1x3")
+    carried = room.frame(room.request(7, "c1", "s1n1", "s2n1")[2])[34:]
+    let_settle(room, 100)
+    room.send("s3n1", "s2n1", carried)
+    proof = run([room.write(tmp_path)])
+    assert not proof.holds
+    assert proof.check(REQUESTS).counts["not followed"] == 1
+
+
 def sent_again(room: Room, seen: list[Seen]) -> list[Seen]:
     """Let the channel repeat the message that was first seen so, in a packet of its own."""
     frame = room.frame(seen[0])
