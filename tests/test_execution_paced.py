@@ -199,7 +199,7 @@ def test_computing_ahead_changes_no_start_no_finish_and_no_order(seed: int) -> N
             seen.append((now, engine.interference))
         left.append(([(round(at, 9), message.request_id) for at, message in outlet.left],
                      sorted((round(at, 9), on_cores) for at, on_cores in seen)))
-        assert (sum(f is not None for f in foreseen.values()) > 5) == bool(foresight)
+        assert any(foreseen.values()) == bool(foresight)
     assert all(other == left[0] for other in left[1:])
     assert len(left[0][0]) == 80
 
@@ -279,8 +279,7 @@ def test_an_instance_that_is_halted_executes_what_is_computed_and_keeps_the_rest
     run_out(engine, outlet)
     assert engine.is_quiet((5, 0)) and engine.is_quiet((5, 1))
     assert [w.message.request_id for w in engine.inbox((5, 0))] == [told[2].request_id]
-    # The first went all the way; the second was handed over to an instance that begins nothing new.
-    assert len(outlet.left) == 1 and len(engine.inbox((5, 1))) == 1
+    assert len(outlet.left) == 2 and engine.inbox((5, 1)) == []  # their hand-over was computed when they got a core
 
 
 def test_a_handler_that_was_through_before_its_finish_is_no_overrun_however_late_the_driver_wakes() -> None:
