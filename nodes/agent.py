@@ -47,6 +47,8 @@ TICK_S = 0.25
 # Who waits for a core gets it this much before its time, so that its handler is through when it should finish, however
 # late this process wakes for that.
 AHEAD_REAL_S, MOST_AHEAD_S = 2e-3, 5e-6
+# So many requests that are known before their time may be computed then (ours): more than come while a process sleeps.
+FORESIGHT = 256
 
 
 class SmartNicConfig(msgspec.Struct, frozen=True):
@@ -105,7 +107,7 @@ def _services(told: SmartNicConfig | HostConfig) -> ServiceRuntime:
     else:
         execution = Execution(told.name, told.deployments, told.cores, pace.cost_s, clock, hol=pace.hol_of,
                               sleep_after_s=pace.sleep_after_s, in_node_s=pace.in_node_s, empty=told.empty,
-                              ahead_s=min(MOST_AHEAD_S, AHEAD_REAL_S / told.clock.time_scale))
+                              ahead_s=min(MOST_AHEAD_S, AHEAD_REAL_S / told.clock.time_scale), foresight=FORESIGHT)
     services = ServiceRuntime(execution, Transport(_boot_now()), pace)
     services.boot_now = _boot_now
     return services

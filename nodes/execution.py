@@ -13,14 +13,16 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 
 from microservices.errors import ServiceError
 from microservices.routing import CLIENT, Hop, Router
 from microservices.service import Request
+from microservices.state import State
 from nodes.cores import Cores
 from nodes.deployment import Deployment
-from nodes.instances import CostModel, Executing, Outlet, RunningInstance, Waiting
+from nodes.instances import CostModel, Executing, Foreseen, HandOver, Outlet, RunningInstance, Waiting
 from nodes.lateness import Lateness
 from nodes.messages import KIND_ERROR, KIND_REPLY, KIND_REQUEST, MAX_PAYLOAD, ChannelId, DataMessage
 from nodes.origin import Origin
@@ -39,7 +41,8 @@ class Execution(Residents):
     handler returns. `stopwatch` reads emulated time, if anything does: it measures what is not paced, and finds
     overruns in what is, handlers whose real computing ended after their emulated finish. `hol` is how much a core that
     executes a microservice slows the traffic manager. Where cores are taken, the next handler runs up to `ahead_s`
-    before its core is free, and all else is as if it had not: so a driver that wakes late is not late with it.
+    before its core is free, and all else is as if it had not: so a driver that wakes late is not late with it. The same
+    goes for up to `foresight` requests that are known before their time (`foresee`).
     `routers`, by application number, are used where given: many nodes in one process can share them. `empty`: nothing
     runs here till somebody puts it in. Raises ServiceError for a service that there is not.
     """
@@ -47,7 +50,8 @@ class Execution(Residents):
     def __init__(self, node: str, deployments: tuple[Deployment, ...] = (), cores: int = 1,
                  cost: CostModel | None = None, stopwatch: Callable[[], float] | None = None,
                  routers: Mapping[int, Router] | None = None, hol: Callable[[str], float] | None = None,
-                 sleep_after_s: float = 0.0, in_node_s: float = 0.0, empty: bool = False, ahead_s: float = 0.0) -> None:
+                 sleep_after_s: float = 0.0, in_node_s: float = 0.0, empty: bool = False, ahead_s: float = 0.0,
+                 foresight: int = 0) -> None:
         super().__init__(node)
         self.cores = Cores(cores, sleep_after_s)
         self.interference = 0.0  # what the requests on the cores add to the traffic manager's time on a frame
@@ -56,6 +60,9 @@ class Execution(Residents):
         self._in_node_s = in_node_s
         self._ahead_s = ahead_s
         self._ahead: list[tuple[float, int, RunningInstance]] = []  # computed before their time, and when that is
+        self.foresight = foresight if cost is not None and stopwatch is not None else 0
+        self._foreseen = 0  # computed, and not on a core yet
+        self._behind: Counter[ChannelId] = Counter()  # known and not computed, by the channel that they came by
         self._overruns = self._overrun_max_ns = 0
         self._computing_s = 0.0  # that handlers really took
         self._order = itertools.count()
@@ -65,17 +72,36 @@ class Execution(Residents):
         for deployment in deployments:
             self.deploy(deployment, (routers or {}).get(deployment.number), empty)
 
+    def foresee(self, message: DataMessage, channel: ChannelId, arrival: float) -> Foreseen | None:
+        """Run the handler of a request that is to be submitted at `arrival`, if it may run; what it gave goes with it.
+
+        Every request is told here as soon as it is known, where there is foresight: what came by one channel is
+        computed in its order. An instance is in no hurry to leave: its foreseen requests get their cores first.
+        """
+        instance = self._instances.get((message.application, message.instance))
+        if instance is None or instance.halted or self._foreseen >= self.foresight or channel in self._behind:
+            self._behind[channel] += 1
+            return None
+        assert self._stopwatch is not None
+        self._foreseen += 1
+        instance.foreseen += 1
+        return Foreseen(*self._computed(instance, message, max(arrival, self.cores.next_free_at)))
+
     def submit(self, message: DataMessage, channel: ChannelId | None, now: float, outlet: Outlet, out: Sends,
-               origin: Origin = Origin.NODE) -> None:
+               origin: Origin = Origin.NODE, foreseen: Foreseen | None = None) -> None:
         """Queue a request that came by `channel` (None: from this node). One for no instance here is answered so."""
         instance = self._instances.get((message.application, message.instance))
         if instance is None:
             self._unknown += 1
+            self._caught_up(message)
             self._to_client(message, KIND_ERROR, b"no such instance on this node", now, outlet, out)
             if channel is not None:
                 outlet.consumed(channel, now)
             return
-        instance.inbox.append(Waiting(message, channel, now, origin))
+        if instance.halted and foreseen is not None:
+            self._begin_foreseen(instance, Waiting(message, channel, now, origin, foreseen), now, outlet)
+            return
+        instance.inbox.append(Waiting(message, channel, now, origin, foreseen))
         if len(instance.inbox) > instance.deepest:
             instance.deepest = len(instance.inbox)
         if not instance.queued and not instance.parked:
@@ -106,6 +132,12 @@ class Execution(Residents):
         self.lateness.record(now - done.finish)
         if self._hol is not None:
             self.interference -= self._hol(done.instance.service.name)
+        for message, foreseen in done.here:
+            if self._in_memory(message):
+                self.submit(message, None, done.finish + self._in_node_s, outlet, out, foreseen=foreseen)
+            else:  # the receiver has left meanwhile
+                self._caught_up(message)
+                outlet.offer(message, self._addresses[message.application, message.instance], done.finish, out)
         self._pass_on(done.instance, done.message, done.hops, done.finish, outlet, out)
         self._unpark(now, outlet)
 
@@ -138,15 +170,15 @@ class Execution(Residents):
             instance.blocked += 1
             self._parked.append(instance)
             return
-        message, channel, arrived, origin = instance.inbox.popleft()
-        if channel is not None:
-            outlet.consumed(channel, now)
+        waiting = instance.inbox.popleft()
+        if waiting.channel is not None:
+            outlet.consumed(waiting.channel, now)
         if self._cost is None:
-            instance.executed_s += self._run_unpaced(instance, message, now, outlet, out) - arrived
+            instance.executed_s += self._run_unpaced(instance, waiting.message, now, outlet, out) - waiting.arrived
             self._turn_again(instance)
         else:
             begins = self.cores.next_free_at
-            instance.executed_s += self._run_paced(instance, message, max(arrived, instance.ready_at), origin) - arrived
+            self._run_paced(instance, waiting)
             if begins > now:
                 heapq.heappush(self._ahead, (begins, next(self._order), instance))
             else:
@@ -161,6 +193,47 @@ class Execution(Residents):
                 self._begin_on_core(instance)
                 break
         super().halt(key)
+
+    def begin_foreseen(self, key: Key, now: float, outlet: Outlet) -> None:
+        """Let those of a halted instance's requests that are computed have their cores: they are in its state."""
+        instance = self._instances[key]
+        waiting = list(instance.inbox)
+        instance.inbox.clear()
+        for one in waiting:
+            if one.foreseen is None:
+                instance.inbox.append(one)
+            else:
+                self._begin_foreseen(instance, one, now, outlet)
+
+    def _begin_foreseen(self, instance: RunningInstance, waiting: Waiting, now: float, outlet: Outlet) -> None:
+        if waiting.channel is not None:
+            outlet.consumed(waiting.channel, now)
+        self._run_paced(instance, waiting)
+        if self._hol is not None:
+            self.interference += self._hol(instance.service.name)
+
+    def is_quiet(self, key: Key) -> bool:
+        """Whether none of an instance's requests is being executed, or is to be because its handler has run."""
+        return not self._instances[key].foreseen and super().is_quiet(key)
+
+    def take_out(self, key: Key) -> None:
+        for waiting in self._instances[key].inbox:
+            self._caught_up(waiting.message)
+        super().take_out(key)
+
+    def put_in(self, key: Key, state: State | None, inbox: Iterable[Waiting]) -> None:
+        waiting = tuple(inbox)
+        if self.foresight:
+            self._behind.update(one.message.channel for one in waiting)
+        super().put_in(key, state, waiting)
+
+    def _caught_up(self, message: DataMessage) -> None:
+        """Note that a request that was not computed before its time is computed now, or goes elsewhere."""
+        if self._behind:
+            channel = message.channel
+            self._behind[channel] -= 1
+            if self._behind[channel] <= 0:
+                del self._behind[channel]
 
     def _begin_on_core(self, instance: RunningInstance) -> None:
         """Note that a request of `instance` is on its core now, and let the next one wait for its turn."""
@@ -177,27 +250,55 @@ class Execution(Residents):
     def _may_compute_ahead(self, now: float, outlet: Outlet) -> bool:
         return self.cores.is_idle(now + self._ahead_s) and _has_room(self._runnable[0], outlet)
 
-    def _run_paced(self, instance: RunningInstance, message: DataMessage, ready: float, origin: Origin) -> float:
-        """Run the handler now, and let what it gave leave at its computed finish, which is returned.
+    def _run_paced(self, instance: RunningInstance, waiting: Waiting) -> None:
+        """Run the handler now unless it has run, and let what it gave leave at its computed finish.
 
         A driver that wakes late must not make the core late: work starts when it came, there was room for what comes
         of it, and the core was free.
         """
         assert self._cost is not None
+        message, _, arrived, origin, foreseen = waiting
         name = instance.service.name
         busy = self._cost(name, len(message.payload), origin)
-        start, finish = self.cores.occupy(name, ready, busy)
-        began = self._stopwatch() if self._stopwatch is not None else 0.0
-        hops = self._handle(instance, message, start)
-        if self._stopwatch is not None:
-            ended = self._stopwatch()
-            self._computing_s += ended - began
-            if ended > finish:
-                self._overruns += 1
-                self._overrun_max_ns = max(self._overrun_max_ns, round((ended - finish) * 1e9))
-        heapq.heappush(self._finishing, Executing(finish, next(self._order), instance, message, hops))
+        start, finish = self.cores.occupy(name, max(arrived, instance.ready_at), busy)
+        if foreseen is not None:
+            hops, ended = foreseen
+            self._foreseen -= 1
+            instance.foreseen -= 1
+        else:
+            self._caught_up(message)
+            hops, ended = self._computed(instance, message, start)
+        if ended > finish:
+            self._overruns += 1
+            self._overrun_max_ns = max(self._overrun_max_ns, round((ended - finish) * 1e9))
+        here: list[HandOver] = []
+        if self.foresight:
+            hops, here = self._foresee_next(message, hops, finish)
+        heapq.heappush(self._finishing, Executing(finish, next(self._order), instance, message, hops, here))
         instance.busy_s += busy
-        return finish
+        instance.executed_s += finish - arrived
+
+    def _computed(self, instance: RunningInstance, message: DataMessage, start: float) -> tuple[list[Hop], float]:
+        """Run the handler; return what it gave and when it was through, the latter 0 if nobody measures that."""
+        if self._stopwatch is None:
+            return self._handle(instance, message, start), 0.0
+        began = self._stopwatch()
+        hops = self._handle(instance, message, start)
+        ended = self._stopwatch()
+        self._computing_s += ended - began
+        return hops, ended
+
+    def _foresee_next(self, message: DataMessage, hops: list[Hop],
+                      finish: float) -> tuple[list[Hop], list[HandOver]]:
+        """Compute what is handed over on this node at `finish`; return it, and the hops that lead elsewhere."""
+        elsewhere, here = [], []
+        for hop in hops:
+            onward = _onward(message, hop) if (message.application, hop.instance) in self._instances else None
+            if onward is not None and self._in_memory(onward):
+                here.append(HandOver(onward, self.foresee(onward, onward.channel, finish + self._in_node_s)))
+            else:
+                elsewhere.append(hop)
+        return elsewhere, here
 
     def _run_unpaced(self, instance: RunningInstance, message: DataMessage, now: float, outlet: Outlet,
                      out: Sends) -> float:
@@ -234,13 +335,17 @@ class Execution(Residents):
             elif number == CLIENT:
                 self._to_client(message, KIND_REPLY, payload, finish, outlet, out)
             else:
-                onward = DataMessage(KIND_REQUEST, message.application, number, message.request_id, message.client_ip,
-                                     message.client_port, message.hops + 1 & 0xFF, payload, message.instance)
-                if (message.application, number) in self._instances and not (
-                        self.detours and onward.channel in self.detours):
-                    self.submit(onward, None, finish + self._in_node_s, outlet, out)
+                onward = _onward(message, Hop(payload, number))
+                if self._in_memory(onward):
+                    self.submit(onward, None, finish + self._in_node_s, outlet, out,
+                                foreseen=self.foresee(onward, onward.channel, finish) if self.foresight else None)
                 else:
                     outlet.offer(onward, self._addresses[message.application, number], finish, out)
+
+    def _in_memory(self, message: DataMessage) -> bool:
+        """Whether a request of an instance here gets to its receiver in memory."""
+        return (message.application, message.instance) in self._instances and not (
+            self.detours and message.channel in self.detours)
 
     def _to_client(self, message: DataMessage, kind: int, payload: bytes, now: float, outlet: Outlet,
                    out: Sends) -> None:
@@ -260,6 +365,12 @@ class Execution(Residents):
 
 
 _ERROR = -2  # beside CLIENT: where an error goes
+
+
+def _onward(message: DataMessage, hop: Hop) -> DataMessage:
+    """Return the request that `hop` makes of `message` for another instance."""
+    return DataMessage(KIND_REQUEST, message.application, hop.instance, message.request_id, message.client_ip,
+                       message.client_port, message.hops + 1 & 0xFF, hop.payload, message.instance)
 
 
 def _has_room(instance: RunningInstance, outlet: Outlet) -> bool:

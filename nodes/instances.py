@@ -45,30 +45,53 @@ class InstanceStatistics:
     blocked: int
 
 
+class Foreseen(NamedTuple):
+    """What a handler gave that ran before its request had a core, and when it was through."""
+
+    hops: list[Hop]
+    ended: float
+
+
 class Waiting(NamedTuple):
-    """A request in an inbox. `arrived` is emulated time; `channel` is None for one from this node."""
+    """A request in an inbox. `arrived` is emulated time; `channel` is None for one from this node.
+
+    `foreseen` is what its handler gave, where that has run already.
+    """
 
     message: DataMessage
     channel: ChannelId | None
     arrived: float
     origin: Origin
+    foreseen: Foreseen | None = None
+
+
+class HandOver(NamedTuple):
+    """A request that one instance gives to another on the same node."""
+
+    message: DataMessage
+    foreseen: Foreseen | None
 
 
 class Executing(NamedTuple):
-    """A request on a core, and what its handler gave, which leaves at `finish`."""
+    """A request on a core, and what its handler gave, which leaves at `finish`.
+
+    `here` is for instances on this node where they compute ahead; `hops` is the rest.
+    """
 
     finish: float
     order: int
     instance: RunningInstance
     message: DataMessage
     hops: list[Hop]
+    here: list[HandOver]
 
 
 class RunningInstance:
     """An instance on this node: its microservice, its state, and what waits for it."""
 
-    __slots__ = ("answering", "blocked", "busy_s", "channels", "deepest", "errors", "executed_s", "halted", "handled",
-                 "inbox", "key", "local", "name", "parked", "queued", "ready_at", "router", "service", "state")
+    __slots__ = ("answering", "blocked", "busy_s", "channels", "deepest", "errors", "executed_s", "foreseen", "halted",
+                 "handled", "inbox", "key", "local", "name", "parked", "queued", "ready_at", "router", "service",
+                 "state")
 
     def __init__(self, key: tuple[int, int], name: str, service: Microservice, router: Router, answering: bool) -> None:
         self.key = key
@@ -81,6 +104,7 @@ class RunningInstance:
         self.local: list[RunningInstance] = []  # successors on this node
         self.channels: list[ChannelId] = []  # to successors elsewhere
         self.queued = self.parked = False
+        self.foreseen = 0  # requests whose handler has run and that have no core yet
         self.halted = False  # about to leave: begins nothing more
         self.ready_at = 0.0  # when it last got room downstream
         self.handled = self.errors = self.deepest = self.blocked = 0

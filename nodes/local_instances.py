@@ -84,8 +84,8 @@ class LocalInstances:
     def freeze(self, key: Key) -> None:
         """Begin no request of the instance any more, and acknowledge nothing for it."""
         self._execution.halt(key)
+        self._services.hold_back(key, self.now)
         self._receivers[key] = self._transport.take_out_receivers(*key)
-        self._services.hold_back(key)
 
     def frozen(self, key: Key) -> bytes | None:
         """Return the instance as a package once nothing of it runs any more; None till then."""

@@ -24,7 +24,7 @@ from nodes.deployment import Deployment
 from nodes.errors import NodeError, WireError
 from nodes.execution import Execution
 from nodes.forwarding import Forwarding, Port
-from nodes.instances import Waiting
+from nodes.instances import Foreseen, Waiting
 from nodes.ip_stack import UDP_ECHO_PORT, IpStack
 from nodes.lacpdu import out_of_sync
 from nodes.messages import CLIENT_BIT, KIND_PROBE, KIND_REQUEST, AckMessage, ChannelId, DataMessage, age_s
@@ -59,7 +59,7 @@ class ServiceRuntime:
         self._ways = dict(pace.ways) if pace is not None else {}
         self._origins = dict.fromkeys(pace.pcie if pace is not None else (), Origin.PCIE)  # others: the network
         self._client_way_s = pace.client_way_s if pace is not None else 0.0
-        self._on_the_way = DelayLine[tuple[DataMessage, ChannelId, Origin]]()
+        self._on_the_way = DelayLine[tuple[DataMessage, ChannelId, Origin, Foreseen | None]]()
         # A boot number that is later than any before; the driver knows the time.
         self.boot_now: Callable[[], int] = lambda: self.transport.boot + 1
         self.own: Address | None = None  # needed where instances come and go
@@ -95,10 +95,11 @@ class ServiceRuntime:
             way_s = self._ways.get(source.ip, self._client_way_s)
             for request in self.transport.receive(source, message, now, out):
                 arrival = self._on_the_way.arrival_of(channel, now, way_s - age_s(request.sent, now))
+                foreseen = self.execution.foresee(request, channel, arrival) if self.execution.foresight else None
                 if arrival > now:
-                    self._on_the_way.put(arrival, (request, channel, origin))
+                    self._on_the_way.put(arrival, (request, channel, origin, foreseen))
                 else:
-                    self.execution.submit(request, channel, now, self.transport, out, origin)
+                    self.execution.submit(request, channel, now, self.transport, out, origin, foreseen)
         else:
             self._undecodable += 1
 
@@ -129,8 +130,8 @@ class ServiceRuntime:
         """Execute what can be executed, and do what is due on the channels."""
         if self.execution.detours:
             self._straighten(now)
-        for arrival, (request, channel, origin) in self._on_the_way.due_by(now):
-            self.execution.submit(request, channel, arrival, self.transport, out, origin)
+        for arrival, (request, channel, origin, foreseen) in self._on_the_way.due_by(now):
+            self.execution.submit(request, channel, arrival, self.transport, out, origin, foreseen)
         self.execution.run(now, self.transport, out)
         self.transport.tick(now, out)
         if self._meets_itself:
@@ -155,11 +156,12 @@ class ServiceRuntime:
         if idle:
             self.execution.straighten(idle)
 
-    def hold_back(self, key: tuple[int, int]) -> None:
-        """Put what is on its way to an instance that was halted into its inbox."""
+    def hold_back(self, key: tuple[int, int], now: float) -> None:
+        """Put what is on its way to an instance that was halted into its inbox; what is computed is executed."""
         coming = self._on_the_way.take(lambda held: (held[0].application, held[0].instance) == key)
-        self.execution.hold(key, [Waiting(request, channel, arrival, origin)
-                                  for arrival, (request, channel, origin) in coming])
+        self.execution.hold(key, [Waiting(request, channel, arrival, origin, foreseen)
+                                  for arrival, (request, channel, origin, foreseen) in coming])
+        self.execution.begin_foreseen(key, now, self.transport)
 
     def changed(self) -> None:
         """Note that an instance has come, gone or moved: `work` is needed, and may have to do with this node itself."""

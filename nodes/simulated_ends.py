@@ -15,6 +15,7 @@ from nodes.control_messages import Command
 from nodes.delay_line import DelayLine
 from nodes.deployment import Deployment
 from nodes.execution import Execution, Outlet, RunningInstance
+from nodes.instances import Foreseen
 from nodes.messages import (
     CLIENT_BIT,
     KIND_REQUEST,
@@ -109,10 +110,10 @@ class LoggedExecution(Execution):
     log: ChannelLog | None = None
 
     def submit(self, message: DataMessage, channel: ChannelId | None, now: float, outlet: Outlet, out: Sends,
-               origin: Origin = Origin.NODE) -> None:
+               origin: Origin = Origin.NODE, foreseen: Foreseen | None = None) -> None:
         if self.log is not None and channel is None:
             self.log.offered(message)
-        super().submit(message, channel, now, outlet, out, origin)
+        super().submit(message, channel, now, outlet, out, origin, foreseen)
 
     def _handle(self, instance: RunningInstance, message: DataMessage, start: float) -> list[Hop]:
         if self.log is not None:

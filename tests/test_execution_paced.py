@@ -12,6 +12,7 @@ import pytest
 from microservices.application import Application, Channel, Stage
 from nodes.deployment import Deployment, deploy
 from nodes.execution import Execution
+from nodes.instances import Foreseen
 from nodes.lateness import summary
 from nodes.messages import CLIENT_BIT, KIND_REPLY, KIND_REQUEST, ChannelId, DataMessage
 from nodes.origin import Origin
@@ -93,10 +94,14 @@ def engine_of(*stages: str, cost: Callable[[str, int, Origin], float], cores: in
 
 
 def submit(engine: Execution, outlet: Outlet, at: float, count: int = 1, origin: Origin = Origin.NETWORK,
-           payload: bytes = b"x" * 64, first: int = 0) -> None:
+           payload: bytes = b"x" * 64, first: int = 0, foreseen: Foreseen | None = None) -> None:
     for number in range(first, first + count):
-        message = DataMessage(KIND_REQUEST, 5, 0, CLIENT << 32 | number, bytes(4), 9, 0, payload, CLIENT)
-        engine.submit(message, message.channel, at, outlet, [], origin)
+        message = request(number, payload)
+        engine.submit(message, message.channel, at, outlet, [], origin, foreseen)
+
+
+def request(number: int, payload: bytes = b"x" * 64) -> DataMessage:
+    return DataMessage(KIND_REQUEST, 5, 0, CLIENT << 32 | number, bytes(4), 9, 0, payload, CLIENT)
 
 
 def run_out(engine: Execution, outlet: Outlet, late_s: float = 0.0) -> None:
@@ -162,26 +167,40 @@ def test_a_handler_that_ends_after_its_emulated_finish_is_an_overrun_and_one_at_
 
 @pytest.mark.parametrize("seed", range(20))
 def test_computing_ahead_changes_no_start_no_finish_and_no_order(seed: int) -> None:
-    """Random arrivals for three microservices in a row on two cores, looked at when something is due and only then."""
+    """Random arrivals for three microservices in a row on two cores, looked at when something is due and only then.
+
+    With foresight each is known for a while before it comes.
+    """
     draw = random.Random(seed)
     arrivals = sorted(draw.uniform(0.0, 60.0) for _ in range(80))
     left = []
-    for ahead_s in (0.0, 0.7, 4.0):
+    for ahead_s, foresight in ((0.0, 0), (0.7, 0), (4.0, 0), (0.0, 3), (4.0, 200)):
+        stopwatch = Stopwatch()
         engine, outlet = engine_of("front", "middle", "back", cost=lambda name, *_: {"front": 0.6, "middle": 0.3}.get(
-            name, 0.4), cores=2, in_node_s=0.05, ahead_s=ahead_s, hol=lambda name: 1.0)
+            name, 0.4), cores=2, in_node_s=0.05, ahead_s=ahead_s, hol=lambda name: 1.0, stopwatch=stopwatch,
+            foresight=foresight)
         seen = []
         coming = list(enumerate(arrivals))
+        known = list(coming)
+        foreseen: dict[int, Foreseen | None] = {}
         while coming or engine.due() is not None:
             due = engine.due()
             now = coming[0][1] if coming and (due is None or coming[0][1] <= due) else due
             assert now is not None
+            stopwatch.now = now
+            while foresight and known and known[0][1] <= now + 2.0:
+                number, at = known.pop(0)
+                told = request(number)
+                foreseen[number] = engine.foresee(told, told.channel, at)
             if coming and coming[0][1] == now:
-                submit(engine, outlet, now, first=coming.pop(0)[0])
+                number = coming.pop(0)[0]
+                submit(engine, outlet, now, first=number, foreseen=foreseen.get(number))
             engine.run(now, outlet, [])
             seen.append((now, engine.interference))
         left.append(([(round(at, 9), message.request_id) for at, message in outlet.left],
                      sorted((round(at, 9), on_cores) for at, on_cores in seen)))
-    assert left[1] == left[0] and left[2] == left[0]
+        assert any(foreseen.values()) == bool(foresight)
+    assert all(other == left[0] for other in left[1:])
     assert len(left[0][0]) == 80
 
 
@@ -208,6 +227,69 @@ def test_nothing_is_computed_ahead_for_what_has_no_room() -> None:
     engine._instances[5, 0].channels.append(ChannelId(5, 0, 1))
     engine.run(0.0, outlet, [])
     assert engine.statistics()[0].handled == 0
+
+
+def foreseeing(*services: str, foresight: int = 10, cores: int = 2) -> tuple[Execution, Outlet]:
+    return engine_of(*services, cost=lambda *_: 1.0, cores=cores, stopwatch=Stopwatch(), foresight=foresight)
+
+
+def test_what_is_known_is_computed_at_once_with_what_it_hands_over_and_leaves_at_its_finish() -> None:
+    engine, outlet = foreseeing("front", "back")
+    first = request(0)
+    foreseen = engine.foresee(first, first.channel, 5.0)
+    assert foreseen is not None and [s.handled for s in engine.statistics()] == [1, 0]
+    submit(engine, outlet, 5.0, foreseen=foreseen)
+    engine.run(5.0, outlet, [])
+    assert [s.handled for s in engine.statistics()] == [1, 1]  # what it hands over at 6.0 is known, too
+    run_out(engine, outlet)
+    assert [at for at, _ in outlet.left] == [7.0]
+
+
+def test_requests_of_one_channel_are_computed_in_their_order_although_foresight_is_short() -> None:
+    engine, outlet = foreseeing("back", foresight=1, cores=1)
+    order = []
+    handle = engine._handle
+    engine._handle = lambda *told: (order.append(told[1].request_id), handle(*told))[1]  # type: ignore[method-assign]
+    told = [request(number) for number in range(4)]
+    foreseen = [engine.foresee(one, one.channel, 1.0) for one in told[:3]]
+    assert [one is not None for one in foreseen] == [True, False, False]
+    submit(engine, outlet, 1.0, foreseen=foreseen[0])
+    engine.run(1.0, outlet, [])
+    foreseen.append(engine.foresee(told[3], told[3].channel, 1.5))
+    assert foreseen[3] is None  # there is room, but others of its channel come first
+    submit(engine, outlet, 1.0, count=3, first=1)
+    run_out(engine, outlet)
+    assert order == [one.request_id for one in told]
+    last = request(4)
+    assert engine.foresee(last, last.channel, 9.0) is not None
+
+
+def test_an_instance_that_is_halted_executes_what_is_computed_and_keeps_the_rest() -> None:
+    engine, outlet = foreseeing("front", "back", cores=1)
+    told = [request(number) for number in range(3)]
+    foreseen = [engine.foresee(one, one.channel, 1.0) for one in told[:2]]
+    for number in range(2):
+        submit(engine, outlet, 1.0, first=number, foreseen=foreseen[number])
+    engine.run(1.0, outlet, [])  # the first is on the core, and its successor's handler has run
+    for key in ((5, 0), (5, 1)):
+        engine.halt(key)
+        engine.begin_foreseen(key, 1.0, outlet)
+    submit(engine, outlet, 1.0, first=2, foreseen=engine.foresee(told[2], told[2].channel, 1.0))
+    assert not engine.is_quiet((5, 0)) and not engine.is_quiet((5, 1))
+    run_out(engine, outlet)
+    assert engine.is_quiet((5, 0)) and engine.is_quiet((5, 1))
+    assert [w.message.request_id for w in engine.inbox((5, 0))] == [told[2].request_id]
+    assert len(outlet.left) == 2 and engine.inbox((5, 1)) == []  # their hand-over was computed when they got a core
+
+
+def test_a_handler_that_was_through_before_its_finish_is_no_overrun_however_late_the_driver_wakes() -> None:
+    engine, outlet = foreseeing("back")
+    told = request(0)
+    foreseen = engine.foresee(told, told.channel, 1.0)
+    engine._stopwatch.now = 9.0  # type: ignore[union-attr]
+    submit(engine, outlet, 1.0, foreseen=foreseen)
+    engine.run(9.0, outlet, [])
+    assert [at for at, _ in outlet.left] == [2.0] and engine.counters()["overruns"] == 0
 
 
 def test_without_a_stopwatch_there_are_no_overruns_and_no_computing_time() -> None:
