@@ -24,10 +24,12 @@ from ipaddress import IPv4Address
 import numpy as np
 
 from controller.controller_events import ControllerEvent, ControllerState
-from controller.controller_view import LastReports, under_way
+from controller.controller_view import LastReports, replicas_of, under_way
 from controller.errors import MigrationError
+from controller.failover import Failover
 from controller.heartbeats import HeartbeatInbox
 from controller.load_table import NOWHERE, NodeTable, PlacedInstance
+from controller.membership import Life
 from controller.migration import MigrationControl
 from controller.migration_journal import Journal, MemoryJournal
 from controller.migration_steps import Happening, Migration, Outgoing, State
@@ -40,6 +42,7 @@ from nodes.artifact import artifact_of
 from nodes.control_messages import HEARTBEAT_BYTES, HEARTBEAT_S, KIND_HEARTBEAT, Answer, Fetch
 from nodes.deployment import Deployment
 from nodes.errors import WireError
+from nodes.replication_messages import Stands
 from nodes.transport import Send, Sends
 from topologies.addressing import CONTROL_PORT
 from topologies.inventory import Inventory
@@ -85,19 +88,26 @@ class ResourceController:
         self._nodes = NodeTable(np.array([int.from_bytes(ips[name], "big") for name in self.names], dtype=np.uint32),
                                 hosts, np.array([n.rack for n in computing], dtype=np.int32),
                                 np.array([n.memory_gb * 1024 for n in computing]))
+        deployments = tuple(deployments)
         for deployment in deployments:
             self.where.add(deployment)
-        self.control = MigrationControl(journal or MemoryJournal(), ips, IPv4Address(entry.ip).packed, self._binary_of,
+        journal = journal or MemoryJournal()
+        self.control = MigrationControl(journal, ips, IPv4Address(entry.ip).packed, self._binary_of,
                                         self._done)
         for m in self.control.open.values():
             self.where.node_of[m.key] = m.owner or m.source
         self._boots = np.array([self.control.boots.get(name, -1) for name in self.names], dtype=np.int64)
         self.orchestrator = self._make_orchestrator(options)
+        self.failover = Failover(inventory, self.names, ips, self.orchestrator.gate.last_slot, journal,
+                                 self.control.term, self.control.epochs, self.control.boots, self._fits)
+        for deployment in deployments:
+            self.failover.replicate(deployment)
+        self._follow_replicas()
 
     def _make_orchestrator(self, options: OverloadOptions | None) -> Orchestrator:
         movable = options.movable if options is not None else ()
         placed = [PlacedInstance(*key, self._index[self.where.node_of[key]], one.memory_mb,
-                                 not one.host_only and (not movable or one.service in movable))
+                                 not one.host_only and key not in self.where.replicated and (not movable or one.service in movable))
                   for key, one in self.where.instances.items()]
         made = Orchestrator(self._nodes, placed, options)
         made.boots[:] = self._boots
@@ -123,7 +133,10 @@ class ResourceController:
         except WireError:
             self._counts["undecodable"] += 1
             return
-        if isinstance(message, Answer):
+        if isinstance(message, Stands) or (isinstance(message, Answer) and not message.migration):
+            self.failover.answered(source_ip, message, now, out)
+            self._follow_replicas()
+        elif isinstance(message, Answer):
             commands: Outgoing = []
             self.control.answered(source_ip, message, now, commands)
             self._send(commands, out)
@@ -134,14 +147,19 @@ class ResourceController:
         else:
             self._counts["not_for_a_controller"] += 1
 
-    def due(self) -> float | None:
-        """Return when `tick` has something to do; None while it waits for others."""
-        times = [t for t in (self._beats.since, self.control.due()) if t is not None]
-        return min(times) if times else None
+    def due(self) -> float:
+        """Return when `tick` has something to do."""
+        times = (self._beats.since, self.control.due(), self.failover.due())
+        return min(t for t in times if t is not None)
 
     def tick(self, now: float, out: Sends) -> None:
-        """Judge the heartbeats that have come in, and do what is due in migrations."""
+        """Judge the heartbeats that have come in, and do what is due in migrations and about who is silent."""
         self._judge(now, out)
+        if now >= self.failover.due():
+            for change in self.failover.tick(now, out):
+                if change.after is Life.DEAD or (change.before, change.after) == (Life.JOINING, Life.ALIVE):
+                    self._tell(now, change.after.name.lower(), change.node, detail=change.why.value)
+            self._follow_replicas()
         commands: Outgoing = []
         self.control.tick(now, commands)
         self._send(commands, out)
@@ -162,6 +180,8 @@ class ResourceController:
         key = self.where.key_of(instance)
         if key in self._postponed:
             raise MigrationError(f"{self.where.name_of(key)} is to move to {self._postponed[key][0]} already")
+        if key in self.where.replicated:
+            raise MigrationError(f"{self.where.name_of(key)} is replicated: where it is, views decide")
         known, index, table = self.where.instances[key], self._index[self._known(node)], self.orchestrator.table
         free_mb = float(table.free_mb[index])
         if known.host_only and self._roles[index] != "host":
@@ -181,6 +201,7 @@ class ResourceController:
         before = self.orchestrator
         self.orchestrator = self._make_orchestrator(before.options)
         self.orchestrator.gate, self.orchestrator.counters = before.gate, before.counters
+        self.failover.replicate(deployment)
         self._tell(now, "deployed", detail=deployment.name)
 
     def started_again(self, node: str) -> None:
@@ -197,11 +218,12 @@ class ResourceController:
 
     def state(self, now: float) -> ControllerState:
         """Return how every node and migration is at `now`."""
-        nodes = self._reports.states(self.names, self._roles, self.orchestrator, self.where, now)
+        nodes = self._reports.states(self.names, self._roles, self.orchestrator, self.where, self.failover,
+                                     now)
         moving = tuple(under_way(m, self.where.name_of(m.key), self.timelines.get(m.number), now)
                        for m in self.control.open.values())
         return ControllerState(now, self.control.term, self.automatic, self.control.deposed, nodes, moving,
-                               self.counts())
+                               self.counts(), replicas_of(self.failover, self.where))
 
     def counts(self) -> dict[str, int]:
         """Return what was taken, decided and refused, by name."""
@@ -232,11 +254,12 @@ class ResourceController:
         self._again.discard(index)
         commands: Outgoing = []
         self.control.booted(name, boot, now, commands)
+        self.failover.booted(name, boot, first, now)
         if not first:
             self._tell(now, "rebooted", node=name, detail=f"it is in run {boot}; what it held is gone")
             moved = {m.key for m in (*self.control.open.values(), *self.control.closed.values())}
             for key in self.where.on(name):
-                if key not in moved:
+                if key not in moved and key not in self.where.replicated:
                     self.control.restart(*key, name, self.where.neighbours(key), now, commands)
         self._send(commands, out)
 
@@ -263,6 +286,23 @@ class ResourceController:
         except MigrationError as error:
             self.orchestrator.stayed(*key)
             self._tell(now, "verdict", node, self.where.name_of(key), detail=f"{said}; not done: {error}")
+
+    def _follow_replicas(self) -> None:
+        """Note where replicated instances are served now, and say what was decided about them."""
+        for g in self.failover.groups():
+            if g.primary and self.where.node_of[g.key] != g.primary:
+                self.where.node_of[g.key] = g.primary
+                self.orchestrator.arrived(*g.key, self._index[g.primary])
+        for h in self.failover.take_happenings():
+            key = h.application, h.instance
+            self._tell(h.now_s, h.what, self.failover.primary(key), self.where.name_of(key),
+                       detail=f"epoch {h.epoch}: {h.detail}")
+
+    def _fits(self, node: str, application: int, number: int) -> bool:
+        """Say whether a node may and can run one more instance."""
+        known, index = self.where.instances[application, number], self._index[node]
+        return (not known.host_only or self._roles[index] == "host") \
+            and float(self.orchestrator.table.free_mb[index]) >= known.memory_mb
 
     def _begin(self, key: Key, to: str, why: str, now: float, out: Sends) -> int:
         source = self.where.node_of[key]
