@@ -35,7 +35,8 @@ class LastReports:
         return tuple(NodeState(name, roles[i],
                                max(0.0, now - int(slots[i]) * HEARTBEAT_S) if slots[i] >= 0 else None,
                                int(self._queue[i]), int(self._network[i]) / MAX_SHARE, table.busy_share(i),
-                               tuple(on[name]), failover.membership.life(name).name.lower()) for i, name in enumerate(names))
+                               tuple(on[name]), failover.membership.life(name).name.lower())
+                     for i, name in enumerate(names))
 
 
 def under_way(m: Migration, name: str, line: Timeline | None, now: float) -> UnderWay:

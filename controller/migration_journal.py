@@ -1,4 +1,4 @@
-"""What the controller decides about migrations and replicas, written down before it is done: enough to go on after a crash."""
+"""What the controller decides about migrations and replicas, written down first: enough to go on after a crash."""
 
 from __future__ import annotations
 

@@ -16,14 +16,15 @@ kept till the next `tick`, so that those which come together are judged together
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from ipaddress import IPv4Address
 
 import numpy as np
 
-from controller.controller_events import ControllerEvent, ControllerState
+from controller.controller_events import ControllerState
+from controller.controller_record import ControllerRecord
 from controller.controller_view import LastReports, replicas_of, under_way
 from controller.errors import MigrationError
 from controller.failover import Failover
@@ -35,7 +36,6 @@ from controller.migration_journal import Journal, MemoryJournal
 from controller.migration_steps import Happening, Migration, Outgoing, State
 from controller.orchestrator import Move, Orchestrator
 from controller.overload import OverloadOptions
-from controller.timeline import Timeline
 from controller.whereabouts import Key, Whereabouts
 from nodes import messages
 from nodes.artifact import artifact_of
@@ -47,7 +47,6 @@ from nodes.transport import Send, Sends
 from topologies.addressing import CONTROL_PORT
 from topologies.inventory import Inventory
 
-MOST_EVENTS = 10_000  # kept; older ones are forgotten
 MOST_HEARTBEATS = 4096  # kept till they are judged
 TELL_CLIENTS = frozenset({State.SWITCHING.value, State.RESUMING.value, State.FINISHING.value, State.DONE.value,
                           "reconnected"})
@@ -68,21 +67,20 @@ class ResourceController:
         entry = inventory.node(controller) if controller else inventory.of_role("controller")[0]
         computing = [n for n in inventory.nodes if n.role in ("host", "smartnic")]
         self.automatic = automatic
-        self.events: deque[ControllerEvent] = deque(maxlen=MOST_EVENTS)
-        self.timelines: dict[int, Timeline] = {}  # by migration
         self.where = Whereabouts()
+        self._record = ControllerRecord(self.where)
+        self.events, self.timelines = self._record.events, self._record.timelines
+        self._tell = self._record.tell
         self.names = [n.name for n in computing]
         self._index = {name: i for i, name in enumerate(self.names)}
         self._roles = [n.role for n in computing]
         self._artifact = artifact
         self._counts: Counter[str] = Counter()
-        self._sequence = 0
         self._beats = HeartbeatInbox()
         self._reports = LastReports(len(computing))
         self._postponed: dict[Key, tuple[str, str]] = {}  # decided moves that wait for a neighbour: where to, and why
         self._settled = False  # something has, since postponed moves were looked at
         self._again: set[int] = set()  # nodes that began anew, as somebody said, and have not been heard of since
-        self._alarm_s: dict[Key, float] = {}  # of what a detector is about to move: when its heartbeat was due
         ips = {n.name: IPv4Address(n.ip).packed for n in computing}
         hosts = np.array([self._index[inventory.host_of(n).name] for n in computing], dtype=np.int32)
         self._nodes = NodeTable(np.array([int.from_bytes(ips[name], "big") for name in self.names], dtype=np.uint32),
@@ -107,7 +105,8 @@ class ResourceController:
     def _make_orchestrator(self, options: OverloadOptions | None) -> Orchestrator:
         movable = options.movable if options is not None else ()
         placed = [PlacedInstance(*key, self._index[self.where.node_of[key]], one.memory_mb,
-                                 not one.host_only and key not in self.where.replicated and (not movable or one.service in movable))
+                                 not one.host_only and key not in self.where.replicated
+                                 and (not movable or one.service in movable))
                   for key, one in self.where.instances.items()]
         made = Orchestrator(self._nodes, placed, options)
         made.boots[:] = self._boots
@@ -275,7 +274,7 @@ class ResourceController:
             if not self.automatic:
                 raise MigrationError("the controller only watches")
             why = f"{move.cause}; {move.why}"
-            self._alarm_s[key] = move.slot * HEARTBEAT_S
+            self._record.alarm_s[key] = move.slot * HEARTBEAT_S
             neighbour = self._neighbour_on_its_way(key)
             if neighbour:
                 self._postponed[key] = to, why
@@ -346,15 +345,7 @@ class ResourceController:
         m = self.control.migration(happening.migration)
         if m is None:
             return
-        line = self.timelines.get(m.number)
-        if line is None:
-            line = self.timelines[m.number] = Timeline(m.number, self.where.name_of(m.key), m.source, m.destination,
-                                                       why)
-            alarm_s = self._alarm_s.pop(m.key, None)
-            if alarm_s is not None:
-                line.at["alarm"] = alarm_s
-        line.note(happening, m)
-        self._tell(happening.now_s, happening.what, m.owner or m.source, line.instance, m.number, happening.detail)
+        self._record.happened(happening, m, why)
         if happening.what in TELL_CLIENTS:
             self._tell_clients(m, out)
 
@@ -363,11 +354,6 @@ class ResourceController:
         if command is not None:
             data = command.encode()
             out += [Send(ip, port, data) for ip, port in m.clients]
-
-    def _tell(self, now: float, what: str, node: str = "", instance: str = "", migration: int = 0,
-              detail: str = "") -> None:
-        self._sequence += 1
-        self.events.append(ControllerEvent(self._sequence, now, what, node, instance, migration, detail))
 
     def _done(self, application: int, number: int, node: str, epoch: int) -> None:
         """Note that an instance has settled somewhere."""

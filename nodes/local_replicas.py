@@ -117,8 +117,8 @@ class LocalReplicas:
             execution.place(key, own, execution.epoch_of(key))
             transport.redirect(*key, own, self.now, services.pending)
         transport.put_in_receivers(*key, ledger.receivers(), {}, self.now)
-        transport.put_in(*key, ledger.senders(transport.options.window, lambda other: execution.address_of(key[0], other)),
-                         0, self.now, services.pending)
+        senders = ledger.senders(transport.options.window, lambda other: execution.address_of(key[0], other))
+        transport.put_in(*key, senders, 0, self.now, services.pending)
         services.changed()
 
     def _append(self, key: Key, entry: bytes, leaving: object, now: float) -> None:

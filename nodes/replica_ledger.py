@@ -86,6 +86,9 @@ def decode_image(data: bytes) -> Image:
     return image
 
 
+NOWHERE = Address(bytes(4), 0)  # no message to a client yet, which would say where it is
+
+
 @dataclass(slots=True)
 class _Sent:
     """A channel that the instance sends on, as far as the log tells."""
@@ -95,7 +98,7 @@ class _Sent:
     settled: int = 0
     count: int = 0  # of all that was ever sent
     unsettled: deque[DataMessage] = field(default_factory=deque)
-    address: Address = Address(bytes(4), 0)
+    address: Address = NOWHERE
 
 
 class Ledger:
@@ -169,8 +172,8 @@ class Ledger:
             flying = [m.numbered(s.session, first + i).encode() for i, m in enumerate(s.unsettled) if i < window]
             waiting = [m.encode() for i, m in enumerate(s.unsettled) if i >= window]
             address = (None if receiver & CLIENT_BIT else address_of(receiver)) or s.address
-            found.append(SenderImage(receiver, s.session, first + len(flying), first, first + window, 0, flying, waiting,
-                                     *address))
+            found.append(SenderImage(receiver, s.session, first + len(flying), first, first + window, 0, flying,
+                                     waiting, *address))
         return found
 
 

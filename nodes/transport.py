@@ -206,7 +206,7 @@ class Transport:
             self._owe(self._sources[channel], channel, now, at_once=True)
 
     def logged_sender(self, channel: ChannelId, to: Address, now: float) -> LoggedSender:
-        """Return the sending end of a replicated instance's channel to whoever stands at `to`, made if there is none."""
+        """Return the sending end of a replicated instance's channel to who stands at `to`, made if there is none."""
         sender = self._senders.get(channel)
         if sender is None:
             sender = self._senders[channel] = LoggedSender(channel, self._session, self.options, now)

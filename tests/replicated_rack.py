@@ -1,6 +1,6 @@
 """A rack in virtual time with the real resource controller, and a store that is replicated while nodes fail.
 
-    c1, c2 --> store (s1n1, and a backup where the controller puts it)        every request adds 1 to its client's counter
+    c1, c2 --> store (s1n1, and a backup where the controller puts it)     each request adds 1 to its client's counter
 """
 
 from __future__ import annotations

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import random
-from pathlib import Path
-
 import pytest
-from replicated_rack import ReplicatedRack, counter_chain, lone_store
+from replicated_rack import ReplicatedRack, lone_store
 
 from nodes.simulated import NetworkFaults
 
