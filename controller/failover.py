@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from controller.fault_domains import places_of
+from controller.fault_domains import next_copy, places_of
 from controller.heartbeats import Ints
-from controller.membership import Change, FailureOptions, Membership
+from controller.membership import Change, FailureOptions, Life, Membership
 from controller.migration_journal import Entry, Journal, Term, Viewed
 from controller.replica_steps import Group, Happening, Key, Outgoing, ReplicaEntry
 from controller.replicas import ReplicaControl
@@ -68,8 +68,8 @@ class Failover:
                  journal: Journal, term: int, epochs: dict[Key, int], boots: dict[str, int],
                  fits: Callable[[str, int, int], bool], options: FailureOptions | None = None) -> None:
         self.membership = Membership(names, last_slot, options)
-        self.replicas = ReplicaControl(_Views(journal, term), ips, places_of(inventory), self.membership.life, epochs,
-                                       fits)
+        self._places = places_of(inventory)
+        self.replicas = ReplicaControl(_Views(journal, term), ips, self._places, self.membership.life, epochs, fits)
         self._names = tuple(names)
         self._ips = ips
         self._term = term
@@ -100,6 +100,15 @@ class Failover:
         if not first:
             self.membership.restarted(node, now)
         self.replicas.booted(node, boot)
+
+    def fenced(self, node: str) -> None:
+        """Note that a node is kept from the network: whoever calls this has seen to it."""
+        self.replicas.fenced(node)
+
+    def place_for(self, key: Key, fits: Callable[[str, int, int], bool]) -> str | None:
+        """Return where an instance that was lost should begin anew; None where it may not."""
+        alive = self.membership.nodes_that_are(Life.ALIVE)
+        return next_copy(b"%d/%d" % key, (), self._places, alive, lambda name: fits(name, *key))
 
     def answered(self, source: bytes, answer: Stands | Answer, now: float, out: Sends) -> None:
         """Take what a node says of a replicated instance."""

@@ -163,11 +163,29 @@ class ResourceController:
         self.control.tick(now, commands)
         self._send(commands, out)
 
-    def declared_dead(self, node: str, now: float, out: Sends) -> None:
-        """Note that a node is dead and kept from the network: whoever calls this has seen to it."""
+    def declared_dead(self, node: str, now: float, out: Sends) -> list[str]:
+        """Note that a node is dead and kept from the network: whoever calls this has seen to it.
+
+        What it ran alone is made anew, with nothing, where there is room. Returns the names of what has no place.
+        """
         commands: Outgoing = []
-        self.control.declared_dead(self._known(node), now, commands)
+        self.failover.fenced(self._known(node))
+        self.control.declared_dead(node, now, commands)
+        moved = {m.key for m in (*self.control.open.values(), *self.control.closed.values())}
+        stranded = []
+        for key in self.where.on(node):
+            if key in moved or key in self.where.replicated:
+                continue
+            to = self.failover.place_for(key, self._fits)
+            self._tell(now, "nowhere", node, self.where.name_of(key), detail="all that it held is lost; "
+                       + (f"it begins anew on {to}" if to else "no living node has room for it"))
+            if to is None:
+                stranded.append(self.where.name_of(key))
+                continue
+            self.control.replace(*key, node, to, self._to_tell(key, to), now, commands)
+            self.orchestrator.begun(*key, self._index[to])
         self._send(commands, out)
+        return stranded
 
     # -- by hand -------------------------------------------------------------------------------------------------------
 
@@ -259,7 +277,7 @@ class ResourceController:
             moved = {m.key for m in (*self.control.open.values(), *self.control.closed.values())}
             for key in self.where.on(name):
                 if key not in moved and key not in self.where.replicated:
-                    self.control.restart(*key, name, self.where.neighbours(key), now, commands)
+                    self.control.restart(*key, name, self._to_tell(key), now, commands)
         self._send(commands, out)
 
     def _decided(self, move: Move, now: float, out: Sends) -> None:
@@ -309,9 +327,16 @@ class ResourceController:
         if neighbour:
             raise MigrationError(f"{neighbour}, its neighbour, is on its way")
         commands: Outgoing = []
-        number = self.control.begin(*key, source, to, self.where.neighbours(key, source, to), now, commands, why)
+        number = self.control.begin(*key, source, to, self._to_tell(key, source, to), now, commands, why)
         self._send(commands, out, {number: why})
         return number
+
+    def _to_tell(self, key: Key, *more: str) -> tuple[str, ...]:
+        """Return the nodes that are told when an instance moves: all that live, if they may come to run a neighbour."""
+        if any(self.where.are_neighbours(key, other) for other in self.where.replicated):
+            life = self.failover.membership.life
+            more = (*more, *(name for name in self.names if life(name) not in (Life.DEAD, Life.OUTSIDE)))
+        return self.where.neighbours(key, *more)
 
     def _neighbour_on_its_way(self, key: Key) -> str:
         """Return the name of one, "" if there is none: each is to know where the other is when it begins to move."""

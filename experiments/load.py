@@ -32,9 +32,10 @@ class ClientConfig(msgspec.Struct, frozen=True):
     clients, also those that come one after the other; times are drawn for `drawn_as`, that number unless it is given.
     `payloads`, if there are any, are sent in turn in place of what `workload` makes; of that, `pool` requests are made
     before the start and sent in turn (0: each is made when it is sent). With `history`, all that was asked and
-    answered is kept. Every reply is checked, or one in `check_every`. `exact` holds every reply against the oracle, byte for byte: with one flow, one request outstanding,
-    and no other client of this application. `ways` are the one-way times from nodes to the client by packed IP. Told
-    to stop, a client waits for outstanding replies, `drain_real_s` at most. Times are emulated, but for that one.
+    answered is kept. Every reply is checked, or one in `check_every`. `exact` holds every reply against the oracle,
+    byte for byte: with one flow, one request outstanding, and no other client of this application. `ways` are the
+    one-way times from nodes to the client by packed IP. Told to stop, a client waits for outstanding replies,
+    `drain_real_s` at most. Times are emulated, but for that one.
 
     Raises ExperimentError for what no client can do.
     """

@@ -150,6 +150,22 @@ class Orchestrating(ABC):
             copies[b"%b, joining" % r.instance.encode()] = [name for name in (r.primary, r.joiner) if name]
         return faults(copies, places_of(self.inventory))
 
+    @abstractmethod
+    def agent_pid(self, name: str) -> int:
+        """Return the pid of the agent of a node."""
+
+    agents: dict[str, Child]
+
+    def fence(self, node: str) -> list[str]:
+        """Cut a node off for good, as over a management network: its agent is ended, and the controller is told.
+
+        What it ran alone begins anew elsewhere, with nothing. Returns the names of what has no place.
+        """
+        if self.nursery.status(self.agents[node]) is None:
+            os.kill(self.agent_pid(node), signal.SIGKILL)
+            self.nursery.status(self.agents[node], timeout_s=5.0)
+        return self.asked().fenced(node)
+
     def tell_of_restart(self, node: str) -> None:
         """Let the controller know that a node began anew. If it is away, heartbeats and its journal must do."""
         if self.resource is not None:

@@ -349,8 +349,8 @@ class Testbed(Faults, Observing, Orchestrating):
     def wait_until_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
         """Wait till the switches are programmed, every port of a server has LACP up, and every agent answers.
 
-        Where something is replicated, also till it has a backup. Raises ExperimentError, saying what is not ready, after
-        `timeout_s`.
+        Where something is replicated, also till it has a backup. Raises ExperimentError, saying what is not ready,
+        after `timeout_s`.
         """
         deadline = time.monotonic() + timeout_s
         silent = [self.inventory.node(n) for n in self.agents]
