@@ -94,10 +94,15 @@ class Orchestrating(ABC):
     def node_pid(self, name: str) -> int:
         """Return the pid of the shell of a node, which stands for its namespace."""
 
+    def controller_gone(self) -> bool:
+        """Return whether no resource controller runs."""
+        return self.controller_process is None or self.nursery.status(self.controller_process) is not None
+
     def kill_controller(self) -> None:
         """Kill the resource controller (SIGKILL), as a crash would; its journal stays."""
-        if self.controller_process is None or self.nursery.status(self.controller_process) is not None:
+        if self.controller_gone():
             raise ExperimentError("no resource controller is running")
+        assert self.controller_process is not None
         os.kill(self.controller_process.pid, signal.SIGKILL)
         self.nursery.status(self.controller_process, timeout_s=5.0)
 

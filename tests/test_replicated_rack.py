@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import random
+from pathlib import Path
+
 import pytest
-from replicated_rack import ReplicatedRack, lone_store
+from replicated_rack import ReplicatedRack, counter_chain, lone_store
 
 from nodes.simulated import NetworkFaults
 
@@ -36,3 +39,56 @@ def test_when_the_primarys_server_dies_the_backup_goes_on_and_nothing_is_lost_or
     rack.run(0.2)
     rack.finish()
     assert rack.judged() == []
+
+
+@pytest.mark.parametrize("faults", [CLEAN, LOSSY], ids=["no loss", "2 % lost"])
+@pytest.mark.parametrize("backups", [(1, 1, 1), (0, 1, 0), (1, 0, 1)], ids=["all", "the store", "its neighbours"])
+def test_neighbours_of_what_is_promoted_send_there_and_get_from_there_exactly_once(
+        tmp_path: Path, backups: tuple[int, int, int], faults: NetworkFaults) -> None:
+    rack = ReplicatedRack(counter_chain(tmp_path, backups=backups), {0: "s1n1", 1: "s2n1", 2: "s3n1"}, faults)
+    client = rack.client()
+    rack.client(name="c2", window=1)
+    rack.run(0.1)
+    struck = "s2n1" if backups[1] else "s1n1"
+    rack.kill(struck)
+    answered = len(client.answers)
+    rack.until(lambda: len(client.answers) > answered + 5)
+    rack.until(rack.paired)
+    rack.finish()
+    assert rack.judged() == []
+
+
+def test_replicas_on_one_node_with_their_neighbours_follow_each_other(tmp_path: Path) -> None:
+    rack = ReplicatedRack(counter_chain(tmp_path), {0: "s1n1", 1: "s1n1", 2: "s1n1"}, LOSSY)
+    client = rack.client()
+    rack.run(0.1)
+    rack.kill_server("s1n1")
+    answered = len(client.answers)
+    rack.until(lambda: len(client.answers) > answered + 5)
+    rack.until(rack.paired)
+    rack.finish()
+    assert rack.judged() == []
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_dies_while_another_replica_lives_nothing_is_lost_or_done_twice(tmp_path: Path, seed: int) -> None:
+    draw = random.Random(seed)
+    faults = NetworkFaults(draw.choice((0, 0.02, 0.1)), draw.choice((0, 0.02)), draw.choice((0, 0.05)), delay_s=5e-5,
+                           jitter_s=draw.choice((0, 1e-4)), reordering_s=1e-3)
+    costs = draw.choice(((0.0,), (1e-5, 2e-3)))
+    places = {number: draw.choice(("s1n1", "s1h", "s2n1", "s2h", "s3n1", "s3h")) for number in range(3)}
+    rack = ReplicatedRack(counter_chain(tmp_path), places, faults, seed, cost=lambda _: lambda *_: draw.choice(costs))
+    rack.client(window=draw.choice((1, 4)))
+    rack.client(name="c2", window=1)
+    for _ in range(4):
+        rack.run(0.7 + draw.random() * 0.2)  # whoever died before is known to be dead
+        rack.until(rack.paired)
+        victim = draw.choice([name for r in rack.replicas() for name in (r.primary, r.backup)])
+        if draw.random() < 0.5:
+            rack.kill_server(victim, down_s=draw.choice((0.05, 0.4, 2.0)))
+        else:
+            rack.kill(victim, down_s=draw.choice((0.05, 0.4, 2.0)))
+    rack.run(0.5)
+    rack.until(rack.paired)
+    rack.finish()
+    assert rack.judged() == [] and min(len(c.answers) for c in rack.clients) > 10
