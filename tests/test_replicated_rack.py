@@ -6,8 +6,13 @@ import random
 from pathlib import Path
 
 import pytest
+from moving_rack import RACK
 from replicated_rack import ReplicatedRack, counter_chain, lone_store
 
+from controller.errors import MigrationError
+from microservices.application import Application, Stage
+from nodes.deployment import deploy
+from nodes.errors import NodeError
 from nodes.simulated import NetworkFaults
 
 CLEAN = NetworkFaults(delay_s=5e-5)
@@ -92,3 +97,33 @@ def test_whatever_dies_while_another_replica_lives_nothing_is_lost_or_done_twice
     rack.until(rack.paired)
     rack.finish()
     assert rack.judged() == [] and min(len(c.answers) for c in rack.clients) > 10
+
+
+def test_what_cannot_be_replicated_is_refused() -> None:
+    with pytest.raises(NodeError, match="store-1 cannot be replicated"):
+        deploy(Application("lone", 302, (Stage("store", "sql", 1, 1),), ()), {0: "s1h"}, RACK, replicate=True)
+
+
+def test_what_is_replicated_does_not_migrate() -> None:
+    rack = ReplicatedRack(lone_store(), {0: "s1n1"}, CLEAN)
+    with pytest.raises(MigrationError, match="is replicated"):
+        rack.control.move("store-1", "s2n1")
+
+
+def test_what_runs_alone_begins_anew_elsewhere_when_its_node_is_fenced(tmp_path: Path) -> None:
+    rack = ReplicatedRack(counter_chain(tmp_path, backups=(1, 1, 0)), {0: "s1n1", 1: "s2n1", 2: "s3n1"}, CLEAN)
+    client = rack.client()
+    rack.run(0.1)
+    rack.kill("s3n1", down_s=60.0)
+    rack.run(0.7)
+    controller, out = rack.control.controller, []
+    assert controller.state(rack.now).nodes[-1].life == "dead"
+    assert controller.declared_dead("s3n1", rack.now, out) == []
+    rack.simulation.network.after(rack.control, out)
+    rack.until(lambda: not controller.control.open)
+    where = controller.where.node_of[300, 2]
+    assert where != "s3n1" and rack.simulation.runtime(where).execution.runs((300, 2))
+    assert [event.instance for event in controller.events if event.what == "nowhere"] == ["counters/last-1"]
+    later = rack.client(50, name="c2")
+    rack.until(lambda: len(later.answers) == 50)
+    assert len(client.answers) > 0 and later.complaints() == []
