@@ -31,7 +31,7 @@ from nodes.control_messages import Command
 from nodes.delay_line import DelayLine
 from nodes.errors import WireError
 from nodes.lateness import Lateness, summary
-from nodes.messages import CLIENT_BIT, KIND_REQUEST, TO_CLIENT_KINDS, AckMessage, DataMessage, age_s
+from nodes.messages import CLIENT_BIT, KIND_REPLY, KIND_REQUEST, TO_CLIENT_KINDS, AckMessage, DataMessage, age_s
 from nodes.readiness import Readiness, rest_at
 from nodes.socket_drops import udp_drops
 from nodes.transport import Address, Sends
@@ -257,7 +257,9 @@ class _Client:
             return
         asked_s, payload, sender = waiting
         if self.told.history:
-            self._history.append(Exchange(payload, asked_s, message.payload, arrival))
+            done = message.kind == KIND_REPLY  # an error says nothing of what has been done
+            self._history.append(Exchange(payload, asked_s, message.payload if done else None,
+                                          arrival if done else math.inf))
         self._remember(message.request_id)
         self._answered_s.append(arrival)
         self._latencies_s.append(arrival - asked_s)

@@ -90,7 +90,7 @@ class ClientConfig(msgspec.Struct, frozen=True):
 
 
 class Exchange(msgspec.Struct, frozen=True, array_like=True):
-    """A request, when it was made, its reply and when that came, in emulated seconds; of one without, None and inf."""
+    """A request, when it was made, its reply and when that came, in emulated seconds; without, None and inf."""
 
     request: bytes
     asked_s: float
