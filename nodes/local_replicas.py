@@ -93,8 +93,7 @@ class LocalReplicas:
         requests.gone = True
         execution = self._execution
         execution.halt(key)
-        self._services.hold_back(key)
-        execution.instance(key).inbox.clear()
+        self._services.hold_back(key, self.now)
         self._transport.take_out_receivers(*key)
         self._transport.take_out(*key)
         execution.take_out(key)
