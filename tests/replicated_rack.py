@@ -112,8 +112,9 @@ class ReplicatedRack:
     def judged(self) -> list[str]:
         """Return what is wrong: a reply lost, doubled or out of order, an increment lost or done twice."""
         found = list(self.complaints)
-        entries = self.simulation.runtime(self.replica().primary).execution.state(
-            self.deployment.number, self.store).hashtables["entries"]
+        key = self.deployment.number, self.store
+        node = self.control.controller.where.node_of[key]
+        entries = self.simulation.runtime(node).execution.state(*key).hashtables["entries"]
         for i, client in enumerate(self.clients):
             found += client.complaints()
             told = sorted(int(answer.payload) for answer in client.answers)
