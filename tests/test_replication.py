@@ -17,6 +17,7 @@ from nodes.wire import MAX_PAYLOAD
 
 KEY = (1, 7)
 CTL, A, B, C = (bytes((10, 1, 0, i)) for i in range(1, 5))
+CLIENTS = [(bytes((10, 1, 254, 1)), 40_000)]
 
 
 class Words:
@@ -49,6 +50,9 @@ class Words:
 
     def release(self, key: Key, outputs: object) -> None:
         self.left.append(outputs)
+
+    def clients(self, key: Key) -> list[tuple[bytes, int]]:
+        return CLIENTS if self.serving else []
 
     def forget(self, key: Key) -> None:
         self.words, self.serving = [], False
