@@ -50,6 +50,7 @@ OPENFLOW_LISTEN = "127.0.0.1:6653"
 PRELOAD = ("nodes.agent", "experiments.client", "experiments.flow_probe")
 READY_TIMEOUT_S = 60.0
 AGENT_END_TIMEOUT_S = 10.0
+REPLICAS_WITHIN_S = 3.0  # emulated: a node counts when it has been heard for a second
 FIRST_OWN_CLIENT_NUMBER = 100_000  # of 2^19
 
 @dataclass(frozen=True, slots=True)
@@ -350,9 +351,11 @@ class Testbed(Faults, Observing, Orchestrating):
         """Wait till the switches are programmed, every port of a server has LACP up, and every agent answers.
 
         Where something is replicated, also till it has a backup. Raises ExperimentError, saying what is not ready,
-        after `timeout_s`.
+        after `timeout_s`
+        and, for backups, three emulated seconds more.
         """
-        deadline = time.monotonic() + timeout_s
+        replicated = any(deployment.replicated for deployment in self.deployments)
+        deadline = time.monotonic() + timeout_s + replicated * REPLICAS_WITHIN_S * self.pacing.time_scale
         silent = [self.inventory.node(n) for n in self.agents]
         missing = "nothing"
         while time.monotonic() < deadline:
