@@ -351,8 +351,7 @@ class Testbed(Faults, Observing, Orchestrating):
         """Wait till the switches are programmed, every port of a server has LACP up, and every agent answers.
 
         Where something is replicated, also till it has a backup. Raises ExperimentError, saying what is not ready,
-        after `timeout_s`
-        and, for backups, three emulated seconds more.
+        after `timeout_s` and, for backups, three emulated seconds more.
         """
         replicated = any(deployment.replicated for deployment in self.deployments)
         deadline = time.monotonic() + timeout_s + replicated * REPLICAS_WITHIN_S * self.pacing.time_scale
