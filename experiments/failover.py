@@ -113,7 +113,7 @@ class _Load:
 
     def _start(self, client: str, workload: str, **more: Any) -> None:
         number = self._bed.next_client_number()
-        given = {"requests": 0, "flows": 1, "window": 4, "timeout_s": 1e6, "seed": number, **more}
+        given: dict[str, Any] = {"requests": 0, "flows": 1, "window": 4, "timeout_s": 1e6, "seed": number, **more}
         config = ClientConfig(self._bed.inventory.node(client).ip, number, self._deployment, workload, **given)
         self._clients.append((config, self._bed.start_client(client, config)))
 

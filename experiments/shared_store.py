@@ -49,7 +49,7 @@ class SharedStore(Workload):
 
 def judged(results: Iterable[ClientResult]) -> Verdict:
     """Judge the histories of all clients of a store that was empty at first."""
-    history = []
+    history: list[tuple[bytes, Operation]] = []
     for result in results:
         for exchange in result.history:
             key, what, said = read_exchange(exchange.request, exchange.reply)

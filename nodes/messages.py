@@ -8,6 +8,7 @@ layer and the Wireshark dissector are made from that table.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from nodes.control_messages import (
     Answer,
     Chunk,
     Command,
+    ControlMessage,
     Fetch,
     Heartbeat,
     control_message,
@@ -105,7 +107,9 @@ TO_CLIENT_KINDS = (KIND_REPLY, KIND_ERROR, KIND_REPLY_PROBE)
 PROBE_KINDS = (KIND_PROBE, KIND_REPLY_PROBE)
 _SHAPES = {**dict.fromkeys(DATA_KINDS, _DATA), KIND_ACK: _ACK, KIND_STATS_QUERY: _STATS, KIND_STATS_REPORT: _STATS,
            KIND_DEPLOY: _STATS, KIND_DEPLOYED: _STATS, **CONTROL_SHAPES, **REPLICATION_SHAPES}
-_READERS = {**dict.fromkeys(CONTROL_SHAPES, control_message), **dict.fromkeys(REPLICATION_SHAPES, replication_message)}
+_Reader = Callable[[int, tuple[int, ...], bytes], ControlMessage | ReplicationMessage]
+_READERS: dict[int, _Reader] = {
+    **dict.fromkeys(CONTROL_SHAPES, control_message), **dict.fromkeys(REPLICATION_SHAPES, replication_message)}
 CLIENT_BIT = 1 << 31  # of an endpoint: a client's, not a DAG node's
 _STAMP_MASK = (1 << 32) - 1
 

@@ -140,7 +140,7 @@ class Ledger:
         ways = [Way(receiver, s.session, s.begun, s.settled) for receiver, s in self._sent.items()]
         return Image(snapshot, list(self._consumed.values()), ways,
                      [[m.encode() for m in s.unsettled] for s in self._sent.values()],
-                     [tuple(s.address) for s in self._sent.values()]).encode()
+                     [(s.address.ip, s.address.port) for s in self._sent.values()]).encode()
 
     @classmethod
     def of(cls, image: Image) -> Ledger:
