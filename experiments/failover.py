@@ -150,7 +150,8 @@ class _StoreLoad(_Load):
             wanted = len(StoreReadBack(config.seed, VALUE_BYTES, writer, result.sent).right)
             reading = ClientConfig(self._bed.inventory.node("c1").ip, self._bed.next_client_number(),
                                    self._deployment, READ_BACK, requests=wanted, flows=1, window=4,
-                                   payload_bytes=VALUE_BYTES, seed=config.seed, timeout_s=1e6, options={"writer": writer, "sent": result.sent})
+                                   payload_bytes=VALUE_BYTES, seed=config.seed, timeout_s=1e6,
+                                   options={"writer": writer, "sent": result.sent})
             read = self._bed.start_client("c1", reading).result(RESULT_LIMIT_S)
             found += [f"reading back: {said}" for said in _said_of(read)]
         verdict = judged(result for config, result in results if config.history)
