@@ -43,6 +43,7 @@ class UnfinishedRun:
     name: str
     directory: Path
     points: int
+    began_unix_s: float
 
 
 def latest_finished(name: str, parent: Path = RESULTS) -> StoredRun | None:
@@ -58,7 +59,11 @@ def latest_unfinished(name: str, parent: Path = RESULTS) -> UnfinishedRun | None
         return None
     points = directories[-1] / POINTS_FILE
     kept = points.read_bytes().count(b"\n") if points.exists() else 0
-    return UnfinishedRun(name, directories[-1], kept)
+    try:
+        sessions = msgspec.json.decode((directories[-1] / RUN_FILE).read_bytes())["sessions"]
+        return UnfinishedRun(name, directories[-1], kept, sessions[0]["began_unix_s"])
+    except (OSError, msgspec.DecodeError, KeyError, IndexError):
+        return None
 
 
 def _directories(name: str, parent: Path) -> list[Path]:
