@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from experiments import fig7_findings
+from experiments import claim_sources_rack, fig7_findings
 from experiments.claims import Finding
 from experiments.fig6 import Point as Placed
 from experiments.power_over_load import FLAT_BELOW, PROPORTIONAL, LoadPoint, is_rising, mean_of, spread
@@ -169,7 +169,8 @@ def _last_row(manifest: Manifest, begins: str, ends: str) -> tuple[str, str, str
 
 SOURCES: dict[str, Callable[[Manifest], Iterator[Finding]]] = {
     "table1": _table1, "fig2": _fig2, "fig3": _fig3, "fig6": _fig6, "fig7": _fig7, "fig8": _fig8, "table6": _table6,
-    "fig11": _fig11, "migration": _migration}
+    "fig11": _fig11, "migration": _migration, "fig5": claim_sources_rack.fig5, "fig9": claim_sources_rack.fig9,
+    "fig10": claim_sources_rack.fig10, "table5": claim_sources_rack.table5}
 
 # Which experiment a claim waits for, where there is no finding yet.
 WAITS_FOR: dict[str, str] = {

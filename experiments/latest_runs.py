@@ -33,7 +33,12 @@ class StoredRun:
 
     @property
     def is_virtual(self) -> bool:
-        return bool(self.options.get("simulate"))
+        return bool(self.options.get("simulate")) or self.is_sensitivity
+
+    @property
+    def is_sensitivity(self) -> bool:
+        """Whether it varied assumptions, in place of measuring the result itself."""
+        return bool(self.options.get("sensitivity"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +51,10 @@ class UnfinishedRun:
     began_unix_s: float
 
 
-def latest_finished(name: str, parent: Path = RESULTS) -> StoredRun | None:
-    """Return the finished run of `name` that began last; what cannot be read is no finished run."""
-    found = [run for run in map(_read, _directories(name, parent)) if run is not None]
+def latest_finished(name: str, parent: Path = RESULTS, sensitivity: bool = False) -> StoredRun | None:
+    """Return the finished run of `name` that began last, or its sensitivity run; what cannot be read is none."""
+    found = [run for run in map(_read, _directories(name, parent))
+             if run is not None and run.is_sensitivity is sensitivity]
     return max(found, key=lambda run: run.manifest.get("began_unix_s", 0.0), default=None)
 
 

@@ -33,7 +33,9 @@ def collected(parent: Path = RESULTS) -> Report:
     proofs = [run for name in PROOFS if (run := latest_finished(name, parent)) is not None]
     assumed = [(one.name, f"{one.default:g}", f"{one.low:g} to {one.high:g}", one.meaning, one.rests_on)
                for one in ASSUMPTIONS]
-    return report_of(sections, claims_of(_text(CLAIMS)), reasons, proofs, assumed, gaps, time.time())
+    varied = [section_of(experiment, run, None) for name, experiment in EXPERIMENTS.items()
+              if (run := latest_finished(name, parent, sensitivity=True)) is not None]
+    return report_of(sections, varied, claims_of(_text(CLAIMS)), reasons, proofs, assumed, gaps, time.time())
 
 
 def make_report(output: Path, pdf: bool, redrawn: bool, say: Callable[[str], None],
@@ -57,7 +59,8 @@ def make_report(output: Path, pdf: bool, redrawn: bool, say: Callable[[str], Non
 
 
 def _redrawn(parent: Path, say: Callable[[str], None]) -> Iterator[Path]:
-    runs: list[StoredRun] = [run for name in EXPERIMENTS if (run := latest_finished(name, parent)) is not None]
+    runs: list[StoredRun] = [run for name in EXPERIMENTS for varied in (False, True)
+                             if (run := latest_finished(name, parent, varied)) is not None]
     for run in runs:
         try:
             paths = redraw(run.directory)

@@ -23,7 +23,6 @@ from experiments.latest_runs import StoredRun, UnfinishedRun
 from experiments.registry import Experiment
 from experiments.run_plan import planned
 
-SENSITIVITY = "sensitivity"  # what the names of such figures begin with
 LONG_ROWS = 14  # a longer table is folded on a screen
 PICTURE = ".png"
 
@@ -35,7 +34,6 @@ class Shown(msgspec.Struct, frozen=True):
     title: str
     axes: str
     words: str
-    experiment: str = ""
 
 
 class Section(msgspec.Struct, frozen=True):
@@ -93,7 +91,7 @@ class Report(msgspec.Struct, frozen=True):
     claims: tuple[ClaimRow, ...]
     tally: Tally
     machines: tuple[tuple[str, str], ...]
-    sensitivity: tuple[Shown, ...]
+    sensitivity: tuple[Section, ...]
     proofs: tuple[Proof, ...]
     assumptions: tuple[tuple[str, str, str, str, str], ...]
     gaps: tuple[tuple[str, str, str], ...]
@@ -120,8 +118,8 @@ def section_of(experiment: Experiment, run: StoredRun | None, unfinished: Unfini
                    summary_of(run.manifest, run.is_virtual), trouble)
 
 
-def report_of(sections: Sequence[Section], claims: Sequence[Claim], reasons: Mapping[str, str],
-              proof_runs: Sequence[StoredRun], assumptions: Sequence[tuple[str, str, str, str, str]],
+def report_of(sections: Sequence[Section], sensitivity: Sequence[Section], claims: Sequence[Claim],
+              reasons: Mapping[str, str], proof_runs: Sequence[StoredRun], assumptions: Sequence[tuple[str, str, str, str, str]],
               gaps: Sequence[tuple[str, str, str]], now_unix_s: float) -> Report:
     """Put the report together; what a run's manifest does not give is left out and said in its section."""
     findings: list[Finding] = list(setup_findings())
@@ -136,10 +134,7 @@ def report_of(sections: Sequence[Section], claims: Sequence[Claim], reasons: Map
     commands = {key: next((one.command for one in sections if one.name == name), f"./e3 run {name}")
                 for key, name in WAITS_FOR.items()}
     rows = claim_rows(claims, findings, dict(reasons), commands)
-    shown = [figure for section in made for figure in section.figures if _is_sensitivity(figure)]
-    kept = [msgspec.structs.replace(section, figures=tuple(f for f in section.figures if not _is_sensitivity(f)))
-            for section in made]
-    return Report(_moment(now_unix_s), tuple(kept), tuple(rows), tally(rows), machines_of(kept), tuple(shown),
+    return Report(_moment(now_unix_s), tuple(made), tuple(rows), tally(rows), machines_of(made), tuple(sensitivity),
                   tuple(proof for run in proof_runs if (proof := proof_of(run)) is not None), tuple(assumptions),
                   tuple(gaps), tuple(claim for claim in claims if claim.disagrees))
 
@@ -179,16 +174,8 @@ def _figures(run: StoredRun) -> tuple[tuple[Shown, ...], str]:
         if not path.exists():
             absent.append(f"{name}: its picture is gone; draw it anew: ./e3 report --redraw")
             continue
-        shown.append(Shown(path, chart.title.replace("\n", " "), axes_of(chart), in_words(chart), _kind(name, run)))
+        shown.append(Shown(path, chart.title.replace("\n", " "), axes_of(chart), in_words(chart)))
     return tuple(shown), "; ".join(absent)
-
-
-def _kind(name: str, run: StoredRun) -> str:
-    return f"{SENSITIVITY} of {run.name}" if name.startswith(SENSITIVITY) else run.name
-
-
-def _is_sensitivity(figure: Shown) -> bool:
-    return figure.experiment.startswith(SENSITIVITY)
 
 
 def _machine(manifest: Mapping[str, Any]) -> str:

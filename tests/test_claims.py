@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
-from report_room import keep_fig3, keep_fig8
+from report_room import APPLICATIONS, keep_fig3, keep_fig8, peak
 
 from experiments.claim_setup import setup_findings
 from experiments.claim_sources import SOURCES, WAITS_FOR, findings_of
@@ -122,10 +122,46 @@ def test_power_that_rises_is_right_for_two_and_power_that_is_flat_for_one(tmp_pa
     assert {one.what: one.holds for one in findings_of("fig8", run.manifest)} == held
 
 
+def test_what_type1_gains_on_beefy_is_told_by_class_and_by_application() -> None:
+    points = {f"{name}/{cluster}/512": peak(name, cluster, 2e6 if cluster == "type1x3" and name == "nfv-fin" else 1e6,
+                                            500.0, 5e-5 if cluster == "type1x3" else 1e-4, holds=name != "iot-ts")
+              for name in APPLICATIONS for cluster in ("type1x3", "beefyx3")}
+    points["nfv-fin/type1x3/256"] = peak("nfv-fin", "type1x3", 9e6, 500.0)  # another size: not Figure 5's
+    found = {(one.key, one.what): one for one in findings_of("fig5", {"points": points})}
+    assert found["nfv-fin-ee", ""].ours == 2.0 and found["ee-cluster", ""].ours == 2.0
+    assert found["ee-nfv", ""].ours == pytest.approx(4 / 3) and found["ee-rta", ""].ours == 1.0
+    assert found["mean-saved", "RTA"].ours == pytest.approx(50.0) and found["p99-saved", "NFV"].same_direction
+    assert found["rta-ptc-latency", "tail"].ours == pytest.approx(-50.0) and found["rta-ptc-ee", ""].ours == 0.0
+    assert found["latency-cluster", ""].ours == 0.0
+    assert {key for key, one in found.items() if one.refused} == {
+        ("ee-cluster", ""), ("ee-iot", ""), ("mean-saved", "IOT"), ("p99-saved", "IOT"), ("latency-cluster", "")}
+
+
+def test_sharing_ports_is_held_against_a_nic_of_the_hosts_own() -> None:
+    points = {f"{name}/{cluster}": peak(name, cluster, 3e6 if (name, cluster) == ("nfv-fin", "type2x2") else 1e6, 500.0)
+              for name in APPLICATIONS for cluster in ("type2x2", "type2dx2")}
+    found = {(one.key, one.what): one for one in findings_of("fig9", {"points": points})}
+    assert found["shared-throughput", "NFV-FIN"].ours == 3.0 and found["shared-ee", "the most"].ours == 3.0
+    assert found["shared-least", "IOT-TS gains least"].holds and found["shared-least", "latency the same"].holds
+    assert found["shared-bandwidth", ""].kind == "set-up" and found["shared-bandwidth", ""].ours == 4.0
+    points["iot-ts/type2x2"] = peak("iot-ts", "type2x2", 2e6, 500.0, 2e-4)
+    found = {(one.key, one.what): one for one in findings_of("fig9", {"points": points})}
+    assert found["shared-least", "IOT-TS gains least"].holds is False
+    assert found["shared-least", "latency the same"].holds is False
+
+
+def test_dollars_and_budgets_follow_from_the_best_other_cluster() -> None:
+    points = {f"iot-ts/{cluster}": peak("iot-ts", cluster, rps, watts, usd=usd) for cluster, rps, watts, usd in (
+        ("type2x2", 2e6, 400.0, 10_000.0), ("beefyx4", 1e6, 400.0, 10_000.0), ("wimpyx4", 5e5, 400.0, 10_000.0))}
+    (cost,) = findings_of("fig10", {"points": points})
+    throughput, power = findings_of("table5", {"points": points})
+    assert cost.ours == 2.0 and throughput.ours == 2.0 and power.ours == 50.0 and power.close
+
+
 def test_an_experiment_may_keep_findings_of_its_own() -> None:
     own = {"key": "cost-cluster", "paper": 1.9, "ours": 1.4, "unit": "x", "neutral": 1.0}
-    (one,) = findings_of("fig10", {"paper_claims": [own]})
-    assert one.experiment == "fig10" and one.same_direction and one.close is False
+    (one,) = findings_of("of-mine", {"paper_claims": [own]})
+    assert one.experiment == "of-mine" and one.same_direction and one.close is False
 
 
 @pytest.mark.parametrize(("value", "unit", "said"), [(6.4496, "x", "6.45x"), (83.3, "%", "83.3 %"), (12, "", "12"),

@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from report_room import keep, keep_fig3, keep_fig8, keep_many_figures
+from report_room import keep, keep_fig3, keep_fig8, keep_many_figures, keep_sensitivity
 from test_charts import sample
 
 from experiments.chart_words import axes_of, in_words
@@ -87,17 +87,20 @@ def test_the_page_stands_alone_and_its_links_lead_somewhere(tmp_path: Path) -> N
     keep_fig3(tmp_path)
     keep_many_figures(tmp_path)
     found = page(tmp_path)
-    assert not found.outside and len(found.pictures) == 6
+    assert not found.outside and len(found.pictures) == 5
     assert all(p["alt"] and p["src"].startswith("data:") for p in found.pictures)
     assert {link.removeprefix("#") for link in found.links} <= set(found.ids)
     assert len(found.ids) == len(set(found.ids))
 
 
-def test_plots_of_sensitivity_stand_in_their_own_part(tmp_path: Path) -> None:
-    keep_many_figures(tmp_path)
+def test_a_sensitivity_run_stands_in_its_own_part_and_is_no_result_of_its_experiment(tmp_path: Path) -> None:
+    keep_sensitivity(tmp_path)
     report = collected(tmp_path)
-    assert [figure.title for figure in report.sensitivity] == ["Table 5 over hol_factor"]
-    assert all("hol_factor" not in f.title for section in report.sections for f in section.figures)
+    (one,) = report.sensitivity
+    assert one.name == "fig6" and [f.title for f in one.figures] == ["Figure 6 over hol_factor"]
+    assert "fig6" in {section.name for section in report.missing}
+    found = page(tmp_path)
+    assert "1.1x to 1.3x" in found.text and "no run has varied" not in found.text and len(found.pictures) == 1
 
 
 def test_the_latest_finished_run_counts_and_a_later_unfinished_one_is_named(tmp_path: Path) -> None:

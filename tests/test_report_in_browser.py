@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_room import keep_fig3, keep_fig8, keep_many_figures
+from report_room import keep_fig3, keep_fig8, keep_many_figures, keep_sensitivity
 
 from experiments.report import collected
 from experiments.report_page import page_of
@@ -76,6 +76,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> str:
     keep_fig3(parent, refused="lateness p99 at s1n1: 3 us, the limit is 1 us")
     keep_fig8(parent, 1.6)
     keep_many_figures(parent)
+    keep_sensitivity(parent)
     return page_of(collected(parent))
 
 
