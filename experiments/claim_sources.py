@@ -26,7 +26,7 @@ OWN = "paper_claims"
 
 
 def findings_of(experiment: str, manifest: Manifest) -> list[Finding]:
-    """Return what the manifest of a finished run says; raises msgspec.ValidationError or KeyError if it is another's."""
+    """Return what the manifest of a finished run says; raises msgspec.ValidationError or KeyError for a foreign one."""
     source = SOURCES.get(experiment)
     found = list(source(manifest)) if source is not None else []
     return found + [msgspec.convert({**one, "experiment": experiment}, Finding) for one in manifest.get(OWN, ())]

@@ -109,7 +109,8 @@ def fig9(manifest: Mapping[str, Any]) -> Iterator[Finding]:
                   ours=PORT_GBPS["shared"] / PORT_GBPS["dedicated"])
     yield Finding(key="shared-least", what="IOT-TS gains least", experiment="fig9", refused=refused,
                   holds=rps["iot-ts"] <= min(rps.values()) + NOISE,
-                  said=f"iot-ts {rps['iot-ts']:.2f}x, the least {min(rps, key=rps.__getitem__)} {min(rps.values()):.2f}x")
+                  said=f"iot-ts {rps['iot-ts']:.2f}x, the least {min(rps, key=rps.__getitem__)} "
+                       f"{min(rps.values()):.2f}x")
     yield Finding(key="shared-least", what="latency the same", experiment="fig9", refused=refused,
                   holds=all(abs(change) <= 0.1 for change in mean.values()),
                   said=f"mean latency from {min(mean.values()):+.0%} to {max(mean.values()):+.0%}")

@@ -98,13 +98,14 @@ class ClaimRow(msgspec.Struct, frozen=True):
 
 
 class Tally(msgspec.Struct, frozen=True):
-    """How many rows can be compared, and how many of them agree."""
+    """How many rows can be compared, and how many of them agree; `refused`: the machine did not keep up."""
 
     comparable: int
     same_direction: int
     with_ratio: int
     close: int
     inputs: int
+    refused: int
     missing: int
 
     @property
@@ -142,14 +143,15 @@ def claim_rows(claims: Sequence[Claim], findings: Iterable[Finding], reasons: di
 
 
 def tally(rows: Iterable[ClaimRow]) -> Tally:
-    """Count. What went in and what is set-up is not counted as agreement."""
+    """Count. What went in, what is set-up and what is refused by its verdict is not counted as agreement."""
     rows = list(rows)
     made = [row.finding for row in rows if row.finding is not None]
-    predicted = [one for one in made if one.kind == "prediction"]
+    stated = [one for one in made if one.kind == "prediction"]
+    predicted = [one for one in stated if not one.refused]
     directed = [one for one in predicted if one.same_direction is not None]
     ratios = [one for one in predicted if one.close is not None]
     return Tally(len(directed), sum(one.same_direction is True for one in directed), len(ratios),
-                 sum(one.close is True for one in ratios), len(made) - len(predicted),
+                 sum(one.close is True for one in ratios), len(made) - len(stated), len(stated) - len(predicted),
                  sum(row.finding is None for row in rows))
 
 

@@ -51,8 +51,8 @@ class FidelitySummary(msgspec.Struct, frozen=True):
 
 def summary_of(manifest: Mapping[str, Any], is_virtual: bool = False) -> FidelitySummary:
     """Return what is judged in a manifest; `is_virtual`: the whole run was in virtual time."""
-    found = list(_judged(manifest.get("fidelity") and {"fidelity": {**manifest["fidelity"], "time_scale":
-                                                                    manifest.get("time_scale", 0.0)}} or
+    found = list(_judged((manifest.get("fidelity") and {"fidelity": {**manifest["fidelity"], "time_scale":
+                                                                    manifest.get("time_scale", 0.0)}}) or
                          {key: value for key, value in manifest.items() if key not in ("figures", "proof")}))
     real = [one for one in found if not (one.simulated or is_virtual)]
     refused = [one for one in real if not one.holds]

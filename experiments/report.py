@@ -14,7 +14,7 @@ from experiments.errors import ExperimentError
 from experiments.figures import redraw
 from experiments.latest_runs import StoredRun, latest_finished, latest_unfinished
 from experiments.registry import EXPERIMENTS
-from experiments.report_content import Report, report_of, section_of
+from experiments.report_content import Facts, Report, report_of, section_of
 from experiments.report_page import page_of, pdf_of
 from experiments.results import RESULTS, write_whole
 from microservices.assumptions import ASSUMPTIONS
@@ -28,14 +28,15 @@ def collected(parent: Path = RESULTS) -> Report:
     """Return the report on the latest runs in `parent`."""
     sections = [section_of(experiment, latest_finished(name, parent), latest_unfinished(name, parent))
                 for name, experiment in EXPERIMENTS.items()]
-    reasons = {f"{row['key']}/{row['what']}".rstrip("/"): row["why"] for row in _table(REASONS)}
-    gaps = [(row["section"], row["open"], row["ours"]) for row in _table(GAPS)]
+    facts = Facts(claims_of(_text(CLAIMS)),
+                  {f"{row['key']}/{row['what']}".rstrip("/"): row["why"] for row in _table(REASONS)},
+                  tuple((one.name, f"{one.default:g}", f"{one.low:g} to {one.high:g}", one.meaning, one.rests_on)
+                        for one in ASSUMPTIONS),
+                  tuple((row["section"], row["open"], row["ours"]) for row in _table(GAPS)))
     proofs = [run for name in PROOFS if (run := latest_finished(name, parent)) is not None]
-    assumed = [(one.name, f"{one.default:g}", f"{one.low:g} to {one.high:g}", one.meaning, one.rests_on)
-               for one in ASSUMPTIONS]
     varied = [section_of(experiment, run, None) for name, experiment in EXPERIMENTS.items()
               if (run := latest_finished(name, parent, sensitivity=True)) is not None]
-    return report_of(sections, varied, claims_of(_text(CLAIMS)), reasons, proofs, assumed, gaps, time.time())
+    return report_of(sections, varied, proofs, facts, time.time())
 
 
 def make_report(output: Path, pdf: bool, redrawn: bool, say: Callable[[str], None],

@@ -118,25 +118,33 @@ def section_of(experiment: Experiment, run: StoredRun | None, unfinished: Unfini
                    summary_of(run.manifest, run.is_virtual), trouble)
 
 
-def report_of(sections: Sequence[Section], sensitivity: Sequence[Section], claims: Sequence[Claim],
-              reasons: Mapping[str, str], proof_runs: Sequence[StoredRun], assumptions: Sequence[tuple[str, str, str, str, str]],
-              gaps: Sequence[tuple[str, str, str]], now_unix_s: float) -> Report:
+class Facts(msgspec.Struct, frozen=True):
+    """What does not come from runs: claims, why some are missed, our assumptions, and what the paper leaves open."""
+
+    claims: tuple[Claim, ...]
+    reasons: dict[str, str]
+    assumptions: tuple[tuple[str, str, str, str, str], ...]
+    gaps: tuple[tuple[str, str, str], ...]
+
+
+def report_of(sections: Sequence[Section], sensitivity: Sequence[Section], proof_runs: Sequence[StoredRun],
+              facts: Facts, now_unix_s: float) -> Report:
     """Put the report together; what a run's manifest does not give is left out and said in its section."""
     findings: list[Finding] = list(setup_findings())
     made = []
     for section in sections:
         try:
             findings += [] if section.run is None else findings_of(section.name, section.run.manifest)
-        except (msgspec.ValidationError, KeyError, ValueError, StopIteration) as error:
+        except (msgspec.ValidationError, KeyError, ValueError, ArithmeticError, StopIteration) as error:
             section = msgspec.structs.replace(section, trouble=f"its claims cannot be read, it is perhaps of another "
                                               f"version: {error!r}; run it again: {section.command}")
         made.append(section)
     commands = {key: next((one.command for one in sections if one.name == name), f"./e3 run {name}")
                 for key, name in WAITS_FOR.items()}
-    rows = claim_rows(claims, findings, dict(reasons), commands)
+    rows = claim_rows(facts.claims, findings, facts.reasons, commands)
     return Report(_moment(now_unix_s), tuple(made), tuple(rows), tally(rows), machines_of(made), tuple(sensitivity),
-                  tuple(proof for run in proof_runs if (proof := proof_of(run)) is not None), tuple(assumptions),
-                  tuple(gaps), tuple(claim for claim in claims if claim.disagrees))
+                  tuple(proof for run in proof_runs if (proof := proof_of(run)) is not None), facts.assumptions,
+                  facts.gaps, tuple(claim for claim in facts.claims if claim.disagrees))
 
 
 def machines_of(sections: Sequence[Section]) -> tuple[tuple[str, str], ...]:

@@ -37,7 +37,7 @@ def job_of(experiment: Experiment, options: RunOptions) -> Job | None:
     able = "simulate" in experiment.honours
     if options.simulate and not (able or plan.beside_others):
         return None
-    simulate = able and (options.simulate or options.quick and plan.virtual_if_quick)
+    simulate = able and (options.simulate or (options.quick and plan.virtual_if_quick))
     honoured = experiment.honours
     own = RunOptions(options.quick, False,
                      options.time_scale if "time_scale" in honoured and not simulate else None,
@@ -47,7 +47,7 @@ def job_of(experiment: Experiment, options: RunOptions) -> Job | None:
 
 
 def unheeded(experiments: Sequence[Experiment], options: RunOptions) -> list[str]:
-    """Return a line for each option that some of the experiments do not heed, naming them: nothing is dropped unsaid."""
+    """Return a line for each option that some of the experiments do not heed, naming them."""
     said = []
     for field, flag in (("time_scale", "--time-scale"), ("retry", "--retry")):
         if getattr(options, field):

@@ -65,13 +65,15 @@ def keep_many_figures(parent: Path) -> Path:
     figures = {
         "figure": stored("grouped", GroupedData("Requests per Joule, a title that is rather long for one column",
                                                 "relative to HCM", tuple(
-                                                    GroupedBar(name, way, 1.0 + 0.1 * i, i == 2) for name in APPLICATIONS
+                                                    GroupedBar(name, way, 1.0 + 0.1 * i, i == 2)
+                                                    for name in APPLICATIONS
                                                     for i, way in enumerate(("hcm", "annealing", "ilp"))))),
         "throughput": stored("compare", CompareData("Throughput", "throughput (thousand requests/s)", tuple(
             Compared(f"microservice_{n}", 10.0 ** (n % 4), 9.0 ** (n % 4)) for n in range(16)), log_y=True)),
         "sizes": stored("fig2", Fig2Data({"ipsec": (Measured(64, 6.7), Measured(512, 8.9))}, {"ipsec": 9.7})),
         "queue": stored("queue", QueueData("One queue", curve, curve, curve))}
-    return keep(parent, "queue", figures, rows=[("a name without a break_" * 6, "1,234", "0x" + "0123456789abcdef" * 9)])
+    return keep(parent, "queue", figures, rows=[("a name without a break_" * 6, "1,234",
+                                                 "0x" + "0123456789abcdef" * 9)])
 
 
 def keep_sensitivity(parent: Path) -> Path:

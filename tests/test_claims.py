@@ -69,11 +69,12 @@ def test_a_part_of_a_claim_may_have_a_reason_of_its_own() -> None:
     assert [row.why for row in rows] == ["both", "the tail"]
 
 
-def test_what_went_in_is_not_counted_as_agreement() -> None:
-    rows = claim_rows([CLAIM], [finding(3.0, 3.0, 1.0, kind="input"), finding(1.1, 3.0, 1.0)], {}, {})
+def test_what_went_in_or_is_refused_is_not_counted_as_agreement() -> None:
+    rows = claim_rows([CLAIM], [finding(3.0, 3.0, 1.0, kind="input"), finding(1.1, 3.0, 1.0),
+                                finding(3.0, 3.0, 1.0, refused=True)], {}, {})
     counted = tally(rows)
-    assert (counted.comparable, counted.same_direction, counted.with_ratio, counted.close, counted.inputs) == \
-        (1, 1, 1, 0, 1)
+    assert (counted.comparable, counted.same_direction, counted.with_ratio, counted.close, counted.inputs,
+            counted.refused) == (1, 1, 1, 0, 1, 1)
     assert counted.direction_share == 1.0 and tally([]).direction_share is None
 
 

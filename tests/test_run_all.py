@@ -49,7 +49,8 @@ def test_one_that_cannot_be_run_does_not_end_the_rest_and_is_tried_again_on_resu
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     # An option that the experiment refuses: the command line ends with status 2.
-    monkeypatch.setattr(runner, "flags_of", lambda options: ["--time-scale", "0.5"] if options.simulate else ["--quick"])
+    monkeypatch.setattr(runner, "flags_of", lambda options: (
+        ["--time-scale", "0.5"] if options.simulate else ["--quick"]))
     content = run_all(["queue", "channel-torture"], QUICK, said.append, tmp_path)
     assert not content["holds"]
     states = {name: state for name, state, *_ in content["rows"]}
