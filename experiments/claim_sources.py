@@ -162,9 +162,9 @@ def _migration(manifest: Manifest) -> Iterator[Finding]:
                           kind="set-up", said=f"{said} ms, without a process or container to start")
 
 
-def _last_row(manifest: Manifest, begins: str, ends: str) -> tuple[str, str, str] | None:
+def _last_row(manifest: Manifest, begins: str, ends: str) -> tuple[str, ...] | None:
     own = [tuple(row) for row in manifest["rows"] if row[0].startswith(begins) and row[0].endswith(ends)]
-    return own[-1] if own else None  # type: ignore[return-value]
+    return own[-1] if own else None
 
 
 SOURCES: dict[str, Callable[[Manifest], Iterator[Finding]]] = {

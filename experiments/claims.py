@@ -115,7 +115,8 @@ class Tally(msgspec.Struct, frozen=True):
 
 def claims_of(text: str) -> tuple[Claim, ...]:
     """Return the claims of a CSV file's text, in its order; raises ExperimentError for a key that is there twice."""
-    found = [Claim(**{**row, "disagrees": row["disagrees"] == "yes"}) for row in csv.DictReader(text.splitlines())]
+    found = [msgspec.convert({**row, "disagrees": row["disagrees"] == "yes"}, Claim)
+             for row in csv.DictReader(text.splitlines())]
     keys = [claim.key for claim in found]
     for key in keys:
         if keys.count(key) > 1:
