@@ -43,7 +43,7 @@ def steps() -> list[Step]:
 
 def comparable(line: str, numbers: bool) -> str:
     """Return a line without what a terminal's width changes and, unless `numbers` count, with # for each."""
-    plain = " ".join(re.sub(r"[─━┃│┏┓┗┛┡┩└┘┬┴┼├┤╇]+", " ", line).split())
+    plain = " ".join(re.sub("[\u2500-\u257f]+", " ", line).split())  # a table's rules
     return plain if numbers else re.sub(r"\d[\d,.]*(e[+-]?\d+)?", "#", plain)
 
 
