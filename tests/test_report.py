@@ -119,12 +119,12 @@ def test_the_latest_finished_run_counts_and_a_later_unfinished_one_is_named(tmp_
 
 
 def test_a_run_on_packets_counts_before_a_later_one_in_virtual_time(tmp_path: Path) -> None:
-    on_packets, virtual = keep_fig3(tmp_path), keep_fig3(tmp_path)
+    on_packets, virtual = keep(tmp_path, "queue", {}), keep(tmp_path, "queue", {})
     (virtual / "run.json").write_text('{"options": {"quick": true, "simulate": true}, "sessions": []}')
-    latest, for_report = (latest_finished("fig3", tmp_path, packets_first=first) for first in (False, True))
+    latest, for_report = (latest_finished("queue", tmp_path, packets_first=first) for first in (False, True))
     assert latest is not None and latest.directory == virtual and latest.is_virtual
     assert for_report is not None and for_report.directory == on_packets
-    (section,) = [one for one in collected(tmp_path).sections if one.name == "fig3"]
+    (section,) = [one for one in collected(tmp_path).sections if one.name == "queue"]
     assert section.run is not None and section.run.directory == on_packets
 
 
