@@ -51,11 +51,16 @@ class UnfinishedRun:
     began_unix_s: float
 
 
-def latest_finished(name: str, parent: Path = RESULTS, sensitivity: bool = False) -> StoredRun | None:
-    """Return the finished run of `name` that began last, or its sensitivity run; what cannot be read is none."""
+def latest_finished(name: str, parent: Path = RESULTS, sensitivity: bool = False,
+                    packets_first: bool = False) -> StoredRun | None:
+    """Return the finished run of `name` that began last, or its sensitivity run; what cannot be read is none.
+
+    With `packets_first` one in virtual time counts only if there is none on packets.
+    """
     found = [run for run in map(_read, _directories(name, parent))
              if run is not None and run.is_sensitivity is sensitivity]
-    return max(found, key=lambda run: run.manifest.get("began_unix_s", 0.0), default=None)
+    return max(found, key=lambda run: (packets_first and not run.is_virtual, run.manifest.get("began_unix_s", 0.0)),
+               default=None)
 
 
 def latest_unfinished(name: str, parent: Path = RESULTS) -> UnfinishedRun | None:

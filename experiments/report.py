@@ -26,7 +26,8 @@ PAGE, PAPER = "report.html", "report.pdf"
 
 def collected(parent: Path = RESULTS) -> Report:
     """Return the report on the latest runs in `parent`."""
-    sections = [section_of(experiment, latest_finished(name, parent), latest_unfinished(name, parent))
+    sections = [section_of(experiment, latest_finished(name, parent, packets_first=True),
+                           latest_unfinished(name, parent))
                 for name, experiment in EXPERIMENTS.items()]
     facts = Facts(claims_of(_text(CLAIMS)),
                   {f"{row['key']}/{row['what']}".rstrip("/"): row["why"] for row in _table(REASONS)},
@@ -61,7 +62,7 @@ def make_report(output: Path, pdf: bool, redrawn: bool, say: Callable[[str], Non
 
 def _redrawn(parent: Path, say: Callable[[str], None]) -> Iterator[Path]:
     runs: list[StoredRun] = [run for name in EXPERIMENTS for varied in (False, True)
-                             if (run := latest_finished(name, parent, varied)) is not None]
+                             if (run := latest_finished(name, parent, varied, packets_first=True)) is not None]
     for run in runs:
         try:
             paths = redraw(run.directory)

@@ -16,6 +16,7 @@ class Planned:
     """`needs_root`: it builds networks. `beside_others`: it plays in virtual time whatever the options.
 
     `virtual_if_quick`: in a quick run of all, it is played in virtual time, for its packets would take too long there.
+    `after`: an experiment whose result it takes, and which is therefore to be done before.
     """
 
     quick_minutes: float = USUAL_MINUTES[0]
@@ -23,6 +24,7 @@ class Planned:
     needs_root: bool = True
     beside_others: bool = False
     virtual_if_quick: bool = False
+    after: str = ""
 
 
 # First what shows within a minute that the machine works, then what calibrates, then what is predicted from it.
@@ -42,8 +44,12 @@ PLAN: Mapping[str, Planned] = {
     "table1": Planned(14.0, 60.0),
     "fig2": Planned(14.0, 60.0),
     "fig8": Planned(6.0, 40.0),
-    "fig6": Planned(2.5, 60.0, virtual_if_quick=True),
+    "table5": Planned(4.0, 60.0, virtual_if_quick=True),
+    "fig5": Planned(4.0, 60.0, virtual_if_quick=True),
+    "fig6": Planned(4.0, 60.0, virtual_if_quick=True),
     "fig7": Planned(5.0, 60.0, virtual_if_quick=True),
+    "fig9": Planned(4.0, 60.0, virtual_if_quick=True),
+    "fig10": Planned(0.2, 0.2, virtual_if_quick=True, after="table5"),
     "table6": Planned(0.6, 4.5, needs_root=False),
     "fig11": Planned(0.7, 2.5, needs_root=False),
 }

@@ -25,6 +25,7 @@ class Job:
     minutes: float
     beside_others: bool
     needs_root: bool
+    after: str = ""
 
 
 def job_of(experiment: Experiment, options: RunOptions) -> Job | None:
@@ -43,7 +44,7 @@ def job_of(experiment: Experiment, options: RunOptions) -> Job | None:
                      options.time_scale if "time_scale" in honoured and not simulate else None,
                      options.retry if "retry" in honoured and not simulate else 0, simulate)
     return Job(experiment.name, own, plan.quick_minutes if options.quick else plan.full_minutes,
-               simulate or plan.beside_others, plan.needs_root and not simulate)
+               simulate or plan.beside_others, plan.needs_root and not simulate, plan.after)
 
 
 def unheeded(experiments: Sequence[Experiment], options: RunOptions) -> list[str]:
@@ -59,6 +60,8 @@ def unheeded(experiments: Sequence[Experiment], options: RunOptions) -> list[str
 
 def startable(pending: Sequence[Job], running: Sequence[Job], cores: int) -> list[Job]:
     """Return what is to start now, in order: the next by itself, or as many beside each other as there are cores."""
+    unfinished = {job.name for job in (*pending, *running)}
+    pending = [job for job in pending if job.after not in unfinished]
     if not pending or any(not job.beside_others for job in running) or len(running) >= cores:
         return []
     if not pending[0].beside_others:

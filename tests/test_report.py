@@ -118,6 +118,16 @@ def test_the_latest_finished_run_counts_and_a_later_unfinished_one_is_named(tmp_
         assert found.points == 2
 
 
+def test_a_run_on_packets_counts_before_a_later_one_in_virtual_time(tmp_path: Path) -> None:
+    on_packets, virtual = keep(tmp_path, "queue", {}), keep(tmp_path, "queue", {})
+    (virtual / "run.json").write_text('{"options": {"quick": true, "simulate": true}, "sessions": []}')
+    latest, for_report = (latest_finished("queue", tmp_path, packets_first=first) for first in (False, True))
+    assert latest is not None and latest.directory == virtual and latest.is_virtual
+    assert for_report is not None and for_report.directory == on_packets
+    (section,) = [one for one in collected(tmp_path).sections if one.name == "queue"]
+    assert section.run is not None and section.run.directory == on_packets
+
+
 def test_a_manifest_that_cannot_be_read_is_no_result(tmp_path: Path) -> None:
     keep_fig3(tmp_path)
     for content in (b"", b"[]", b"\xff\xfe"):

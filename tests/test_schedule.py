@@ -44,6 +44,12 @@ def test_every_job_comes_to_run_and_no_two_timed_ones_at_once() -> None:
     assert sorted(seen) == sorted("vawbxc")
 
 
+def test_what_takes_the_result_of_another_waits_for_it() -> None:
+    after = Job("after", OPTIONS, 1.0, True, False, after="v")
+    assert startable([after, V, W], [], 2) == [V, W] and startable([after, W], [V], 2) == [W]
+    assert startable([after], [], 2) == [after]
+
+
 def test_the_forecast_follows_this_machines_pace() -> None:
     assert minutes_left([A, B], [], 2, []) == 2.0
     assert minutes_left([A, B], [], 2, [(C, 3.0)]) == 6.0  # three times as slow as planned
@@ -86,8 +92,10 @@ def test_every_job_is_one_that_its_experiment_honours(name: str) -> None:
             EXPERIMENTS[name].refuse(found.options)
 
 
-def test_the_plan_knows_experiments_that_there_are_and_puts_unknown_ones_last() -> None:
-    assert set(PLAN) <= set(EXPERIMENTS)
+def test_the_plan_knows_every_experiment_and_puts_unknown_ones_last() -> None:
+    assert set(EXPERIMENTS) <= set(PLAN)
+    assert all(order.index(one.after) < order.index(name) for order in [list(PLAN)] for name, one in PLAN.items()
+               if one.after)
     assert in_order(["new", "fig11", "ecmp"]) == ["ecmp", "fig11", "new"]
     assert planned("new").needs_root and planned("new").quick_minutes > 0
     assert set(in_order(list(EXPERIMENTS))) == set(EXPERIMENTS)
