@@ -41,7 +41,9 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
     `paper` and `ours` are numbers in `unit`; `neutral` is the value that would mean no effect (1 for a factor, 0 for a
     saving), None where a direction makes no sense, as for watts. A claim in words has `holds` in place of numbers, and
-    `said` has ours in words. `refused`: the measurement's fidelity verdict does not hold.
+    `said` has ours in words. `refused`: the measurement's fidelity verdict does not hold. Where the paper says "up to",
+    `ours` is the most that any application shows, and `typical` the mean over all that the claim is about: it decides
+    the direction, since the best of eight is seldom a loss.
     """
 
     key: str
@@ -51,6 +53,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     ours: float | None = None
     unit: str = ""
     neutral: float | None = None
+    typical: float | None = None
     holds: bool | None = None
     said: str = ""
     kind: Kind = "prediction"
@@ -66,9 +69,10 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
         """Whether ours is on the paper's side of no effect; None where that cannot be asked."""
         if self.holds is not None:
             return self.holds
-        if self.paper is None or self.ours is None or self.neutral is None:
+        ours = self.ours if self.typical is None else self.typical
+        if self.paper is None or ours is None or self.neutral is None:
             return None
-        return (self.ours - self.neutral) * (self.paper - self.neutral) > 0
+        return (ours - self.neutral) * (self.paper - self.neutral) > 0
 
     @property
     def close(self) -> bool | None:
@@ -82,7 +86,10 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
         return self.same_direction is False or self.close is False
 
     def ours_said(self) -> str:
-        return self.said or ("" if self.ours is None else amount(self.ours, self.unit))
+        if self.said or self.ours is None:
+            return self.said
+        most = amount(self.ours, self.unit)
+        return most if self.typical is None else f"{most} at most, {amount(self.typical, self.unit)} on average"
 
     def paper_said(self) -> str:
         return "" if self.paper is None else amount(self.paper, self.unit)

@@ -42,6 +42,13 @@ def test_direction_and_closeness_are_told_apart(ours: float, paper: float, neutr
     assert one.missed is (same is False or not close)
 
 
+def test_the_best_of_many_does_not_decide_the_direction_of_an_up_to() -> None:
+    one = finding(19.4, 35.2, 0.0, typical=-3.3, unit="%")
+    assert one.same_direction is False and one.close is False and one.missed
+    assert one.ours_said() == "19.4 % at most, -3.3 % on average"
+    assert finding(2.9, 3.0, 1.0, typical=1.4, unit="x").same_direction is True
+
+
 def test_a_claim_in_words_has_a_direction_and_no_ratio() -> None:
     one = Finding(key="gain", experiment="fig8", holds=False, said="flat")
     assert (one.same_direction, one.close, one.ratio, one.missed) == (False, None, None, True)
