@@ -318,22 +318,26 @@ class Execution(Residents):
             outputs = instance.service.handle(Request(message.payload, start), instance.state)
             for output in outputs:
                 _check_output(output.payload)
-            return instance.router.next(message.instance, outputs)
+            hops = instance.router.next(message.instance, outputs)
         except Exception as error:  # whatever a user's handler raises must not end the node
             instance.errors += 1
             if not isinstance(error, ServiceError):
                 log.exception("%s failed on a request", instance.name)
-            return [Hop((str(error) or type(error).__name__).encode()[:MAX_ERROR_BYTES], _ERROR)]
+            hops = [Hop((str(error) or type(error).__name__).encode()[:MAX_ERROR_BYTES], _ERROR)]
+        return hops if instance.replica is None else instance.replica.handled(message, hops)
 
     def _pass_on(self, instance: RunningInstance, message: DataMessage, hops: list[Hop], finish: float,
                  outlet: Outlet, out: Sends) -> None:
         """Send on what a request that was done at `finish` gave."""
         for payload, number in hops:
-            if number == _ERROR:
-                if instance.answering:
-                    self._to_client(message, KIND_ERROR, payload, finish, outlet, out)
-            elif number == CLIENT:
+            if number == CLIENT:
                 self._to_client(message, KIND_REPLY, payload, finish, outlet, out)
+            elif number < 0:
+                if number == LOGGED:
+                    assert instance.replica is not None
+                    instance.replica.finished(payload, finish)
+                elif instance.answering:
+                    self._to_client(message, KIND_ERROR, payload, finish, outlet, out)
             else:
                 onward = _onward(message, Hop(payload, number))
                 if self._in_memory(onward):
@@ -346,6 +350,12 @@ class Execution(Residents):
         """Whether a request of an instance here gets to its receiver in memory."""
         return (message.application, message.instance) in self._instances and not (
             self.detours and message.channel in self.detours)
+
+    def outputs(self, instance: RunningInstance, message: DataMessage, hops: list[Hop]) -> list[Output]:
+        """Return the messages that a replicated instance sends for a request, and where to: all go by channel."""
+        collected = _Collector()
+        self._pass_on(instance, message, hops, 0.0, collected, [])
+        return collected.outputs
 
     def _to_client(self, message: DataMessage, kind: int, payload: bytes, now: float, outlet: Outlet,
                    out: Sends) -> None:
@@ -365,6 +375,23 @@ class Execution(Residents):
 
 
 _ERROR = -2  # beside CLIENT: where an error goes
+LOGGED = -3  # and a request's number in the log of a replicated instance
+Output = tuple[DataMessage, Address]
+
+
+class _Collector:
+    """An outlet that keeps what is offered."""
+
+    def __init__(self) -> None:
+        self.outputs: list[Output] = []
+
+    def has_room(self, channel: ChannelId) -> bool:
+        return True
+
+    def offer(self, message: DataMessage, to: Address, now: float, out: Sends) -> None:
+        self.outputs.append((message, to))
+
+    def consumed(self, channel: ChannelId, now: float) -> None: ...
 
 
 def _onward(message: DataMessage, hop: Hop) -> DataMessage:

@@ -50,14 +50,18 @@ class LocalInstances:
         self._packages: dict[Key, bytes] = {}  # of what was frozen here, and is not forgotten yet
         self._judged: dict[Key, tuple[bytes, Package, State]] = {}  # what is about to begin here
 
-    def usable(self, key: Key, binary: bytes) -> str | None:
-        """Say whether `binary` is the source of the instance's microservice as it is installed here: that one runs."""
+    def usable(self, key: Key, binary: bytes, fresh: bool = False) -> str | None:
+        """Say whether `binary` is the source of the instance's microservice as it is installed here: that one runs.
+
+        Unless it is `fresh`, its state must be one that can be moved, too.
+        """
         kind = self._execution.kind_of(key)
         if kind is None:
             return f"no instance {key[1]} of an application {key[0]} is known here"
         router, instance = kind
         try:
-            router.services[instance.stage].new_state().snapshot()
+            if not fresh:
+                router.services[instance.stage].new_state().snapshot()
             installed = artifact_of(instance.service)
         except (ServiceError, StateError) as error:
             return str(error)

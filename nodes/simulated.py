@@ -18,12 +18,11 @@ from microservices.routing import Router
 from microservices.workload import Workload
 from nodes import messages
 from nodes.channel import ChannelOptions
-from nodes.control_messages import ControlMessage
 from nodes.deployment import Deployment
 from nodes.errors import NodeError, WireError
 from nodes.execution import CostModel, Execution
 from nodes.messages import DataMessage
-from nodes.node_control import Controls, NodeControl, reports_of
+from nodes.node_control import Controls, NodeControl, ToNodeControl, reports_of
 from nodes.port_bytes import Carried
 from nodes.runtime import Counters, ServiceRuntime
 from nodes.simulated_clients import SimulatedClient, SimulatedLoad
@@ -59,13 +58,14 @@ class _ControlPort:
         self.control = control
         self._node = node
         self._network = network
+        control.woken = lambda: network.after(self, [])
 
     def receive(self, source: Address, payload: bytes, now: float, out: Sends) -> None:
         try:
             message = messages.decode(payload)
         except WireError:
             return
-        if isinstance(message, ControlMessage):
+        if isinstance(message, ToNodeControl):
             told: Controls = []
             self.control.receive(source.ip, message, now, told)
             out += [Send(ip, CONTROL_PORT, data) for ip, data in told]
