@@ -1,11 +1,11 @@
-"""Applications at their peaks on the clusters of Table 4, placed as E3 would: what Figures 5, 9 and 10 and Table 5 are of.
+"""Applications at their peaks on the clusters of Table 4, placed as E3 would: Figures 5, 9 and 10, and Table 5.
 
 How an application comes onto a cluster was settled before anything was measured:
 
     SmartNICs             on the side that e3_placement.py says, which node by HCM
     hosts of one family   anywhere, which node by HCM
-    Xeons and cnMIPS      both: as with SmartNICs, Wimpy in their place, or anywhere; whichever placement is predicted to
-                          give more requests per Joule, "Our goal is to maximize microservice energy efficiency"
+    Xeons and cnMIPS      both: as with SmartNICs, Wimpy in their place, or anywhere; whichever is predicted to give
+                          more requests per Joule, "Our goal is to maximize microservice energy efficiency" (section 3)
     copies                "as many instances of each application [...] as necessary to maximize request throughput"
                           (section 5.1): 1, 2, 4 as long as the peak in virtual time grows by more than 3 %
     hosts' stack          Linux's (section 3.1), on every cluster
@@ -28,7 +28,7 @@ from experiments.peak import Peak
 from experiments.rack_peak import RackPeak, RackRoom
 from experiments.run_options import RunOptions
 from microservices.application import Application
-from microservices.applications import PAPER_SHARDS, application_named
+from microservices.applications import application_named
 from microservices.assumptions import DEFAULTS, Assumptions
 from nodes.deployment import Deployment, deploy
 from topologies.catalog import cluster_named

@@ -64,7 +64,7 @@ def run(options: RunOptions, say: Callable[[str], None]) -> dict[str, Any]:
 
 
 def table5_of(options: RunOptions) -> tuple[dict[str, ClusterPeak] | None, str]:
-    """Return the points of the latest finished run of table5 like this one, and its directory; None if there is none."""
+    """Return the points of the latest finished run of table5 like this one, and its directory; None without one."""
     for manifest in sorted((RESULTS / "table5").glob(f"*/{MANIFEST}"), reverse=True):
         try:
             known = msgspec.json.decode(manifest.read_bytes(), type=_Known)

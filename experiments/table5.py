@@ -3,7 +3,7 @@
     beefyx4   wimpyx4   beefyx2+wimpyx2   type2x2   superbeefyx1         each 80 Gb/s behind one ToR (Table 4)
 
 Each application alone, placed as E3 would and in as many copies as it takes (cluster_peaks.py), at the knee of its
-closed loop. Which three the paper took is not in what we have of it; these are the three of Figure 8, one of each class.
+closed loop. Which three the paper took is not in what we have of it: these are Figure 8's three, one of each class.
 In virtual time and in full it is all eight. The paper's numbers are withheld, and none is compared with: what comes out
 is a prediction from Tables 1 and 4 and `microservices/assumptions.py`.
 

@@ -102,10 +102,10 @@ def _assumed(name: str, low: float, high: float, meaning: str, rests_on: str) ->
 ASSUMPTIONS: tuple[Assumption, ...] = (
     _assumed("analytics_share", 0.1, 1.0,
              "trigger: share of SQL updates in IOT-TS that set off EMA, Spike and Recommend",
-             'section 2.1: "SQL store updates trigger data analytic tasks [...] based on thresholds"; no figure, so half'),
+             'section 2.1: "SQL store updates trigger data analytic tasks [...] based on thresholds"; no figure: half'),
     _assumed("logged_share", 0.1, 1.0,
              "trigger: share of device updates in IOT-DH that are counted and logged (Count, SQL)",
-             'Table 3 names the microservices of the "IoT data hub" and not when each is called; a hub logs everything'),
+             'Table 3 names the microservices of the "IoT data hub", not when each is called; a hub logs everything'),
     _assumed("last_stage_share", 0.25, 1.0,
              "visits: share of requests that reach the last stage of RTA-PTC (Top Ranker), RTA-SF (Bayes) and RTA-SHM "
              "(BM25); what does not is answered by the stage before",
@@ -113,7 +113,7 @@ ASSUMPTIONS: tuple[Assumption, ...] = (
              "every tuple goes all the way"),
     _assumed("request_bytes", 256.0, 1024.0,
              "payload of a client's request",
-             'section 2.3: "random 512B requests"; section 4\'s workloads are "trace-based and synthetic", without sizes'),
+             'section 2.3: "random 512B requests"; section 4: "trace-based and synthetic" workloads, without sizes'),
     _assumed("zipf", 0.0, 1.2,
              "exponent of the Zipf law by which requests fall on flows or keys; 0: evenly",
              "section 4 gives references for its traces and no distribution; 1 is usual for flows and keys"),

@@ -40,7 +40,8 @@ class NfvWorkload(Workload):
     """
 
     def __init__(self, seed: int = 1, size_bytes: int = DEFAULT_SIZE_BYTES, flows: int = int(DEFAULTS.keys),
-                 zipf: float = DEFAULTS.zipf, malicious_share: float = DEFAULTS.malicious_share, rules: str = BUILT_IN_RULES, secret: bytes = DEFAULT_SECRET,
+                 zipf: float = DEFAULTS.zipf, malicious_share: float = DEFAULTS.malicious_share,
+                 rules: str = BUILT_IN_RULES, secret: bytes = DEFAULT_SECRET,
                  inspected: bool = True, encrypted: bool = True, mappings: Sequence[Mapping] = ()) -> None:
         if not max(_HEADER_BYTES.values()) <= size_bytes <= 0xFFFF:
             raise ServiceError(f"packets of {size_bytes} bytes; the limits are {max(_HEADER_BYTES.values())} and 65535")

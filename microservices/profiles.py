@@ -116,7 +116,8 @@ def is_network_bound(service: Service, column: Column, assumptions: Assumptions 
     if _own_cost(service, column) is not None:
         return False
     row = _row(service, column)
-    return row.rps >= assumptions.network_bound_from * LINE_RPS and (column is Column.SMARTNIC or row.cores < TABLE_1_CORES)
+    cores_left = column is Column.SMARTNIC or row.cores < TABLE_1_CORES
+    return cores_left and row.rps >= assumptions.network_bound_from * LINE_RPS
 
 
 def peak_utilisation(service: Service, column: Column, assumptions: Assumptions = DEFAULTS) -> float:

@@ -97,7 +97,8 @@ KINDS: dict[str, tuple[Callable[[Random, Record], None], frozenset[str], frozens
 class RecordWorkload(Workload):
     """Records for `application` about `keys` keys with Zipf exponent `zipf`, each `size_bytes` long.
 
-    Results of the microservices in `perhaps` may be missing from a reply. Raises ServiceError on an unknown application, and from `requests` if a record needs more bytes.
+    Results of the microservices in `perhaps` may be missing from a reply. Raises ServiceError on an unknown
+    application, and from `requests` if a record needs more bytes.
     """
 
     def __init__(self, application: str, seed: int = 1, size_bytes: int = DEFAULT_SIZE_BYTES,
