@@ -64,7 +64,7 @@ TYPE2_DEDICATED = replace(TYPE2, model="type2d", smartnics=(LIQUIDIO2_ONE_PORT,)
                           idle_watts=TYPE2.idle_watts - (TYPE1.idle_watts - BEEFY.idle_watts),
                           peak_watts=TYPE2.peak_watts - (TYPE1.peak_watts - BEEFY.peak_watts),
                           cost_usd=TYPE2.cost_usd - (TYPE1.cost_usd - BEEFY.cost_usd))
-TYPE2_DEDICATED_BOTH = replace(TYPE2_DEDICATED, model="type2d20", plain_nics=(PlainNic("X710", 20.0),))
+TYPE2_DEDICATED_BOTH = replace(TYPE2_DEDICATED, model="type2d20", plain_nics=(PlainNic("X710", 10.0),) * 2)
 
 SYSTEMS: dict[str, Server] = {
     s.model: s for s in (BEEFY, WIMPY, TYPE1, TYPE2, SUPERBEEFY, BEEFY_10G, LIQUIDIO_10G, TYPE2_DEDICATED,
