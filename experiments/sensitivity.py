@@ -1,7 +1,7 @@
 """How Table 5 changes with each assumption: one at a time, from one end of its range to the other (assumptions.py).
 
 In virtual time. The peaks are found once, as assumed. Then each is measured with as many requests outstanding as its
-knee has: as assumed, and with one assumption changed, everything standing where it stood. So what is seen is what speed,
+knee has: as assumed, and with one assumption changed, everything standing where it stood. What is seen is what speed,
 power and requests do, and not what placement would make of it. An assumption is tried only where it can matter: what a
 SuperBeefy's cores do per clock, say, on that cluster alone.
 """
