@@ -7,7 +7,7 @@ How an application comes onto a cluster was settled before anything was measured
     Xeons and cnMIPS      both: as with SmartNICs, Wimpy in their place, or anywhere; whichever is predicted to give
                           more requests per Joule, "Our goal is to maximize microservice energy efficiency" (section 3)
     copies                "as many instances of each application [...] as necessary to maximize request throughput"
-                          (section 5.1): 1, 2, 4 as long as the peak in virtual time grows by more than 3 %
+                          (section 5.1): 1, 2, 4 as long as saturated throughput in virtual time grows by > 3 %
     hosts' stack          Linux's (section 3.1), on every cluster
 """
 
@@ -24,7 +24,6 @@ from experiments.copies import copies_of
 from experiments.e3_placement import E3Placement, Where, anywhere, by_family, by_side, placed_for_peak
 from experiments.errors import ExperimentError
 from experiments.measuring import Plan
-from experiments.peak import Peak
 from experiments.rack_peak import RackPeak, RackRoom
 from experiments.run_options import RunOptions
 from microservices.application import Application
@@ -87,21 +86,24 @@ class ClusterRooms:
         Raises ExperimentError or PlacementError for one that cannot be placed there.
         """
         room, graph = self._room_of(cluster), application_named(application, assumptions=self._assumptions)
-        copies = 1
-        placed = placed_on(graph, cluster_named(cluster), copies, on_hosts, self._assumptions)
-        deployed, forecast = self._forecast(room, graph, placed)
-        while 2 * copies <= MOST_COPIES and forecast.measurement is not None:
-            try:
-                more = placed_on(graph, cluster_named(cluster), 2 * copies, on_hosts, self._assumptions)
-            except (ExperimentError, PlacementError):
-                break  # so many do not fit, in memory for example
-            deployed_more, better = self._forecast(room, graph, more)
-            if (better.measurement is None
-                    or better.measurement.throughput_rps <= (1 + GROWTH) * forecast.measurement.throughput_rps):
-                break
-            copies, placed, deployed, forecast = 2 * copies, more, deployed_more, better
+        placed = placed_on(graph, cluster_named(cluster), 1, on_hosts, self._assumptions)
+        forecast = room.forecast(_deployed(room, graph, placed.copies))
+        if forecast.knee.probe is not None:
+            most_rps, outstanding = forecast.knee.reference, int(forecast.knee.probe.load)
+            for copies in range(1, MOST_COPIES.bit_length()):
+                try:
+                    more = placed_on(graph, cluster_named(cluster), 2**copies, on_hosts, self._assumptions)
+                except (ExperimentError, PlacementError):
+                    break  # so many do not fit, in memory for example
+                rps = room.forecast_rps(_deployed(room, graph, more.copies), 2**copies * outstanding)
+                if rps <= (1 + GROWTH) * most_rps:
+                    break
+                placed, most_rps = more, rps
+        deployed = _deployed(room, graph, placed.copies)
+        if len(deployed) > 1:
+            forecast = room.forecast(deployed)
         servers = room.inventory.servers
-        return ClusterPeak(application, cluster, copies, tuple(dict(nodes) for nodes in placed.copies), placed.limit,
+        return ClusterPeak(application, cluster, len(deployed), tuple(dict(nodes) for nodes in placed.copies), placed.limit,
                            placed.most_rps, sum(s.cost_usd for s in servers), sum(s.peak_watts for s in servers),
                            room.peak(deployed, cluster, forecast))
 
@@ -118,11 +120,6 @@ class ClusterRooms:
             self._room = RackRoom(cluster, self._options, self._plan, CLIENTS, say=self._say,
                                   assumptions=self._assumptions)
         return self._room
-
-    def _forecast(self, room: RackRoom, graph: Application,
-                  placed: E3Placement) -> tuple[tuple[Deployment, ...], Peak]:
-        deployed = _deployed(room, graph, placed.copies)
-        return deployed, room.forecast(deployed)
 
 
 def _deployed(room: RackRoom, graph: Application, nodes: Collection[Any]) -> tuple[Deployment, ...]:

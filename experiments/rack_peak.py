@@ -123,6 +123,13 @@ class RackRoom:
         return find_peak(self._virtual, self._configs(deployments), FIRST_OUTSTANDING, MOST_OUTSTANDING, self._plan,
                          resolution=self._resolution)
 
+    def forecast_rps(self, deployment: Deployment | tuple[Deployment, ...], outstanding: int) -> float:
+        """Return the throughput of what is deployed in virtual time, with so many requests outstanding."""
+        deployments = _together(deployment)
+        self._virtual.repace(self._pacing, deployments)
+        return measured_on(self._virtual, shared_out(self._configs(deployments), outstanding),
+                           settled(self._plan, outstanding)).throughput_rps
+
     def peak(self, deployment: Deployment | tuple[Deployment, ...], label: str = "",
              forecast: Peak | None = None) -> RackPeak:
         """Find the peak of one deployed application, or of its copies together, alone on the rack.
