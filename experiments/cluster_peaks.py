@@ -103,9 +103,9 @@ class ClusterRooms:
         if len(deployed) > 1:
             forecast = room.forecast(deployed)
         servers = room.inventory.servers
-        return ClusterPeak(application, cluster, len(deployed), tuple(dict(nodes) for nodes in placed.copies), placed.limit,
-                           placed.most_rps, sum(s.cost_usd for s in servers), sum(s.peak_watts for s in servers),
-                           room.peak(deployed, cluster, forecast))
+        return ClusterPeak(application, cluster, len(deployed), tuple(dict(nodes) for nodes in placed.copies),
+                           placed.limit, placed.most_rps, sum(s.cost_usd for s in servers),
+                           sum(s.peak_watts for s in servers), room.peak(deployed, cluster, forecast))
 
     def loaded(self, known: ClusterPeak, outstanding: int) -> RackPeak:
         """Measure what stands where `known` has it, with so many requests outstanding, under these assumptions."""
