@@ -39,6 +39,9 @@ FIRST_OUTSTANDING = 32
 AROUND = 4  # the search on packets begins at this part of the forecast knee
 PILOT_OUTSTANDING = 32
 TIMEOUT_S = 1e4
+# The kernel's token buckets let as much through at once as passes in half a millisecond of real time (nodes/shaping.py).
+# Virtual time has them as at this time scale: at 1 a window of some thousand requests would be over in one such burst.
+VIRTUAL_SCALE = 1000.0
 
 
 class RackPeak(msgspec.Struct, frozen=True):
@@ -97,7 +100,8 @@ class RackRoom:
         self._say = say
         self._pacing = Pacing("calibrated", assumptions=assumptions)
         self._bed: Testbed | None = None
-        self._virtual = SimulatedBed(replace(self.options, pacing=self._pacing))
+        self._virtual_pacing = replace(self._pacing, time_scale=VIRTUAL_SCALE)
+        self._virtual = SimulatedBed(replace(self.options, pacing=self._virtual_pacing))
         self._capacities: dict[str, Capacity] = {}
 
     @property
@@ -119,14 +123,14 @@ class RackRoom:
     def forecast(self, deployment: Deployment | tuple[Deployment, ...]) -> Peak:
         """Find the peak of what is deployed, alone on the rack, in virtual time."""
         deployments = _together(deployment)
-        self._virtual.repace(self._pacing, deployments)
+        self._virtual.repace(self._virtual_pacing, deployments)
         return find_peak(self._virtual, self._configs(deployments), FIRST_OUTSTANDING, MOST_OUTSTANDING, self._plan,
                          resolution=self._resolution)
 
     def forecast_rps(self, deployment: Deployment | tuple[Deployment, ...], outstanding: int) -> float:
         """Return the throughput of what is deployed in virtual time, with so many requests outstanding."""
         deployments = _together(deployment)
-        self._virtual.repace(self._pacing, deployments)
+        self._virtual.repace(self._virtual_pacing, deployments)
         return measured_on(self._virtual, shared_out(self._configs(deployments), outstanding),
                            settled(self._plan, outstanding)).throughput_rps
 
@@ -162,7 +166,7 @@ class RackRoom:
             found = measured_on(bed, shares, plan, self._limits)
             return at_load(found, outstanding), found
 
-        self._virtual.repace(self._pacing, deployments)
+        self._virtual.repace(self._virtual_pacing, deployments)
         knee, expected = measured(self._virtual)
         if self._run_options.simulate:
             return self._result(deployments, label, knee, expected)
@@ -245,7 +249,7 @@ def rack_peak(inventory: Inventory, application: str, label: str, knee: Knee, fo
     power = power_between(found.before, found.after, inventory, Column.LINUX, assumptions)
     probe = knee.probe or knee.tried[-1]
     return RackPeak(
-        application, label, found.time_scale, simulated, knee.probe is not None and found.verdict.holds,
+        application, label, 1.0 if simulated else found.time_scale, simulated, knee.probe is not None and found.verdict.holds,
         knee.said, found.verdict.reasons,
         tuple((p.load, p.throughput_rps, p.latencies.mean_s, p.faithful) for p in knee.tried),
         found.throughput_rps, found.latencies.mean_s, found.latencies.p50_s, found.latencies.p99_s,
