@@ -39,8 +39,8 @@ FIRST_OUTSTANDING = 32
 AROUND = 4  # the search on packets begins at this part of the forecast knee
 PILOT_OUTSTANDING = 32
 TIMEOUT_S = 1e4
-# The kernel's token buckets let as much through at once as passes in half a millisecond of real time (nodes/shaping.py).
-# Virtual time has them as at this time scale: at 1 a window of some thousand requests would be over in one such burst.
+# A token bucket lets as much through at once as passes in half a millisecond of real time (nodes/shaping.py). Virtual
+# time has them as at this time scale: at 1 a window of some thousand requests would be over in one such burst.
 VIRTUAL_SCALE = 1000.0
 
 
@@ -249,7 +249,8 @@ def rack_peak(inventory: Inventory, application: str, label: str, knee: Knee, fo
     power = power_between(found.before, found.after, inventory, Column.LINUX, assumptions)
     probe = knee.probe or knee.tried[-1]
     return RackPeak(
-        application, label, 1.0 if simulated else found.time_scale, simulated, knee.probe is not None and found.verdict.holds,
+        application, label, 1.0 if simulated else found.time_scale, simulated,
+        knee.probe is not None and found.verdict.holds,
         knee.said, found.verdict.reasons,
         tuple((p.load, p.throughput_rps, p.latencies.mean_s, p.faithful) for p in knee.tried),
         found.throughput_rps, found.latencies.mean_s, found.latencies.p50_s, found.latencies.p99_s,
