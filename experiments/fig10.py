@@ -94,8 +94,8 @@ def judged(found: Mapping[str, ClusterPeak]) -> tuple[list[Row], bool]:
         for years in SAID_AT:
             worth = {c: Ownership(p.cost_usd, p.peak_watts).requests_per_usd(p.peak.rps, years) for c, p in of.items()}
             best = max((c for c in of if c != SMARTNICS), key=worth.__getitem__)
-            rows.append((f"{application} after {years:g} years, million requests/$",
-                         ", ".join(f"{c} {worth[c] / 1e6:.4g}" for c in sorted(worth, key=lambda c: -worth[c]))
+            rows.append((f"{application} after {years:g} years, billion requests/$",
+                         ", ".join(f"{c} {worth[c] / 1e9:.3g}" for c in sorted(worth, key=lambda c: -worth[c]))
                          + f"; {SMARTNICS} over {best}: {worth[SMARTNICS] / worth[best]:.2f}x",
                          'abstract: "up to 1.9x"' if years == SAID_AT[-1] else ""))
     rows += agreement(found.values())

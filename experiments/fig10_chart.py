@@ -15,7 +15,7 @@ class Fig10Data(msgspec.Struct, frozen=True):
 
 
 def fig10_chart(data: Fig10Data) -> CurveChart:
-    curves = tuple(Curve(cluster, "several", tuple(p.x for p in points), tuple(p.y / 1e6 for p in points),
+    curves = tuple(Curve(cluster, "several", tuple(p.x for p in points), tuple(p.y / 1e9 for p in points),
                          tuple(p.refused for p in points)) for cluster, points in data.worth.items())
     return CurveChart(f"Figure 10: cost efficiency, {data.application}", "time of ownership (years)",
-                      "million requests per $", curves)
+                      "billion requests per $", curves)
