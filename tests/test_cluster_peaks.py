@@ -99,7 +99,7 @@ def test_a_point_stands_if_the_machine_kept_up_and_every_reply_was_right() -> No
     assert csv_of([record(peak_of()), record(peak_of(forecast=(900.0, 90.0)))]).count("\n") == 3
 
 
-def test_a_room_takes_another_copy_only_while_the_peak_grows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_room_takes_no_more_copies_than_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("experiments.cluster_peaks.QUICK_PLAN", Plan(100, 50))
     with ClusterRooms(RunOptions(quick=True, simulate=True), lambda _: None) as rooms:
         found = rooms.peak("rta-sf", "superbeefyx1")
