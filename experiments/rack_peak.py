@@ -156,8 +156,8 @@ class RackRoom:
 
         return self._on_packets(deployments, label, expected, measured)
 
-    def loaded(self, deployment: Deployment, outstanding: int, label: str = "") -> RackPeak:
-        """Measure one deployed application, alone on the rack, with so many requests outstanding."""
+    def loaded(self, deployment: Deployment | tuple[Deployment, ...], outstanding: int, label: str = "") -> RackPeak:
+        """Measure one deployed application, or its copies together, with so many requests outstanding."""
         deployments = _together(deployment)
         shares = shared_out(self._configs(deployments), outstanding)
         plan = settled(self._plan, outstanding)
