@@ -10,6 +10,7 @@ from peak_cases import peak_of
 from experiments import fig5, fig9, fig10, sensitivity, table5
 from experiments.cluster_peaks import ClusterPeak
 from experiments.figures import chart_of
+from experiments.measuring import Plan
 from experiments.points import PointFile
 from experiments.results import Run
 from experiments.run_options import RunOptions
@@ -154,7 +155,8 @@ def test_sensitivity_says_what_changes_most_and_whose_order_turns() -> None:
     assert bars.groups == ("as assumed", "hol_factor")  # type: ignore[union-attr]
 
 
-def test_a_cell_is_measured_under_changed_assumptions_where_it_stands() -> None:
+def test_a_cell_is_measured_under_changed_assumptions_where_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("experiments.cluster_peaks.QUICK_PLAN", Plan(100, 50))
     options = RunOptions(quick=True, simulate=True)
     with table5.ClusterRooms(options, lambda _: None) as rooms:
         known = rooms.peak("rta-sf", "superbeefyx1")
