@@ -145,7 +145,7 @@ def figures_of(found: Mapping[str, ClusterPeak]) -> dict[str, StoredFigure]:
         ("ours", fmean(gains(found)[a].energy for a in members)), ("text", PAPER_CLASSES[name][0]))]
     return {"figure": grouped("Figure 5a: energy efficiency", "1000 requests/J", lambda p:
                               p.peak.requests_per_joule / 1e3),
-            "mean": grouped("Figure 5b: average latency", "ms", lambda p: p.peak.mean_s * 1e3),
-            "p99": grouped("Figure 5c: 99th percentile latency", "ms", lambda p: p.peak.p99_s * 1e3),
-            "gain": stored("grouped", GroupedData("Type1 over Beefy in requests per Joule", "x",
+            "mean": grouped("Figure 5b: average latency", "mean latency (ms)", lambda p: p.peak.mean_s * 1e3),
+            "p99": grouped("Figure 5c: 99th percentile latency", "99th percentile (ms)", lambda p: p.peak.p99_s * 1e3),
+            "gain": stored("grouped", GroupedData("Type1 over Beefy in requests per Joule", "gain (x)",
                                                   tuple(relative + by_class)))}

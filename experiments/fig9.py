@@ -111,5 +111,5 @@ def figures_of(found: Mapping[str, ClusterPeak]) -> dict[str, StoredFigure]:
     return {"figure": grouped("Figure 9: throughput", "1000 requests/s", lambda p: p.peak.rps / 1e3),
             "energy": grouped("Figure 9: energy efficiency", "1000 requests/J", lambda p:
                               p.peak.requests_per_joule / 1e3),
-            "mean": grouped("Figure 9: average latency", "ms", lambda p: p.peak.mean_s * 1e3),
-            "gain": stored("grouped", GroupedData("Sharing over a dedicated NIC", "x", tuple(ratios + paper)))}
+            "mean": grouped("Figure 9: average latency", "mean latency (ms)", lambda p: p.peak.mean_s * 1e3),
+            "gain": stored("grouped", GroupedData("Sharing over a dedicated NIC", "gain (x)", tuple(ratios + paper)))}
