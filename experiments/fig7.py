@@ -48,7 +48,7 @@ from topologies.catalog import cluster_named
 
 CLUSTER, CLIENTS = "type1x3", 2
 PLAN, QUICK_PLAN = Plan(requests=6000, warm_requests=1500), Plan(requests=4000, warm_requests=1000)
-RETRIES = 2
+RETRIES = 4
 LIGHT_OUTSTANDING = 4  # before the load rises
 # What is played in full: the four applications that the text names; in a quick run the one with the fewest requests, by
 # one rule, and with one shard for each SmartNIC, so that all have had their turns in heartbeats sooner.
