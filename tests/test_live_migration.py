@@ -210,14 +210,16 @@ def test_two_neighbours_move_one_after_the_other_and_meet_on_one_node(tmp_path: 
     assert not any(moving.simulation.runtime(node).execution.detours for node in moving.simulation.counters())
 
 
+@pytest.mark.parametrize("foresight", [0, 5, 256])
 @pytest.mark.parametrize("seed", range(8))
-def test_any_instance_moves_anywhere_at_any_time_and_nothing_is_lost_or_done_twice(tmp_path: Path, seed: int) -> None:
+def test_any_instance_moves_anywhere_at_any_time_and_nothing_is_lost_or_done_twice(
+        tmp_path: Path, seed: int, foresight: int) -> None:
     draw = random.Random(seed)
     faults = NetworkFaults(draw.choice((0, 0.02, 0.15)), draw.choice((0, 0.02)), draw.choice((0, 0.05)), delay_s=5e-5,
                            jitter_s=draw.choice((0, 1e-4)), reordering_s=1e-3)
     costs = draw.choice(((0.0,), (1e-5, 2e-3)))
     moving = MovingRack(counter_store(tmp_path), [draw.choice(COMPUTING) for _ in range(3)], faults, seed,
-                        cost=lambda _: lambda *_: draw.choice(costs))
+                        cost=lambda _: lambda *_: draw.choice(costs), foresight=foresight)
     moving.client(1 << 20, window=draw.choice((1, 4)))
     moving.client(1 << 20, name="c2")
     begun = 0
