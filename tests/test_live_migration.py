@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from contextlib import suppress
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
@@ -167,6 +168,25 @@ def test_who_comes_from_a_node_that_has_started_again_brings_along_where_its_nei
     later = moving.client(50)
     moving.finish()
     assert later.complaints() == [] and len(later.answers) == 50
+
+
+def test_who_passes_by_a_node_that_knew_a_neighbours_place_by_chance_only_brings_along_when_it_came_there(
+        tmp_path: Path) -> None:
+    moving = MovingRack(counter_store(tmp_path), ("s1n1", "s2n1", "s2h"), LOSSY)
+    moving.client(1 << 20)
+    for instance, node in (("last-1", "s1h"),  # of which s2n1 is told, where the store is
+                           ("store-1", "s3n1"),
+                           ("last-1", "s2h"),  # back, of which s2n1 is not told
+                           ("store-1", "s3h"),  # which was told of neither, and knows it at s2h since the deployment
+                           ("store-1", "s2n1")):
+        moving.control.move(instance, node)
+        moving.settle()
+        moving.run(0.003)
+    moving.stop_clients()
+    moving.finish()
+    assert moving.complaints() == [] and moving.simulation.idle and len(moving.clients[0].answers) > 50
+    believed = [moving.simulation.runtime(node).execution.neighbours(moving.key)[-1] for node in ("s3h", "s2n1")]
+    assert believed == [(2, 3, IPv4Address(RACK.node("s2h").ip).packed)] * 2  # last-1, by the third decision on it
 
 
 def test_heartbeats_of_an_instance_come_from_where_it_is(tmp_path: Path) -> None:
