@@ -178,7 +178,6 @@ def test_on_paper_nothing_is_folded_away(tmp_path: Path) -> None:
 
 
 def test_the_report_on_paper_is_a_pdf_of_some_pages(tmp_path: Path) -> None:
-    pytest.importorskip("weasyprint")
     keep_fig3(tmp_path)
     try:
         made = pdf_of(page_of(collected(tmp_path), on_paper=True))
