@@ -97,7 +97,7 @@ def _phases(bed: Testbed, say: Callable[[str], None]) -> list[Phase]:
         for verb, change, up in ((what, bed.fail, False), (f"after {what}", bed.heal, True)):
             changed = time.monotonic()
             change(kind, name)
-            saw_s, host_saw_s = _wait_seen(bed, interface, name, up, changed)
+            saw_s, host_saw_s = wait_seen(bed, interface, name, up, changed)
             say(f"{name} {verb}: the switch saw it after {saw_s:.2f} s, the host after {host_saw_s:.2f} s")
             time.sleep(SETTLE_S)
             phases.append(_quiet(verb, "" if up else interface, saw_s, host_saw_s))
@@ -110,7 +110,7 @@ def _quiet(name: str, dead: str = "", saw_s: float = 0.0, host_saw_s: float = 0.
     return Phase(name, start, time.time_ns(), dead, saw_s, host_saw_s)
 
 
-def _wait_seen(bed: Testbed, interface: str, smartnic: str, up: bool, since: float) -> tuple[float, float]:
+def wait_seen(bed: Testbed, interface: str, smartnic: str, up: bool, since: float) -> tuple[float, float]:
     """Wait till switch and host both use (`up`) or avoid the port; return the seconds that each took."""
     member = bed.inventory.pcie_of_smartnic(smartnic).host_interface
     switch_s = host_s = None

@@ -15,13 +15,12 @@ from topologies.inventory import Inventory, switch_links
 class Kind:
     """A way to fail. `usage` names its words, `called` is what such a part is, `names` which there are.
 
-    `says` tells what happens; `broken` and `mended` are sentences about `{}`, what was named. `takes_share`: a share of frames comes last.
+    `broken` and `mended` are sentences about `{}`, what was named. `takes_share`: a share of frames comes last.
     """
 
     usage: str
     called: str
     names: Callable[[Inventory], list[str]]
-    says: str
     broken: str
     mended: str
     fewest: int = 1
@@ -69,30 +68,23 @@ def _none(_: Inventory) -> list[str]:
     return []
 
 
+LINKED = "node or switch interface whose link can fail"
 KINDS: dict[str, Kind] = {
-    "link": Kind("NODE", "node or switch interface whose link can fail", _links, "the cable between NODE and the ToR is pulled; or that of a switch's interface",
-                 "the link of {} is down", "the link of {} is up"),
-    "pcie": Kind("SMARTNIC", "SmartNIC", _roles("smartnic"), "the PCIe link between SMARTNIC and its host is gone",
-                 "the PCIe link of {} is down", "the PCIe link of {} is up"),
-    "smartnic": Kind("SMARTNIC", "SmartNIC", _roles("smartnic"), "SMARTNIC loses its power: its agent ends, both its links too",
-                     "{} is off", "{} is on, with a new agent"),
-    "crash": Kind("NODE", "agent", _roles("host", "smartnic"), "the agent of NODE ends; its links stay up",
-                  "the agent of {} has crashed", "{} has a new agent"),
-    "hang": Kind("NODE", "agent", _roles("host", "smartnic"), "the agent of NODE stops (SIGSTOP) and keeps all that it has",
-                 "the agent of {} hangs", "the agent of {} goes on"),
-    "host": Kind("HOST", "host", _roles("host"), "HOST's system crashes; its SmartNICs go on",
-                 "the system of {} has crashed", "{} has started again, with a new agent"),
-    "server": Kind("HOST", "host", _roles("host"), "the server of HOST loses its power, with all its SmartNICs",
-                   "the server of {} is off", "the server of {} is on, with new agents"),
-    "tor": Kind("", "part", _none, "the app that programs the switches is killed; they forward as they were told",
-                "the ToR app is dead", "the ToR app runs", fewest=0, most=0),
-    "controller": Kind("", "part", _none, "the resource controller (its leader, if there are several) is killed",
-                       "the resource controller is dead", "the resource controller runs", fewest=0, most=0),
-    "loss": Kind("NODE SHARE", "node or switch interface whose link can fail", _links, "the link of NODE loses SHARE (0 to 1) of all frames, each way",
-                 "the link of {} loses {share:.4g} of all frames each way", "the link of {} loses nothing",
-                 takes_share=True),
+    "link": Kind("NODE", LINKED, _links, "the link of {} is down", "the link of {} is up"),
+    "pcie": Kind("SMARTNIC", "SmartNIC", _roles("smartnic"), "the PCIe link of {} is down", "the PCIe link of {} is up"),
+    "smartnic": Kind("SMARTNIC", "SmartNIC", _roles("smartnic"), "{} is off", "{} is on, with a new agent"),
+    "crash": Kind("NODE", "agent", _roles("host", "smartnic"), "the agent of {} has crashed", "{} has a new agent"),
+    "hang": Kind("NODE", "agent", _roles("host", "smartnic"), "the agent of {} hangs", "the agent of {} goes on"),
+    "host": Kind("HOST", "host", _roles("host"), "the system of {} has crashed",
+                 "{} has started again, with a new agent"),
+    "server": Kind("HOST", "host", _roles("host"), "the server of {} is off",
+                   "the server of {} is on, with new agents"),
+    "tor": Kind("", "part", _none, "the ToR app is dead", "the ToR app runs", fewest=0, most=0),
+    "controller": Kind("", "part", _none, "the resource controller is dead", "the resource controller runs",
+                       fewest=0, most=0),
+    "loss": Kind("NODE SHARE", LINKED, _links, "the link of {} loses {share:.4g} of all frames each way",
+                 "the link of {} loses nothing", takes_share=True),
     "partition": Kind("NODE...", "node", _roles("host", "smartnic", "client", "controller"),
-                      "the network falls in two: the NODEs named, and everybody else",
                       "{} can reach each other, and nobody else", "{} can reach everybody", most=MOST_ON_A_SIDE),
 }
 NO_PARTS = "it takes no names"

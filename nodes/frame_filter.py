@@ -1,9 +1,9 @@
-"""What an interface loses on purpose, as a classic BPF program for `tc`: a share of all frames, or what crosses a split.
+"""What an interface loses on purpose, as a classic BPF program for `tc`: a share of frames, or what crosses a split.
 
     egress of an interface --> [lost by chance?] --> [IPv4 from one side to the other?] --> the wire
 
-A frame that is lost is gone without a word to its sender (TC_ACT_STOLEN), as on a cable. Classic BPF, because `tc` takes
-it as text and every kernel that has cls_bpf has its random numbers (Linux, Documentation/networking/filter.rst).
+A frame that is lost is gone without a word to its sender (TC_ACT_STOLEN), as on a cable. Classic BPF, because `tc`
+takes it as text, and every kernel that has cls_bpf has its random numbers (Linux, Documentation/networking/filter.rst).
 """
 
 from __future__ import annotations

@@ -148,7 +148,8 @@ def typed(bed: Bed, line: str, capsys: pytest.CaptureFixture[str]) -> str:
     "fail smartnic s1h", "fail hang c1", "fail link", "fail link s1n1 s1n2", "fail tor tor1", "fail controller ctl1",
     "fail loss s1n1", "fail loss s1n1 much", "fail loss s1n1 1.5", "fail loss s1n1 -1%", "fail loss s1n1 nan",
     "fail partition", "fail partition s1h s1h", "fail partition s1h s9h", "fail server s1n1", "fail host s1n1",
-    "fail pcie s1h", "heal", "heal link", "heal link s1n1", "heal frob", "heal partition", "app frob", "app stop now", "iperf s1h", "iperf s1h s1h", "iperf s1h s1n1",
+    "fail pcie s1h", "heal", "heal link", "heal link s1n1", "heal frob", "heal partition",
+    "app frob", "app stop now", "iperf s1h", "iperf s1h s1h", "iperf s1h s1n1",
     "iperf s1h c1 0", "iperf s1h c1 1 129", "link s1n1 tor1", "link s1n1 s1h down", "link s1n1 tor2 down", "dpctl",
     "wait x", "source", "source /nonexistent", "xterm", "xterm c9", "x", "x c1", "nodes x", "apps x", "links x",
     "pingall x", "help frob", *INSTEAD])

