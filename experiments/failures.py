@@ -71,7 +71,8 @@ def _none(_: Inventory) -> list[str]:
 LINKED = "node or switch interface whose link can fail"
 KINDS: dict[str, Kind] = {
     "link": Kind("NODE", LINKED, _links, "the link of {} is down", "the link of {} is up"),
-    "pcie": Kind("SMARTNIC", "SmartNIC", _roles("smartnic"), "the PCIe link of {} is down", "the PCIe link of {} is up"),
+    "pcie": Kind("SMARTNIC", "SmartNIC", _roles("smartnic"), "the PCIe link of {} is down",
+                 "the PCIe link of {} is up"),
     "smartnic": Kind("SMARTNIC", "SmartNIC", _roles("smartnic"), "{} is off", "{} is on, with a new agent"),
     "crash": Kind("NODE", "agent", _roles("host", "smartnic"), "the agent of {} has crashed", "{} has a new agent"),
     "hang": Kind("NODE", "agent", _roles("host", "smartnic"), "the agent of {} hangs", "the agent of {} goes on"),
