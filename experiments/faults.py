@@ -123,12 +123,20 @@ class Faults(ABC):
             p for p in self.inventory.ports if name in (p.interface, p.peer_interface)]
 
     def _set_pcie(self, failure: Failure, _: Down = ()) -> Down:
-        self._set_smartnic_links(failure.names[0])
-        return ()
+        """Set both ends of a PCIe link; and lose all that is sent, should who starts again there set an end up."""
+        name = failure.names[0]
+        self._set_smartnic_links(name)
+        link = self.inventory.pcie_of_smartnic(name)
+        off = failure in self.broken or self._is_off(link.host)
+        ip_batch(self.net[link.host], [f"link set {link.host_interface} {'down' if off else 'up'}"])
+        return self._refilter()
+
+    def _is_off(self, node: str) -> bool:
+        return any(node in down for f, down in self.broken.items() if f.kind in ("smartnic", "host", "server"))
 
     def _set_smartnic_links(self, name: str) -> None:
         """Set a SmartNIC's ends of its links to what follows from all that is broken."""
-        off = any(name in down for failure, down in self.broken.items() if failure.kind in ("smartnic", "server"))
+        off = self._is_off(name)
         network = self.inventory.ports_of_node(name)[0].peer_interface
         pcie = self.inventory.pcie_of_smartnic(name).smartnic_interface
         cut = Failure("pcie", (name,)) in self.broken
@@ -136,7 +144,7 @@ class Faults(ABC):
                                   f"link set {pcie} {'down' if off or cut else 'up'}"])
 
     def _refilter(self, *_: object) -> Down:
-        """Give every interface the filter that follows from all lossy links and the partition there is."""
+        """Give every interface the filter that follows from all links that lose and the partition there is."""
         wanted: dict[tuple[str | None, str], float] = {}
         side: tuple[str, ...] = ()
         for failure in self.broken:
@@ -144,6 +152,9 @@ class Faults(ABC):
                 for port in self._ends(failure.names[0]):
                     at = port.peer if any(n.name == port.peer for n in self.inventory.nodes) else None
                     wanted |= {(None, port.interface): failure.share, (at, port.peer_interface): failure.share}
+            elif failure.kind == "pcie":
+                link = self.inventory.pcie_of_smartnic(failure.names[0])
+                wanted |= {(link.smartnic, link.smartnic_interface): 1.0, (link.host, link.host_interface): 1.0}
             elif failure.kind == "partition":
                 side = tuple(self.inventory.node(name).ip for name in failure.names)
         if side:
@@ -216,7 +227,8 @@ class Faults(ABC):
 
     def _host_on(self, failure: Failure, down: Down) -> None:
         host = failure.names[0]
-        ip_batch(self.net[host], [f"link set {name} up" for name in self._host_interfaces(host)])
+        cut = {self.inventory.pcie_of_smartnic(f.names[0]).host_interface for f in self.broken if f.kind == "pcie"}
+        ip_batch(self.net[host], [f"link set {name} up" for name in self._host_interfaces(host) if name not in cut])
         if self.teaming != "bonding":  # which the kernel does, and has gone on doing
             self.start_team(host)
         self._start_again(failure, down)

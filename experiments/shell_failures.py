@@ -12,6 +12,7 @@ from experiments.shell_views import ALIVE, View, chosen
 
 SWITCH_SEES_WITHIN_S = 15.0  # LACP with fast timers needs up to 3 s to notice, and about as long to come back
 ALL = "all"
+RUNS_WITHIN_S = 0.3  # emulated: heartbeats tell of a new run, and commands repeat
 UNSEEN = ("tor", "controller", "loss", "partition")  # which no port's state tells of
 
 
@@ -128,7 +129,8 @@ class FailingVerbs(LookingVerbs):
         if silent:
             self.say(f"{' and '.join(sorted(silent))} did not answer within {SWITCH_SEES_WITHIN_S:g} s")
             return
-        while (lacking := self._lacking(concerned)) and time.monotonic() - start < SWITCH_SEES_WITHIN_S:
+        limit_s = max(SWITCH_SEES_WITHIN_S, RUNS_WITHIN_S * self.bed.pacing.time_scale)
+        while (lacking := self._lacking(concerned)) and time.monotonic() - start < limit_s:
             time.sleep(0.1)
         if self.bed.resource is not None:
             self.say(f"after {time.monotonic() - start:.1f} s "
