@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from experiments.ecmp import wait_seen
 from experiments.flow_probe import ProbeConfig, ProbeResult
@@ -213,8 +214,6 @@ def _lost(packets: Iterable[Packet]) -> int:
 
 def _timeline(packets: Sequence[Packet], phases: Sequence[Phase]) -> Timeline:
     """Return goodput over time; there is no latency in it, only when answered packets were sent."""
-    import numpy as np
-
     zero = packets[0][1]
     answered = np.array([(sent_ns - zero) / 1e9 for _, sent_ns, answers in packets if answers])
     end_s = (packets[-1][1] - zero) / 1e9
@@ -222,8 +221,9 @@ def _timeline(packets: Sequence[Packet], phases: Sequence[Phase]) -> Timeline:
     for phase in phases[1:]:
         at_s, verb = (phase.changed_ns - zero) / 1e9, "fail" if phase.died else "heal"
         moments.append(Moment(at_s, at_s, at_s, verb, f"{verb} smartnic {phase.node}", phase.node))
+    bins = binned(answered, np.zeros(len(answered)), end_s, BIN_S)
     return Timeline(f"{CLUSTER}: UDP echo between {SENDER} and {RECEIVER}, packets answered", end_s, BIN_S,
-                    binned(answered, np.zeros(len(answered)), end_s, BIN_S), tuple(moments))
+                    tuple(msgspec.structs.replace(b, p50_ms=None, p99_ms=None) for b in bins), tuple(moments))
 
 
 def _draw(timeline: Timeline, directory: Path) -> None:

@@ -88,6 +88,7 @@ KINDS: dict[str, Kind] = {
     "partition": Kind("NODE...", "node", _roles("host", "smartnic", "client", "controller"),
                       "{} can reach each other, and nobody else", "{} can reach everybody", most=MOST_ON_A_SIDE),
 }
+FORGETFUL = frozenset({"smartnic", "crash", "host", "server"})  # whose agents come back with nothing
 NO_PARTS = "it takes no names"
 
 

@@ -134,13 +134,17 @@ class FailingVerbs(LookingVerbs):
             time.sleep(0.1)
         if self.bed.resource is not None:
             self.say(f"after {time.monotonic() - start:.1f} s "
-                     + (f"{', '.join(lacking)} still do not run there" if lacking else "all that belongs there runs"))
+                     + (f"{', '.join(lacking)} still cannot serve" if lacking else "all that belongs there runs"))
 
     def _lacking(self, nodes: list[str]) -> list[str]:
-        """Return what belongs on `nodes` and does not run there; nothing while no controller can be asked."""
-        if Failure("controller") in self.bed.broken:
+        """Return what belongs on `nodes` and does not run there, or has neighbours that have not been told yet.
+
+        Nothing while no controller can be asked.
+        """
+        if self.bed.resource is None or Failure("controller") in self.bed.broken:
             return []
-        return [instance for node in nodes for instance in self.bed.not_running_on(node)]
+        told = {m.instance for m in self.bed.resource.state().under_way}
+        return sorted(told.union(*(self.bed.not_running_on(node) for node in nodes)))
 
     def complete_fail(self, text: str, line: str, begin: int, _end: int) -> list[str]:
         before = line[:begin].split()

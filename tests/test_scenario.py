@@ -126,6 +126,22 @@ def test_wrong_replies_and_no_service_at_the_end_are_failures_and_losses_as_the_
     assert all(ok for *_, ok in judge(scenario, timeline, [result(**differing)])) is holds
 
 
+def test_a_reply_that_comes_twice_is_excused_by_lost_memory_alone() -> None:
+    scenario = Scenario("t", 4.0, (), bin_s=0.5)
+    at = np.array([3.5])
+    for part, holds in (("smartnic s1n1", True), ("server s1h", True), ("link s1n1", False), ("hang s1n1", False)):
+        timeline = Timeline("t", 4.0, 0.5, binned(at, at, 4.0, 0.5), (Moment(1.0, 1.0, 1.0, "fail", part, part),))
+        assert all(ok for *_, ok in judge(scenario, timeline, [result(duplicated=1)])) is holds
+
+
+def test_a_timeline_without_latencies_is_one_panel() -> None:
+    plot = pytest.importorskip("experiments.timeline_plot", reason="matplotlib is not installed")
+    at = np.linspace(0, 9.9, 500)
+    bins = tuple(msgspec.structs.replace(b, p50_ms=None, p99_ms=None) for b in binned(at, at, 10.0, 0.5))
+    with plot.column_style():
+        assert len(plot.figure_of(Timeline("title", 10.0, 0.5, bins, ())).axes) == 1
+
+
 def test_a_timeline_is_drawn_with_every_stretch_named_below_it(tmp_path: Path) -> None:
     plot = pytest.importorskip("experiments.timeline_plot", reason="matplotlib is not installed")
     at = np.linspace(0, 9.9, 500)

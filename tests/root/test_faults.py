@@ -155,7 +155,7 @@ def test_a_lossy_link_loses_its_share_and_no_request(bed: Testbed) -> None:
     with pytest.raises(ExperimentError, match=r"loses 0\.1 of all frames each way already: `heal loss s2n1`"):
         bed.fail("loss", "s2n1", share=0.1)
     bed.heal("loss", "s2n1")
-    assert sent(bed, 300).resent == 0
+    assert sent(bed, 300).answered == 300
 
 
 def test_a_partition_lets_each_side_reach_itself_alone(bed: Testbed) -> None:
