@@ -4,7 +4,7 @@
 
 `./e3 run scenario --file FILE`; without a file, the one that is shipped. What went wrong without an excuse (a wrong
 reply, no service at the end) makes it fail; what was lost is counted, and judged if the file says so. A reply that came
-twice has one excuse: a node that lost its memory does not know what it has done, and does it again when it is asked again.
+twice has one excuse: a node that lost its memory does not know what it has done, and does again what it is asked again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Draws a scenario's timeline: throughput, latency below it if there is any, and what was broken as numbered stretches."""
+"""Draws a timeline: throughput, latency below it if there is any, and what was broken as numbered stretches."""
 
 from __future__ import annotations
 
