@@ -83,7 +83,6 @@ class Execution(Residents):
         if instance is None or instance.halted or self._foreseen >= self.foresight or channel in self._behind:
             self._behind[channel] += 1
             return None
-        assert self._stopwatch is not None
         if in_memory:
             self._note_hand_over(message)
         self._foreseen += 1
