@@ -33,6 +33,7 @@ setup(
         "msgspec",
         "numpy",
         "pyahocorasick",
+        "pysyncobj",
         "PyYAML",
         "rich",
         "scapy",
