@@ -65,6 +65,12 @@ class StartedAgain(msgspec.Struct, frozen=True, tag=True):
     node: str
 
 
+class Fenced(msgspec.Struct, frozen=True, tag=True):
+    """A node is kept from the network for good. Answered with the names of what it ran and has no place elsewhere."""
+
+    node: str
+
+
 class ToldTimeline(msgspec.Struct, frozen=True):
     """A `timeline.Timeline` as it travels."""
 
@@ -85,7 +91,7 @@ class ToldTimeline(msgspec.Struct, frozen=True):
                             line.owner, line.state_bytes, min(line.at.values()), dict(line.steps_s))
 
 
-Request = AskState | AskEvents | AskTimelines | AskPlaces | Move | Deployed | StartedAgain
+Request = AskState | AskEvents | AskTimelines | AskPlaces | Move | Deployed | StartedAgain | Fenced
 Places = list[tuple[int, int, str, int]]
 T = TypeVar("T")
 
@@ -151,6 +157,10 @@ class ControllerClient:
     def started_again(self, node: str) -> None:
         """Say that a node has begun anew, should the controller never have heard of its earlier run."""
         self._asked(StartedAgain(node), type(None))
+
+    def fenced(self, node: str) -> list[str]:
+        """Say that a node is kept from the network; return the names of what it ran and has no place elsewhere."""
+        return self._asked(Fenced(node), list[str])
 
     def _asked(self, request: Request, kind: type[T]) -> T:
         """Return the answer to `request`; raises MigrationError with the controller's complaint, or if none comes."""

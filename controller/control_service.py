@@ -161,6 +161,8 @@ class _Service:
             return [(*key, node, epochs.get(key, 1)) for key, node in controller.where.node_of.items()]
         if isinstance(request, asked.Move):
             return controller.move(request.instance, request.node, now, sends)
+        if isinstance(request, asked.Fenced):
+            return controller.declared_dead(request.node, now, sends)
         if isinstance(request, asked.StartedAgain):
             controller.started_again(request.node)
         else:

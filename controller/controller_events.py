@@ -11,7 +11,9 @@ class ControllerEvent:
 
     `what` is "verdict" (a detector asks for relief of `node`; `detail` says what is done about it), "rebooted" (a node
     has lost what it ran), "deployed", or a step of migration number `migration`: "begin", the state that it entered,
-    "reconnected" or "done". `sequence` counts events from 1.
+    "reconnected" or "done"; "dead" or "alive" (of `node`, by its heartbeats); or "nowhere", "founding", "alone",
+    "repairing", "paired" or "replacing": what a replicated instance is by a new view, in which `node` serves; of
+    "nowhere", all that it held is lost. `sequence` counts events from 1.
     """
 
     sequence: int
@@ -38,6 +40,7 @@ class NodeState:
     network: float
     cpu: float
     instances: tuple[str, ...]
+    life: str = ""  # what it is held for: see controller/membership.py
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,20 @@ class UnderWay:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplicaState:
+    """Who serves a replicated instance, who backs it up, and who is to, by the view of `epoch`; "" for nobody."""
+
+    application: int
+    number: int
+    instance: str
+    epoch: int
+    state: str
+    primary: str
+    backup: str
+    joiner: str
+
+
+@dataclass(frozen=True, slots=True)
 class ControllerState:
     """All nodes and migrations at `now_s`. `counts` holds what was taken and what was refused, by reason."""
 
@@ -64,3 +81,4 @@ class ControllerState:
     nodes: tuple[NodeState, ...]
     under_way: tuple[UnderWay, ...]
     counts: dict[str, int] = field(default_factory=dict)
+    replicas: tuple[ReplicaState, ...] = ()

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from controller.controller_events import NodeState, UnderWay
+from controller.controller_events import NodeState, ReplicaState, UnderWay
+from controller.failover import Failover
 from controller.heartbeats import Batch
 from controller.migration_steps import Migration
 from controller.orchestrator import Orchestrator
@@ -25,7 +26,7 @@ class LastReports:
         self._queue[part.node], self._network[part.node] = part.queue_frames, part.network
 
     def states(self, names: Sequence[str], roles: Sequence[str], orchestrator: Orchestrator, where: Whereabouts,
-               now: float) -> tuple[NodeState, ...]:
+               failover: Failover, now: float) -> tuple[NodeState, ...]:
         """Return how every node is at `now`."""
         slots, table = orchestrator.gate.last_slot, orchestrator.table
         on: dict[str, list[str]] = {name: [] for name in names}
@@ -34,7 +35,8 @@ class LastReports:
         return tuple(NodeState(name, roles[i],
                                max(0.0, now - int(slots[i]) * HEARTBEAT_S) if slots[i] >= 0 else None,
                                int(self._queue[i]), int(self._network[i]) / MAX_SHARE, table.busy_share(i),
-                               tuple(on[name])) for i, name in enumerate(names))
+                               tuple(on[name]), failover.membership.life(name).name.lower())
+                     for i, name in enumerate(names))
 
 
 def under_way(m: Migration, name: str, line: Timeline | None, now: float) -> UnderWay:
@@ -42,3 +44,9 @@ def under_way(m: Migration, name: str, line: Timeline | None, now: float) -> Und
     since_s = line.at.get(m.state.value, now) if line is not None else now
     return UnderWay(m.number, name, m.source, m.destination, m.state.value, since_s,
                     tuple(sorted({node for node, _ in m.unanswered})))
+
+
+def replicas_of(failover: Failover, where: Whereabouts) -> tuple[ReplicaState, ...]:
+    """Return how every replicated instance stands."""
+    return tuple(ReplicaState(*g.key, where.name_of(g.key), g.epoch, g.state.value, g.primary, g.backup, g.joiner)
+                 for g in failover.groups())

@@ -116,6 +116,19 @@ class MigrationControl:
         self._enter(m, State.RESTARTING, now, out)
         return m.number
 
+    def replace(self, application: int, instance: int, dead: str, node: str, neighbours: Iterable[str], now: float,
+                out: Outgoing) -> int:
+        """Make an instance afresh on `node` that was lost with a node declared dead; return the number.
+
+        Raises MigrationError if that is not declared dead.
+        """
+        if dead not in self._dead:
+            raise MigrationError(f"{dead} is not known to be dead: {application}/{instance} may run there")
+        m = self._new(application, instance, dead, node, tuple(neighbours), "nowhere", now)
+        m.lost.add("source")
+        self._enter(m, State.RESTARTING, now, out)
+        return m.number
+
     def answered(self, source: bytes, answer: Answer, now: float, out: Outgoing) -> None:
         """Take an answer that came from the address `source`."""
         node = self._names.get(source)

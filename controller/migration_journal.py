@@ -1,4 +1,4 @@
-"""What the controller decides about migrations, written down before it is done: enough to go on after a crash."""
+"""What the controller decides about migrations and replicas, written down first: enough to go on after a crash."""
 
 from __future__ import annotations
 
@@ -61,7 +61,25 @@ class Term(msgspec.Struct, frozen=True, tag=True):
     term: int
 
 
-Entry = Started | Turned | Ended | Booted | Term
+class Viewed(msgspec.Struct, frozen=True, tag=True):
+    """A view was decided: from here on it is the one that holds. A name is empty where there is nobody.
+
+    `boots` are the runs of those who have a part, as far as they were known; `why` is the event, for the operator.
+    """
+
+    application: int
+    instance: int
+    epoch: int
+    state: str
+    primary: str
+    backup: str
+    joiner: str
+    boots: dict[str, int]
+    neighbours: tuple[str, ...]
+    why: str = ""
+
+
+Entry = Started | Turned | Ended | Booted | Term | Viewed
 
 
 class Journal(Protocol):
@@ -124,6 +142,9 @@ class Replay:
                 continue
             if isinstance(entry, Booted):
                 self.boots[entry.node] = entry.boot
+                continue
+            if isinstance(entry, Viewed):
+                self.epochs[entry.application, entry.instance] = entry.epoch
                 continue
             if isinstance(entry, Started):
                 self.last = entry.migration

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from nodes.control_messages import DIGEST_BYTES, Command, Standing, Verb
+from nodes.control_messages import DIGEST_BYTES, FRESH, Command, Standing, Verb
 from nodes.fetching import digest_of
 
 RETRY_S, MOST_RETRY_S = 0.1, 1.0
@@ -116,12 +116,13 @@ def commands_of(m: Migration, term: int, ips: Mapping[str, bytes], controller_ip
     found: dict[tuple[str, Verb], Command] = {}
 
     def tell(node: str, verb: Verb, peer: bytes = bytes(4), size: int = 0, digest: bytes = bytes(DIGEST_BYTES),
-             boot: int = 0) -> None:
+             boot: int = 0, payload: bytes = b"") -> None:
         if node not in dead:
-            found[node, verb] = Command(term, boot, m.number, verb, *m.key, m.epoch, peer, size, digest)
+            found[node, verb] = Command(term, boot, m.number, verb, *m.key, m.epoch, peer, size, digest, payload)
 
     def prepare(node: str) -> None:
-        tell(node, Verb.PREPARE, controller_ip, len(m.binary), digest_of(m.binary))
+        tell(node, Verb.PREPARE, controller_ip, len(m.binary), digest_of(m.binary),
+             payload=FRESH if m.state is State.RESTARTING else b"")
 
     def run(node: str) -> None:
         if m.fresh:

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from controller.errors import ControllerError
-from controller.migration_journal import Term
+from controller.migration_journal import Term, Viewed
 from nodes.control_messages import Command, Verb
 from nodes.replication_messages import NOBODY, Part, View
 
@@ -62,24 +62,6 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (_S.REPLACING, _E.PRIMARY_LOST): _S.ALONE,
     **{(s, _E.ALL_GONE): _S.NOWHERE for s in State if s is not _S.NOWHERE},
 }
-
-
-class Viewed(msgspec.Struct, frozen=True, tag=True):
-    """A view was decided: from here on it is the one that holds. A name is empty where there is nobody.
-
-    `boots` are the runs of those who have a part, as far as they were known; `why` is the event, for the operator.
-    """
-
-    application: int
-    instance: int
-    epoch: int
-    state: str
-    primary: str
-    backup: str
-    joiner: str
-    boots: dict[str, int]
-    neighbours: tuple[str, ...]
-    why: str = ""
 
 
 ReplicaEntry = Viewed | Term

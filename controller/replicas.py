@@ -228,8 +228,11 @@ class ReplicaControl:
         usable = [name for name in self._places if self._life(name) is Life.ALIVE and name in self._boots
                   and name not in self._fenced and name not in g.members and g.shunned.get(name, 0.0) <= self._now]
         copies = [name for name in g.copies() if name != g.backup]
-        if g.state is State.NOWHERE and g.at in usable:
-            return g.at
+        if g.state is State.NOWHERE and g.at is not None:
+            if g.at in usable:
+                return g.at
+            if self._life(g.at) is Life.JOINING:
+                return None  # a moment more: all nodes begin at the same time
         found = next_copy(g.name, copies, self._places, usable, lambda name: self._fits(name, *g.key))
         if wanted or found is None:
             return found

@@ -16,35 +16,37 @@ kept till the next `tick`, so that those which come together are judged together
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from ipaddress import IPv4Address
 
 import numpy as np
 
-from controller.controller_events import ControllerEvent, ControllerState
-from controller.controller_view import LastReports, under_way
+from controller.controller_events import ControllerState
+from controller.controller_record import ControllerRecord
+from controller.controller_view import LastReports, replicas_of, under_way
 from controller.errors import MigrationError
+from controller.failover import Failover
 from controller.heartbeats import HeartbeatInbox
 from controller.load_table import NOWHERE, NodeTable, PlacedInstance
+from controller.membership import Life
 from controller.migration import MigrationControl
 from controller.migration_journal import Journal, MemoryJournal
 from controller.migration_steps import Happening, Migration, Outgoing, State
 from controller.orchestrator import Move, Orchestrator
 from controller.overload import OverloadOptions
-from controller.timeline import Timeline
 from controller.whereabouts import Key, Whereabouts
 from nodes import messages
 from nodes.artifact import artifact_of
 from nodes.control_messages import HEARTBEAT_BYTES, HEARTBEAT_S, KIND_HEARTBEAT, Answer, Fetch
 from nodes.deployment import Deployment
 from nodes.errors import WireError
+from nodes.replication_messages import Stands
 from nodes.transport import Send, Sends
 from topologies.addressing import CONTROL_PORT
 from topologies.inventory import Inventory
 
-MOST_EVENTS = 10_000  # kept; older ones are forgotten
 MOST_HEARTBEATS = 4096  # kept till they are judged
 TELL_CLIENTS = frozenset({State.SWITCHING.value, State.RESUMING.value, State.FINISHING.value, State.DONE.value,
                           "reconnected"})
@@ -65,39 +67,46 @@ class ResourceController:
         entry = inventory.node(controller) if controller else inventory.of_role("controller")[0]
         computing = [n for n in inventory.nodes if n.role in ("host", "smartnic")]
         self.automatic = automatic
-        self.events: deque[ControllerEvent] = deque(maxlen=MOST_EVENTS)
-        self.timelines: dict[int, Timeline] = {}  # by migration
         self.where = Whereabouts()
+        self._record = ControllerRecord(self.where)
+        self.events, self.timelines = self._record.events, self._record.timelines
+        self._tell = self._record.tell
         self.names = [n.name for n in computing]
         self._index = {name: i for i, name in enumerate(self.names)}
         self._roles = [n.role for n in computing]
         self._artifact = artifact
         self._counts: Counter[str] = Counter()
-        self._sequence = 0
         self._beats = HeartbeatInbox()
         self._reports = LastReports(len(computing))
         self._postponed: dict[Key, tuple[str, str]] = {}  # decided moves that wait for a neighbour: where to, and why
         self._settled = False  # something has, since postponed moves were looked at
         self._again: set[int] = set()  # nodes that began anew, as somebody said, and have not been heard of since
-        self._alarm_s: dict[Key, float] = {}  # of what a detector is about to move: when its heartbeat was due
         ips = {n.name: IPv4Address(n.ip).packed for n in computing}
         hosts = np.array([self._index[inventory.host_of(n).name] for n in computing], dtype=np.int32)
         self._nodes = NodeTable(np.array([int.from_bytes(ips[name], "big") for name in self.names], dtype=np.uint32),
                                 hosts, np.array([n.rack for n in computing], dtype=np.int32),
                                 np.array([n.memory_gb * 1024 for n in computing]))
+        deployments = tuple(deployments)
         for deployment in deployments:
             self.where.add(deployment)
-        self.control = MigrationControl(journal or MemoryJournal(), ips, IPv4Address(entry.ip).packed, self._binary_of,
+        journal = journal or MemoryJournal()
+        self.control = MigrationControl(journal, ips, IPv4Address(entry.ip).packed, self._binary_of,
                                         self._done)
         for m in self.control.open.values():
             self.where.node_of[m.key] = m.owner or m.source
         self._boots = np.array([self.control.boots.get(name, -1) for name in self.names], dtype=np.int64)
         self.orchestrator = self._make_orchestrator(options)
+        self.failover = Failover(inventory, self.names, ips, self.orchestrator.gate.last_slot, journal,
+                                 self.control.term, self.control.epochs, self.control.boots, self._fits)
+        for deployment in deployments:
+            self.failover.replicate(deployment)
+        self._follow_replicas()
 
     def _make_orchestrator(self, options: OverloadOptions | None) -> Orchestrator:
         movable = options.movable if options is not None else ()
         placed = [PlacedInstance(*key, self._index[self.where.node_of[key]], one.memory_mb,
-                                 not one.host_only and (not movable or one.service in movable))
+                                 not one.host_only and key not in self.where.replicated
+                                 and (not movable or one.service in movable))
                   for key, one in self.where.instances.items()]
         made = Orchestrator(self._nodes, placed, options)
         made.boots[:] = self._boots
@@ -123,7 +132,10 @@ class ResourceController:
         except WireError:
             self._counts["undecodable"] += 1
             return
-        if isinstance(message, Answer):
+        if isinstance(message, Stands) or (isinstance(message, Answer) and not message.migration):
+            self.failover.answered(source_ip, message, now, out)
+            self._follow_replicas()
+        elif isinstance(message, Answer):
             commands: Outgoing = []
             self.control.answered(source_ip, message, now, commands)
             self._send(commands, out)
@@ -134,23 +146,46 @@ class ResourceController:
         else:
             self._counts["not_for_a_controller"] += 1
 
-    def due(self) -> float | None:
-        """Return when `tick` has something to do; None while it waits for others."""
-        times = [t for t in (self._beats.since, self.control.due()) if t is not None]
-        return min(times) if times else None
+    def due(self) -> float:
+        """Return when `tick` has something to do."""
+        times = (self._beats.since, self.control.due(), self.failover.due())
+        return min(t for t in times if t is not None)
 
     def tick(self, now: float, out: Sends) -> None:
-        """Judge the heartbeats that have come in, and do what is due in migrations."""
+        """Judge the heartbeats that have come in, and do what is due in migrations and about who is silent."""
         self._judge(now, out)
+        if now >= self.failover.due():
+            for change in self.failover.tick(now, out):
+                if change.after is Life.DEAD or (change.before, change.after) == (Life.JOINING, Life.ALIVE):
+                    self._tell(now, change.after.name.lower(), change.node, detail=change.why.value)
+            self._follow_replicas()
         commands: Outgoing = []
         self.control.tick(now, commands)
         self._send(commands, out)
 
-    def declared_dead(self, node: str, now: float, out: Sends) -> None:
-        """Note that a node is dead and kept from the network: whoever calls this has seen to it."""
+    def declared_dead(self, node: str, now: float, out: Sends) -> list[str]:
+        """Note that a node is dead and kept from the network: whoever calls this has seen to it.
+
+        What it ran alone is made anew, with nothing, where there is room. Returns the names of what has no place.
+        """
         commands: Outgoing = []
-        self.control.declared_dead(self._known(node), now, commands)
+        self.failover.fenced(self._known(node))
+        self.control.declared_dead(node, now, commands)
+        moved = {m.key for m in (*self.control.open.values(), *self.control.closed.values())}
+        stranded = []
+        for key in self.where.on(node):
+            if key in moved or key in self.where.replicated:
+                continue
+            to = self.failover.place_for(key, self._fits)
+            self._tell(now, "nowhere", node, self.where.name_of(key), detail="all that it held is lost; "
+                       + (f"it begins anew on {to}" if to else "no living node has room for it"))
+            if to is None:
+                stranded.append(self.where.name_of(key))
+                continue
+            self.control.replace(*key, node, to, self._to_tell(key, to), now, commands)
+            self.orchestrator.begun(*key, self._index[to])
         self._send(commands, out)
+        return stranded
 
     # -- by hand -------------------------------------------------------------------------------------------------------
 
@@ -162,6 +197,8 @@ class ResourceController:
         key = self.where.key_of(instance)
         if key in self._postponed:
             raise MigrationError(f"{self.where.name_of(key)} is to move to {self._postponed[key][0]} already")
+        if key in self.where.replicated:
+            raise MigrationError(f"{self.where.name_of(key)} is replicated: where it is, views decide")
         known, index, table = self.where.instances[key], self._index[self._known(node)], self.orchestrator.table
         free_mb = float(table.free_mb[index])
         if known.host_only and self._roles[index] != "host":
@@ -181,6 +218,7 @@ class ResourceController:
         before = self.orchestrator
         self.orchestrator = self._make_orchestrator(before.options)
         self.orchestrator.gate, self.orchestrator.counters = before.gate, before.counters
+        self.failover.replicate(deployment)
         self._tell(now, "deployed", detail=deployment.name)
 
     def started_again(self, node: str) -> None:
@@ -197,11 +235,12 @@ class ResourceController:
 
     def state(self, now: float) -> ControllerState:
         """Return how every node and migration is at `now`."""
-        nodes = self._reports.states(self.names, self._roles, self.orchestrator, self.where, now)
+        nodes = self._reports.states(self.names, self._roles, self.orchestrator, self.where, self.failover,
+                                     now)
         moving = tuple(under_way(m, self.where.name_of(m.key), self.timelines.get(m.number), now)
                        for m in self.control.open.values())
         return ControllerState(now, self.control.term, self.automatic, self.control.deposed, nodes, moving,
-                               self.counts())
+                               self.counts(), replicas_of(self.failover, self.where))
 
     def counts(self) -> dict[str, int]:
         """Return what was taken, decided and refused, by name."""
@@ -232,12 +271,13 @@ class ResourceController:
         self._again.discard(index)
         commands: Outgoing = []
         self.control.booted(name, boot, now, commands)
+        self.failover.booted(name, boot, first, now)
         if not first:
             self._tell(now, "rebooted", node=name, detail=f"it is in run {boot}; what it held is gone")
             moved = {m.key for m in (*self.control.open.values(), *self.control.closed.values())}
             for key in self.where.on(name):
-                if key not in moved:
-                    self.control.restart(*key, name, self.where.neighbours(key), now, commands)
+                if key not in moved and key not in self.where.replicated:
+                    self.control.restart(*key, name, self._to_tell(key), now, commands)
         self._send(commands, out)
 
     def _decided(self, move: Move, now: float, out: Sends) -> None:
@@ -252,7 +292,7 @@ class ResourceController:
             if not self.automatic:
                 raise MigrationError("the controller only watches")
             why = f"{move.cause}; {move.why}"
-            self._alarm_s[key] = move.slot * HEARTBEAT_S
+            self._record.alarm_s[key] = move.slot * HEARTBEAT_S
             neighbour = self._neighbour_on_its_way(key)
             if neighbour:
                 self._postponed[key] = to, why
@@ -264,15 +304,39 @@ class ResourceController:
             self.orchestrator.stayed(*key)
             self._tell(now, "verdict", node, self.where.name_of(key), detail=f"{said}; not done: {error}")
 
+    def _follow_replicas(self) -> None:
+        """Note where replicated instances are served now, and say what was decided about them."""
+        for g in self.failover.groups():
+            if g.primary and self.where.node_of[g.key] != g.primary:
+                self.where.node_of[g.key] = g.primary
+                self.orchestrator.arrived(*g.key, self._index[g.primary])
+        for h in self.failover.take_happenings():
+            key = h.application, h.instance
+            self._tell(h.now_s, h.what, self.failover.primary(key), self.where.name_of(key),
+                       detail=f"epoch {h.epoch}: {h.detail}")
+
+    def _fits(self, node: str, application: int, number: int) -> bool:
+        """Say whether a node may and can run one more instance."""
+        known, index = self.where.instances[application, number], self._index[node]
+        return (not known.host_only or self._roles[index] == "host") \
+            and float(self.orchestrator.table.free_mb[index]) >= known.memory_mb
+
     def _begin(self, key: Key, to: str, why: str, now: float, out: Sends) -> int:
         source = self.where.node_of[key]
         neighbour = self._neighbour_on_its_way(key)
         if neighbour:
             raise MigrationError(f"{neighbour}, its neighbour, is on its way")
         commands: Outgoing = []
-        number = self.control.begin(*key, source, to, self.where.neighbours(key, source, to), now, commands, why)
+        number = self.control.begin(*key, source, to, self._to_tell(key, source, to), now, commands, why)
         self._send(commands, out, {number: why})
         return number
+
+    def _to_tell(self, key: Key, *more: str) -> tuple[str, ...]:
+        """Return the nodes that are told when an instance moves: all that live, if they may come to run a neighbour."""
+        if any(self.where.are_neighbours(key, other) for other in self.where.replicated):
+            life = self.failover.membership.life
+            more = (*more, *(name for name in self.names if life(name) not in (Life.DEAD, Life.OUTSIDE)))
+        return self.where.neighbours(key, *more)
 
     def _neighbour_on_its_way(self, key: Key) -> str:
         """Return the name of one, "" if there is none: each is to know where the other is when it begins to move."""
@@ -306,15 +370,7 @@ class ResourceController:
         m = self.control.migration(happening.migration)
         if m is None:
             return
-        line = self.timelines.get(m.number)
-        if line is None:
-            line = self.timelines[m.number] = Timeline(m.number, self.where.name_of(m.key), m.source, m.destination,
-                                                       why)
-            alarm_s = self._alarm_s.pop(m.key, None)
-            if alarm_s is not None:
-                line.at["alarm"] = alarm_s
-        line.note(happening, m)
-        self._tell(happening.now_s, happening.what, m.owner or m.source, line.instance, m.number, happening.detail)
+        self._record.happened(happening, m, why)
         if happening.what in TELL_CLIENTS:
             self._tell_clients(m, out)
 
@@ -323,11 +379,6 @@ class ResourceController:
         if command is not None:
             data = command.encode()
             out += [Send(ip, port, data) for ip, port in m.clients]
-
-    def _tell(self, now: float, what: str, node: str = "", instance: str = "", migration: int = 0,
-              detail: str = "") -> None:
-        self._sequence += 1
-        self.events.append(ControllerEvent(self._sequence, now, what, node, instance, migration, detail))
 
     def _done(self, application: int, number: int, node: str, epoch: int) -> None:
         """Note that an instance has settled somewhere."""

@@ -27,7 +27,8 @@ class Whereabouts:
 
     def __init__(self) -> None:
         self.instances: dict[Key, KnownInstance] = {}
-        self.node_of: dict[Key, str] = {}
+        self.node_of: dict[Key, str] = {}  # of a replicated one, who serves
+        self.replicated: set[Key] = set()
         self._near: dict[Key, tuple[Key, ...]] = {}  # whom it may send to, and who may send to it
         self._by_name: dict[str, Key] = {}
         self._short: dict[str, list[Key]] = {}
@@ -41,6 +42,7 @@ class Whereabouts:
             where = self.node_of[deployment.number, moved[0].number]
             raise MigrationError(f"{deployment.name} places instance {moved[0].number} on {moved[0].node}, it runs on "
                                  f"{where}: what runs moves by migration only")
+        self.replicated |= {(deployment.number, number) for number in deployment.replicated}
         near: dict[Key, set[Key]] = {}
         for sender, receiver in application.edges:
             one, other = (deployment.number, sender), (deployment.number, receiver)

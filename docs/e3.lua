@@ -4,7 +4,7 @@
 local e3 = Proto("e3", "E3 microservice message")
 
 local MAGIC, VERSION = 0xE3A7, 1
-local kinds = { [1] = "request", [2] = "reply", [3] = "error", [4] = "probe", [5] = "reply_probe", [8] = "ack", [16] = "stats_query", [17] = "stats_report", [24] = "deploy", [25] = "deployed", [18] = "heartbeat", [19] = "command", [20] = "answer", [21] = "fetch", [22] = "chunk" }
+local kinds = { [1] = "request", [2] = "reply", [3] = "error", [4] = "probe", [5] = "reply_probe", [8] = "ack", [16] = "stats_query", [17] = "stats_report", [24] = "deploy", [25] = "deployed", [18] = "heartbeat", [19] = "command", [20] = "answer", [21] = "fetch", [22] = "chunk", [32] = "view", [33] = "stands", [34] = "offer", [35] = "append", [36] = "appended" }
 
 local fields = {
   magic = ProtoField.uint16("e3.magic", "magic", base.HEX, nil, nil, "0xE3A7"),
@@ -41,6 +41,14 @@ local fields = {
   standing = ProtoField.uint8("e3.standing", "standing", base.DEC, nil, nil, "what the instance is here: 0 absent, 1 preparing, 2 prepared, 3 collecting, 4 staged, 5 live, 6 stopping, 7 frozen, 8 released"),
   refusal = ProtoField.uint8("e3.refusal", "refusal", base.DEC, nil, nil, "why the command was not obeyed, 0 if it was"),
   offset = ProtoField.uint32("e3.offset", "offset", base.DEC, nil, nil, "first byte"),
+  fresh = ProtoField.uint8("e3.fresh", "fresh", base.DEC, nil, nil, "1: the primary is to begin with an empty state"),
+  primary = ProtoField.ipv4("e3.primary", "primary"),
+  backup = ProtoField.ipv4("e3.backup", "backup"),
+  joiner = ProtoField.ipv4("e3.joiner", "joiner"),
+  part = ProtoField.uint8("e3.part", "part", base.DEC, nil, nil, "the node is: 0 out, 1 joining, 2 catching up, 3 following, 4 serving"),
+  next = ProtoField.uint64("e3.next", "next", base.DEC, nil, nil, "position of the next fragment"),
+  silent = ProtoField.ipv4("e3.silent", "silent"),
+  position = ProtoField.uint64("e3.position", "position", base.DEC, nil, nil, "position of this fragment"),
   payload = ProtoField.bytes("e3.payload", "payload"),
 }
 e3.fields = fields
@@ -188,6 +196,53 @@ local layouts = {
     { fields.digest_low, 8 },
     { fields.offset, 4 },
     { fields.length, 2 },
+  } },
+  [32] = { name = "view", bare = true, fields = {
+    { fields.term, 4 },
+    { fields.boot, 4 },
+    { fields.application, 2 },
+    { fields.instance, 2 },
+    { fields.epoch, 4 },
+    { fields.fresh, 1 },
+    { fields.primary, 4 },
+    { fields.backup, 4 },
+    { fields.joiner, 4 },
+  } },
+  [33] = { name = "stands", fields = {
+    { fields.term, 4 },
+    { fields.boot, 4 },
+    { fields.application, 2 },
+    { fields.instance, 2 },
+    { fields.epoch, 4 },
+    { fields.part, 1 },
+    { fields.refusal, 1 },
+    { fields.next, 8 },
+    { fields.silent, 4 },
+    { fields.length, 2 },
+  } },
+  [34] = { name = "offer", bare = true, fields = {
+    { fields.application, 2 },
+    { fields.instance, 2 },
+    { fields.epoch, 4 },
+    { fields.next, 8 },
+    { fields.size, 4 },
+    { fields.digest_high, 8 },
+    { fields.digest_low, 8 },
+  } },
+  [35] = { name = "append", fields = {
+    { fields.application, 2 },
+    { fields.instance, 2 },
+    { fields.epoch, 4 },
+    { fields.position, 8 },
+    { fields.flags, 1 },
+    { fields.length, 2 },
+  } },
+  [36] = { name = "appended", bare = true, fields = {
+    { fields.application, 2 },
+    { fields.instance, 2 },
+    { fields.epoch, 4 },
+    { fields.next, 8 },
+    { fields.part, 1 },
   } },
 }
 

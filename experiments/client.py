@@ -8,6 +8,7 @@ reply at all within `timeout_s`. All times are those of the emulated clock.
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import time
 from array import array
@@ -21,7 +22,7 @@ import msgspec
 from experiments.arrivals import intended_times
 from experiments.client_flow import Flow, requests_of, workload_of
 from experiments.latencies import summary_of
-from experiments.load import FLOW_BITS, ClientConfig, ClientResult
+from experiments.load import FLOW_BITS, ClientConfig, ClientResult, Exchange
 from experiments.reply_judge import ReplyJudge
 from microservices.routing import Router
 from nodes import messages
@@ -30,7 +31,7 @@ from nodes.control_messages import Command
 from nodes.delay_line import DelayLine
 from nodes.errors import WireError
 from nodes.lateness import Lateness, summary
-from nodes.messages import CLIENT_BIT, KIND_REQUEST, TO_CLIENT_KINDS, AckMessage, DataMessage, age_s
+from nodes.messages import CLIENT_BIT, KIND_REPLY, KIND_REQUEST, TO_CLIENT_KINDS, AckMessage, DataMessage, age_s
 from nodes.readiness import Readiness, rest_at
 from nodes.socket_drops import udp_drops
 from nodes.transport import Address, Sends
@@ -74,6 +75,7 @@ class _Client:
         self._order: deque[int] = deque()
         self._counts = dict.fromkeys(("answered", "errors", "wrong", "lost", "late", "duplicated", "foreign"), 0)
         self._complaints: list[str] = []
+        self._history: list[Exchange] = []
         self._answered_s, self._latencies_s = array("d"), array("d")
         self._longest_gap = 0.0
         self._behind, self._turns = Lateness(), Lateness()
@@ -122,6 +124,9 @@ class _Client:
             self._look_at_timers(now)
             self._turns.record(self._clock() - now)
         took_s = self._clock() - started
+        if self.told.history:
+            self._history += [Exchange(payload, asked_s, None, math.inf)
+                              for asked_s, payload, _ in self._waiting.values()]
         for flow in self._flows:  # or the other ends would repeat what we have
             flow.transport.flush(self._sends)
             self._send(flow)
@@ -131,7 +136,8 @@ class _Client:
             resent=sum(f.transport.counters()["channel_resent"] for f in self._flows), checked=self._judge.checked,
             unfinished=len(self._waiting), answered_s=self._answered_s.tobytes(),
             latencies_s=self._latencies_s.tobytes(), behind=summary("behind", self._behind.counters("behind")),
-            turns=summary("turn", self._turns.counters("turn")), dropped_socket=udp_drops(), strays=self._strays)
+            turns=summary("turn", self._turns.counters("turn")), dropped_socket=udp_drops(), strays=self._strays,
+            history=tuple(self._history))
 
     def _stop(self, *_: object) -> None:
         self._stopped_at = time.monotonic()
@@ -250,6 +256,10 @@ class _Client:
             self._counts[kind] += 1
             return
         asked_s, payload, sender = waiting
+        if self.told.history:
+            done = message.kind == KIND_REPLY  # an error says nothing of what has been done
+            self._history.append(Exchange(payload, asked_s, message.payload if done else None,
+                                          arrival if done else math.inf))
         self._remember(message.request_id)
         self._answered_s.append(arrival)
         self._latencies_s.append(arrival - asked_s)
@@ -275,7 +285,9 @@ class _Client:
         if overdue < 0:
             return
         for request_id in [i for i, (asked_s, _, _) in self._waiting.items() if asked_s < overdue]:
-            flow = self._waiting.pop(request_id)[2]
+            asked_s, payload, flow = self._waiting.pop(request_id)
+            if self.told.history:
+                self._history.append(Exchange(payload, asked_s, None, math.inf))
             self._timed_out.add(request_id)
             self._count("lost", request_id, f"no reply within {self.told.timeout_s:g} s")
             if not self.told.rate_rps:

@@ -82,6 +82,11 @@ class Faults(ABC):
         self.nursery.status(self.agents[host], timeout_s=5.0)
         return [host, *gone]
 
+    def crash_agent(self, name: str) -> None:
+        """Kill the agent of `name` (SIGKILL) with its links up."""
+        os.kill(self.agent_pid(name), signal.SIGKILL)
+        self.nursery.status(self.agents[name], timeout_s=5.0)
+
     def hang_agent(self, name: str) -> None:
         """Stop the agent of `name` (SIGSTOP) with its links up: what only a liveness protocol can notice."""
         os.kill(self.agent_pid(name), signal.SIGSTOP)

@@ -31,10 +31,11 @@ class ClientConfig(msgspec.Struct, frozen=True):
     A request without a reply after `timeout_s` is lost. `client_number` keeps request ids apart between
     clients, also those that come one after the other; times are drawn for `drawn_as`, that number unless it is given.
     `payloads`, if there are any, are sent in turn in place of what `workload` makes; of that, `pool` requests are made
-    before the start and sent in turn (0: each is made when it is sent). Every reply is checked, or one in
-    `check_every`. `exact` holds every reply against the oracle, byte for byte: with one flow, one request outstanding,
-    and no other client of this application. `ways` are the one-way times from nodes to the client by packed IP. Told
-    to stop, a client waits for outstanding replies, `drain_real_s` at most. Times are emulated, but for that one.
+    before the start and sent in turn (0: each is made when it is sent). With `history`, all that was asked and
+    answered is kept. Every reply is checked, or one in `check_every`. `exact` holds every reply against the oracle,
+    byte for byte: with one flow, one request outstanding, and no other client of this application. `ways` are the
+    one-way times from nodes to the client by packed IP. Told to stop, a client waits for outstanding replies,
+    `drain_real_s` at most. Times are emulated, but for that one.
 
     Raises ExperimentError for what no client can do.
     """
@@ -60,6 +61,7 @@ class ClientConfig(msgspec.Struct, frozen=True):
     pool: int = 0
     drain_real_s: float = 60.0
     outstanding: int = 0
+    history: bool = False
     drawn_as: int | None = None
 
     @property
@@ -85,6 +87,15 @@ class ClientConfig(msgspec.Struct, frozen=True):
         if self.check_every < 1 or self.pool < 0:
             raise ExperimentError(f"one reply in {self.check_every} checked, {self.pool} requests made before the "
                                   "start; the least are 1 and 0")
+
+
+class Exchange(msgspec.Struct, frozen=True, array_like=True):
+    """A request, when it was made, its reply and when that came, in emulated seconds; without, None and inf."""
+
+    request: bytes
+    asked_s: float
+    reply: bytes | None
+    answered_s: float
 
 
 class ClientResult(msgspec.Struct, frozen=True):
@@ -118,6 +129,7 @@ class ClientResult(msgspec.Struct, frozen=True):
     turns: LatenessSummary = LatenessSummary()
     dropped_socket: int = 0
     strays: int = 0
+    history: tuple[Exchange, ...] = ()
 
     def replies(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return when each reply came, in emulated seconds, and its latency in seconds."""
@@ -126,4 +138,4 @@ class ClientResult(msgspec.Struct, frozen=True):
     def content(self) -> dict[str, Any]:
         """Return what belongs in a manifest: all but the single replies."""
         content: dict[str, Any] = msgspec.to_builtins(self)
-        return {name: value for name, value in content.items() if name not in ("answered_s", "latencies_s")}
+        return {name: value for name, value in content.items() if name not in ("answered_s", "latencies_s", "history")}

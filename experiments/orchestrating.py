@@ -13,7 +13,9 @@ import msgspec
 
 from controller.control_requests import ControllerClient, Places, ToldTimeline
 from controller.control_service import ServiceConfig
+from controller.controller_events import ReplicaState
 from controller.errors import MigrationError
+from controller.fault_domains import faults, places_of
 from experiments.control_plane import ControlPlane
 from experiments.errors import ExperimentError
 from nodes.deployment import Deployment, Place
@@ -92,10 +94,15 @@ class Orchestrating(ABC):
     def node_pid(self, name: str) -> int:
         """Return the pid of the shell of a node, which stands for its namespace."""
 
+    def controller_gone(self) -> bool:
+        """Return whether no resource controller runs."""
+        return self.controller_process is None or self.nursery.status(self.controller_process) is not None
+
     def kill_controller(self) -> None:
         """Kill the resource controller (SIGKILL), as a crash would; its journal stays."""
-        if self.controller_process is None or self.nursery.status(self.controller_process) is not None:
+        if self.controller_gone():
             raise ExperimentError("no resource controller is running")
+        assert self.controller_process is not None
         os.kill(self.controller_process.pid, signal.SIGKILL)
         self.nursery.status(self.controller_process, timeout_s=5.0)
 
@@ -128,6 +135,41 @@ class Orchestrating(ABC):
         with contextlib.suppress(MigrationError):
             self._places = self.resource.places()
         return placed_as(deployment, self._places or [], self.inventory)
+
+    def replicas(self) -> tuple[ReplicaState, ...]:
+        """Return who serves and backs up every replicated instance; raises MigrationError if nobody answers."""
+        return self.asked().state().replicas
+
+    def unpaired(self) -> list[str]:
+        """Return the replicated instances that lack a primary or, where there are two servers, a backup, by name."""
+        if self.resource is None or not any(d.replicated for d in self.deployments):
+            return []
+        enough = ("paired",) if len(self.inventory.of_role("host")) > 1 else ("alone",)
+        return [r.instance for r in self.replicas() if r.state not in enough]
+
+    def replicas_together(self) -> list[str]:
+        """Return a sentence for each replicated instance with two replicas in one fault domain; [] is good."""
+        copies = {}
+        for r in self.replicas():
+            copies[r.instance.encode()] = [name for name in (r.primary, r.backup) if name]
+            copies[b"%b, joining" % r.instance.encode()] = [name for name in (r.primary, r.joiner) if name]
+        return faults(copies, places_of(self.inventory))
+
+    @abstractmethod
+    def agent_pid(self, name: str) -> int:
+        """Return the pid of the agent of a node."""
+
+    agents: dict[str, Child]
+
+    def fence(self, node: str) -> list[str]:
+        """Cut a node off for good, as over a management network: its agent is ended, and the controller is told.
+
+        What it ran alone begins anew elsewhere, with nothing. Returns the names of what has no place.
+        """
+        if self.nursery.status(self.agents[node]) is None:
+            os.kill(self.agent_pid(node), signal.SIGKILL)
+            self.nursery.status(self.agents[node], timeout_s=5.0)
+        return self.asked().fenced(node)
 
     def tell_of_restart(self, node: str) -> None:
         """Let the controller know that a node began anew. If it is away, heartbeats and its journal must do."""

@@ -10,6 +10,7 @@ from typing import Any
 from experiments.errors import ExperimentError
 from experiments.run_options import RunOptions
 
+ALL = "all"
 QUICK = frozenset({"quick"})
 
 
@@ -45,6 +46,8 @@ EXPERIMENTS = {e.name: e for e in (
     _experiment("fig2", "request size against the SmartNIC's benefit in requests per Joule (section 2.3)", "resume",
                 "time_scale", "retry"),
     _experiment("fig3", "round trips by communication mechanism (section 2.4)", "resume", "time_scale", "retry"),
+    _experiment("fig5", "eight applications at their peaks on 3 x Type1 and on 3 x Beefy: energy and latency (5.1)",
+                "resume", "time_scale", "retry", "simulate"),
     _experiment("fig8", "power over load of three applications on 3 x Type1 (section 5.1)", "resume", "time_scale",
                 "retry"),
     _experiment("fig11", "the orchestrator's decision time on up to 50,000 servers, and heartbeats' bandwidth (5.6)"),
@@ -55,6 +58,12 @@ EXPERIMENTS = {e.name: e for e in (
     _experiment("fig6", "HCM against annealing and an integer program, eight applications at their peaks (section 5.4)",
                 "resume", "time_scale", "retry", "simulate"),
     _experiment("fig7", "as much on SmartNICs as fits in memory, with and without the orchestrator (section 5.2)",
+                "resume", "time_scale", "retry", "simulate"),
+    _experiment("fig9", "host traffic over all SmartNICs by ECMP against a NIC dedicated to the host (section 5.3)",
+                "resume", "time_scale", "retry", "simulate"),
+    _experiment("table5", "requests per Joule of three applications on five clusters (Table 5)", "resume", "time_scale",
+                "retry", "simulate", "sensitivity"),
+    _experiment("fig10", "requests per dollar of purchase and electricity over years, on five clusters (section 5.5)",
                 "resume", "time_scale", "retry", "simulate"),
     _experiment("live-placement", "two applications placed one after the other on a running rack; then a server dies"),
     _experiment("table6",
@@ -75,7 +84,7 @@ EXPERIMENTS = {e.name: e for e in (
 
 def chosen(names: Sequence[str]) -> list[str]:
     """Return the experiments that `names` mean, "all" being all; raises ExperimentError for an unknown one."""
-    if "all" in names:
+    if ALL in names:
         return list(EXPERIMENTS)
     for name in names:
         if name not in EXPERIMENTS:

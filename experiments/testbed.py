@@ -50,6 +50,7 @@ OPENFLOW_LISTEN = "127.0.0.1:6653"
 PRELOAD = ("nodes.agent", "experiments.client", "experiments.flow_probe")
 READY_TIMEOUT_S = 60.0
 AGENT_END_TIMEOUT_S = 10.0
+REPLICAS_WITHIN_S = 3.0  # emulated: a node counts when it has been heard for a second
 FIRST_OWN_CLIENT_NUMBER = 100_000  # of 2^19
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,9 @@ class TestbedOptions:
             raise ExperimentError(f"a frame loss of {self.frame_loss}; the limits are 0 and 1")
         if self.orchestrator not in ORCHESTRATOR:
             raise ExperimentError(f"no orchestrator {self.orchestrator!r}; there are {', '.join(ORCHESTRATOR)}")
+        replicated = [d.name for d in self.deployments if d.replicated]
+        if replicated and self.orchestrator == "off":
+            raise ExperimentError(f"{', '.join(replicated)} cannot be replicated with the orchestrator off")
         if self.datapath not in DATAPATHS:
             raise ExperimentError(f"no datapath {self.datapath!r}; there are {', '.join(DATAPATHS)}")
 
@@ -298,6 +302,8 @@ class Testbed(Faults, Observing, Orchestrating):
         """
         living = [self.inventory.node(name) for name, child in self.agents.items()
                   if self.nursery.status(child) is None]
+        if deployment.replicated and self.resource is None:
+            raise ExperimentError(f"{deployment.name} cannot be replicated with the orchestrator off")
         answers = self.control.deploy(living, deployment)
         bad = {node.name: answers.get(node.name, "no answer") for node in living if answers.get(node.name, "?")}
         if bad:
@@ -344,9 +350,11 @@ class Testbed(Faults, Observing, Orchestrating):
     def wait_until_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
         """Wait till the switches are programmed, every port of a server has LACP up, and every agent answers.
 
-        Raises ExperimentError, saying what is not ready, after `timeout_s`.
+        Where something is replicated, also till it has a backup. Raises ExperimentError, saying what is not ready,
+        after `timeout_s` and, for backups, three emulated seconds more.
         """
-        deadline = time.monotonic() + timeout_s
+        replicated = any(deployment.replicated for deployment in self.deployments)
+        deadline = time.monotonic() + timeout_s + replicated * REPLICAS_WITHIN_S * self.pacing.time_scale
         silent = [self.inventory.node(n) for n in self.agents]
         missing = "nothing"
         while time.monotonic() < deadline:
@@ -359,9 +367,10 @@ class Testbed(Faults, Observing, Orchestrating):
                 continue
             answered = self.control.counters(silent, timeout_s=2.0)
             silent = [n for n in silent if n.name not in answered]
-            if not silent:
+            unpaired = self.unpaired() if not silent else []
+            if not silent and not unpaired:
                 return
-            missing = f"agents of {[n.name for n in silent]}"
+            missing = f"agents of {[n.name for n in silent]}" if silent else f"replicas of {unpaired}"
         raise ExperimentError(f"not ready after {timeout_s:g} s: {missing}{self._complaints()}")
 
     def _complaints(self) -> str:

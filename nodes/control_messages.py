@@ -33,6 +33,7 @@ SLOTS = 1 << 16  # of a heartbeat's slot number, which starts again after 54 min
 NO_INSTANCE = 0xFFFF  # no instance has this number; such a heartbeat tells the node's boot number instead
 MAX_SHARE = 255
 DIGEST_BYTES = 16
+FRESH = b"fresh"  # payload of a PREPARE for an instance that is to begin with nothing: it need not be movable
 
 
 class Verb(IntEnum):

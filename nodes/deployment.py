@@ -8,6 +8,8 @@ from typing import Any
 import msgspec
 
 from microservices.application import Application, Channel, Stage
+from microservices.errors import ServiceError, StateError
+from microservices.service import new_service
 from nodes.errors import NodeError
 from topologies.inventory import Inventory
 
@@ -30,13 +32,17 @@ class _Stage(msgspec.Struct, frozen=True):
 
 
 class Deployment(msgspec.Struct, frozen=True):
-    """A placed application in a form that travels. Make it with `deploy`; `application` gives the graph back."""
+    """A placed application in a form that travels. Make it with `deploy`; `application` gives the graph back.
+
+    The instances `replicated` begin where their place is, if it is alive, and go where the controller's views say.
+    """
 
     name: str
     number: int
     stages: tuple[_Stage, ...]
     channels: tuple[Channel, ...]
     places: tuple[Place, ...]
+    replicated: tuple[int, ...] = ()
 
     def application(self) -> Application:
         stages = tuple(Stage(s.name, s.service, s.shards, s.backups, s.options) for s in self.stages)
@@ -49,20 +55,30 @@ class Deployment(msgspec.Struct, frozen=True):
         raise NodeError(f"{self.name} has no instance {number}; there are {len(self.places)}")
 
 
-def deploy(application: Application, nodes: Mapping[int, str], inventory: Inventory) -> Deployment:
+def deploy(application: Application, nodes: Mapping[int, str], inventory: Inventory,
+           replicate: bool = False) -> Deployment:
     """Place each primary of `application` on the node that `nodes` names for its number.
 
-    Raises NodeError for an instance without a node, TopologyError for a node that is not there.
+    With `replicate`, instances of stages with backups have one, which the resource controller places. Raises NodeError
+    for an instance without a node or that cannot be replicated, TopologyError for a node that is not there.
     """
-    places = []
+    places, replicated = [], []
     for instance in application.instances:
         if instance.backup:
-            continue  # replicas come with failover
+            continue  # the resource controller's to place
         if instance.number not in nodes:
             raise NodeError(f"{application.name}: no node for {instance.name}")
         entry = inventory.node(nodes[instance.number])
         if entry.role not in ("host", "smartnic"):
             raise NodeError(f"{application.name}: {instance.name} cannot run on {entry.name}, a {entry.role}")
         places.append(Place(instance.number, entry.name, entry.ip))
+        stage = application.stage(instance.stage)
+        if replicate and stage.backups:
+            try:
+                new_service(stage.service, **stage.options).new_state().start_changes()
+            except (ServiceError, StateError) as error:
+                raise NodeError(f"{application.name}: {instance.name} cannot be replicated: {error}") from error
+            replicated.append(instance.number)
     stages = tuple(_Stage(s.name, s.service, s.shards, s.backups, dict(s.options)) for s in application.stages)
-    return Deployment(application.name, application.number, stages, application.channels, tuple(places))
+    return Deployment(application.name, application.number, stages, application.channels, tuple(places),
+                      tuple(replicated))

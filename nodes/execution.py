@@ -72,7 +72,8 @@ class Execution(Residents):
         for deployment in deployments:
             self.deploy(deployment, (routers or {}).get(deployment.number), empty)
 
-    def foresee(self, message: DataMessage, channel: ChannelId, arrival: float) -> Foreseen | None:
+    def foresee(self, message: DataMessage, channel: ChannelId, arrival: float,
+                in_memory: bool = False) -> Foreseen | None:
         """Run the handler of a request that is to be submitted at `arrival`, if it may run; what it gave goes with it.
 
         Every request is told here as soon as it is known, where there is foresight: what came by one channel is
@@ -82,7 +83,8 @@ class Execution(Residents):
         if instance is None or instance.halted or self._foreseen >= self.foresight or channel in self._behind:
             self._behind[channel] += 1
             return None
-        assert self._stopwatch is not None
+        if in_memory:
+            self._note_hand_over(message)
         self._foreseen += 1
         instance.foreseen += 1
         return Foreseen(*self._computed(instance, message, max(arrival, self.cores.next_free_at)))
@@ -133,7 +135,9 @@ class Execution(Residents):
         if self._hol is not None:
             self.interference -= self._hol(done.instance.service.name)
         for message, foreseen in done.here:
-            if self._in_memory(message):
+            if foreseen is not None or self._in_memory(message):
+                if foreseen is None:
+                    self._note_hand_over(message)
                 self.submit(message, None, done.finish + self._in_node_s, outlet, out, foreseen=foreseen)
             else:  # the receiver has left meanwhile
                 self._caught_up(message)
@@ -295,7 +299,7 @@ class Execution(Residents):
         for hop in hops:
             onward = _onward(message, hop) if (message.application, hop.instance) in self._instances else None
             if onward is not None and self._in_memory(onward):
-                here.append(HandOver(onward, self.foresee(onward, onward.channel, finish + self._in_node_s)))
+                here.append(HandOver(onward, self.foresee(onward, onward.channel, finish + self._in_node_s, True)))
             else:
                 elsewhere.append(hop)
         return elsewhere, here
@@ -318,34 +322,48 @@ class Execution(Residents):
             outputs = instance.service.handle(Request(message.payload, start), instance.state)
             for output in outputs:
                 _check_output(output.payload)
-            return instance.router.next(message.instance, outputs)
+            hops = instance.router.next(message.instance, outputs)
         except Exception as error:  # whatever a user's handler raises must not end the node
             instance.errors += 1
             if not isinstance(error, ServiceError):
                 log.exception("%s failed on a request", instance.name)
-            return [Hop((str(error) or type(error).__name__).encode()[:MAX_ERROR_BYTES], _ERROR)]
+            hops = [Hop((str(error) or type(error).__name__).encode()[:MAX_ERROR_BYTES], _ERROR)]
+        return hops if instance.replica is None else instance.replica.handled(message, hops)
 
     def _pass_on(self, instance: RunningInstance, message: DataMessage, hops: list[Hop], finish: float,
                  outlet: Outlet, out: Sends) -> None:
         """Send on what a request that was done at `finish` gave."""
         for payload, number in hops:
-            if number == _ERROR:
-                if instance.answering:
-                    self._to_client(message, KIND_ERROR, payload, finish, outlet, out)
-            elif number == CLIENT:
+            if number == CLIENT:
                 self._to_client(message, KIND_REPLY, payload, finish, outlet, out)
+            elif number < 0:
+                if number == LOGGED:
+                    assert instance.replica is not None
+                    instance.replica.finished(payload, finish)
+                elif instance.answering:
+                    self._to_client(message, KIND_ERROR, payload, finish, outlet, out)
             else:
                 onward = _onward(message, Hop(payload, number))
                 if self._in_memory(onward):
+                    self._note_hand_over(onward)
                     self.submit(onward, None, finish + self._in_node_s, outlet, out,
                                 foreseen=self.foresee(onward, onward.channel, finish) if self.foresight else None)
                 else:
                     outlet.offer(onward, self._addresses[message.application, number], finish, out)
 
+    def _note_hand_over(self, message: DataMessage) -> None:
+        """Called with each request that one instance here gives another, in the order in which they are given."""
+
     def _in_memory(self, message: DataMessage) -> bool:
         """Whether a request of an instance here gets to its receiver in memory."""
         return (message.application, message.instance) in self._instances and not (
             self.detours and message.channel in self.detours)
+
+    def outputs(self, instance: RunningInstance, message: DataMessage, hops: list[Hop]) -> list[Output]:
+        """Return the messages that a replicated instance sends for a request, and where to: all go by channel."""
+        collected = _Collector()
+        self._pass_on(instance, message, hops, 0.0, collected, [])
+        return collected.outputs
 
     def _to_client(self, message: DataMessage, kind: int, payload: bytes, now: float, outlet: Outlet,
                    out: Sends) -> None:
@@ -365,6 +383,23 @@ class Execution(Residents):
 
 
 _ERROR = -2  # beside CLIENT: where an error goes
+LOGGED = -3  # and a request's number in the log of a replicated instance
+Output = tuple[DataMessage, Address]
+
+
+class _Collector:
+    """An outlet that keeps what is offered."""
+
+    def __init__(self) -> None:
+        self.outputs: list[Output] = []
+
+    def has_room(self, channel: ChannelId) -> bool:
+        return True
+
+    def offer(self, message: DataMessage, to: Address, now: float, out: Sends) -> None:
+        self.outputs.append((message, to))
+
+    def consumed(self, channel: ChannelId, now: float) -> None: ...
 
 
 def _onward(message: DataMessage, hop: Hop) -> DataMessage:

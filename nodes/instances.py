@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -26,6 +26,23 @@ class Outlet(Protocol):
         """Send `message` as of `now`, which may be a little in the past: when what it says was ready."""
 
     def consumed(self, channel: ChannelId, now: float) -> None: ...
+
+
+class HasInbox(Protocol):
+    """What may be too full for who feeds it to go on."""
+
+    @property
+    def inbox(self) -> Sized: ...
+
+
+class RequestLogging(HasInbox, Protocol):
+    """What a replicated instance's requests go through on their way out (nodes/request_log.py)."""
+
+    def handled(self, message: DataMessage, hops: list[Hop]) -> list[Hop]:
+        """Take down what a handler did and gave; return what stands for that till its finish."""
+
+    def finished(self, serial: bytes, finish: float) -> None:
+        """Note that a request's core time is over: what it gave leaves when the backup has its entry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +107,8 @@ class RunningInstance:
     """An instance on this node: its microservice, its state, and what waits for it."""
 
     __slots__ = ("answering", "blocked", "busy_s", "channels", "deepest", "errors", "executed_s", "foreseen", "halted",
-                 "handled", "inbox", "key", "local", "name", "parked", "queued", "ready_at", "router", "service",
-                 "state")
+                 "handled", "inbox", "key", "local", "name", "parked", "queued", "ready_at", "replica", "router",
+                 "service", "state")
 
     def __init__(self, key: tuple[int, int], name: str, service: Microservice, router: Router, answering: bool) -> None:
         self.key = key
@@ -101,7 +118,8 @@ class RunningInstance:
         self.answering = answering  # on the way to the reply, not on a side branch
         self.state: State = service.new_state()
         self.inbox: deque[Waiting] = deque()
-        self.local: list[RunningInstance] = []  # successors on this node
+        self.local: list[HasInbox] = []  # successors on this node
+        self.replica: RequestLogging | None = None  # None: not replicated
         self.channels: list[ChannelId] = []  # to successors elsewhere
         self.queued = self.parked = False
         self.foreseen = 0  # requests whose handler has run and that have no core yet

@@ -8,6 +8,7 @@ layer and the Wireshark dissector are made from that table.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import NamedTuple
@@ -20,11 +21,13 @@ from nodes.control_messages import (
     Answer,
     Chunk,
     Command,
+    ControlMessage,
     Fetch,
     Heartbeat,
     control_message,
 )
 from nodes.errors import WireError
+from nodes.replication_messages import REPLICATION_LAYOUTS, REPLICATION_SHAPES, ReplicationMessage, replication_message
 from nodes.wire import HEADER, MAGIC, MAX_PAYLOAD, VERSION, Field, Layout, struct_of
 
 KIND_REQUEST = 1
@@ -87,6 +90,7 @@ LAYOUTS: dict[int, Layout] = {
         Layout(KIND_DEPLOY, "deploy", _DEPLOY_FIELDS),
         Layout(KIND_DEPLOYED, "deployed", _DEPLOY_FIELDS),
         *CONTROL_LAYOUTS,
+        *REPLICATION_LAYOUTS,
     )
 }
 
@@ -102,7 +106,10 @@ DATA_KINDS = (KIND_REQUEST, KIND_REPLY, KIND_ERROR, KIND_PROBE, KIND_REPLY_PROBE
 TO_CLIENT_KINDS = (KIND_REPLY, KIND_ERROR, KIND_REPLY_PROBE)
 PROBE_KINDS = (KIND_PROBE, KIND_REPLY_PROBE)
 _SHAPES = {**dict.fromkeys(DATA_KINDS, _DATA), KIND_ACK: _ACK, KIND_STATS_QUERY: _STATS, KIND_STATS_REPORT: _STATS,
-           KIND_DEPLOY: _STATS, KIND_DEPLOYED: _STATS, **CONTROL_SHAPES}
+           KIND_DEPLOY: _STATS, KIND_DEPLOYED: _STATS, **CONTROL_SHAPES, **REPLICATION_SHAPES}
+_Reader = Callable[[int, tuple[int, ...], bytes], ControlMessage | ReplicationMessage]
+_READERS: dict[int, _Reader] = {
+    **dict.fromkeys(CONTROL_SHAPES, control_message), **dict.fromkeys(REPLICATION_SHAPES, replication_message)}
 CLIENT_BIT = 1 << 31  # of an endpoint: a client's, not a DAG node's
 _STAMP_MASK = (1 << 32) - 1
 
@@ -203,7 +210,7 @@ class StatsMessage:
         return _STATS.pack(MAGIC, VERSION, self.kind, self.query_id, size) + self.payload
 
 
-Message = DataMessage | AckMessage | StatsMessage | Heartbeat | Command | Answer | Fetch | Chunk
+Message = DataMessage | AckMessage | StatsMessage | Heartbeat | Command | Answer | Fetch | Chunk | ReplicationMessage
 
 
 def stamp_of(now_s: float) -> int:
@@ -240,8 +247,8 @@ def decode(data: bytes | memoryview) -> Message:
         raise WireError(f"{layout.name}: length field says {length} payload bytes, "
                         f"the datagram has {got - shape.size} and at most {MAX_PAYLOAD} are allowed")
     payload = bytes(data[shape.size:])
-    if kind in CONTROL_SHAPES:
-        return control_message(kind, values[3:], payload)
+    if kind in _READERS:
+        return _READERS[kind](kind, values[3:], payload)
     if shape is _STATS:
         return StatsMessage(kind, values[3], payload)
     if shape is _ACK:

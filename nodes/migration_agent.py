@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from nodes.control_messages import (
+    FRESH,
     Answer,
     Chunk,
     Command,
@@ -72,8 +73,8 @@ DOES: dict[tuple[Standing, Verb], str] = {
 class Local(Protocol):
     """What the agent needs of the node's runtime. A complaint is why something cannot be used, None if it can."""
 
-    def usable(self, key: Key, binary: bytes) -> str | None:
-        """Say whether the instance could run from `binary` here."""
+    def usable(self, key: Key, binary: bytes, fresh: bool) -> str | None:
+        """Say whether the instance could run from `binary` here, having moved here unless `fresh`."""
 
     def acceptable(self, key: Key, package: bytes) -> str | None:
         """Say whether `package` is an instance of this kind, whole and undamaged."""
@@ -113,6 +114,7 @@ class _Here:
     clients: bytes = b""  # that sent to it at its old place, for the controller
     peer: bytes = b""  # who may fetch the package
     fetcher: Fetcher | None = None
+    fresh: bool = False  # what is prepared begins with nothing
     told: Command | None = None
     keep_until: float = math.inf  # what is released or discarded
     refusal: Refusal = Refusal.NONE
@@ -241,6 +243,7 @@ class MigrationAgent:
             return Refusal.TOO_LARGE
         self._forget(key, here)
         here.standing = Standing.PREPARING
+        here.fresh = command.payload == FRESH
         here.refusal, here.complaint = Refusal.NONE, ""
         here.fetcher = Fetcher(command.peer, command.digest, command.size)
         return Refusal.NONE
@@ -274,8 +277,11 @@ class MigrationAgent:
         assert fetcher is not None
         data = fetcher.data()
         of_binary = here.standing is Standing.PREPARING
-        judge = self._local.usable if of_binary else self._local.acceptable
-        here.complaint = f"digest of {len(data)} bytes" if fetcher.wrong else judge(key, data) or ""
+        if fetcher.wrong:
+            here.complaint = f"digest of {len(data)} bytes"
+        else:
+            here.complaint = (self._local.usable(key, data, here.fresh) if of_binary
+                              else self._local.acceptable(key, data)) or ""
         if here.complaint:
             here.refusal = Refusal.WRONG_DIGEST if fetcher.wrong else Refusal.UNUSABLE
             self.counters[f"fetched: {here.refusal.name.lower().replace('_', ' ')}"] += 1

@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from nodes.control_messages import HEARTBEAT_S, Command, ControlMessage, slot_of_time
+from nodes.control_messages import HEARTBEAT_S, Chunk, Command, ControlMessage, Fetch, slot_of_time
 from nodes.load_report import LoadReporter, NodeLoad
 from nodes.local_instances import LocalInstances
+from nodes.local_replicas import LocalReplicas
 from nodes.migration_agent import MigrationAgent, Outgoing
 from nodes.port_bytes import Carried
+from nodes.replication import Replicator
+from nodes.replication_messages import ReplicationMessage
+from nodes.replication_steps import Outgoing as Said
 from nodes.transport import Address
 from topologies.addressing import DATA_PORT
 from topologies.inventory import Inventory, NodeEntry
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
     from nodes.runtime import ServiceRuntime
 
 Controls = list[tuple[bytes, bytes]]  # IP address, and what its control port is to get
+ToNodeControl = ControlMessage | ReplicationMessage
 
 
 class Reports(msgspec.Struct, frozen=True):
@@ -43,7 +48,8 @@ def reports_of(entry: NodeEntry, inventory: Inventory, controller_ip: str) -> Re
     if entry.role == "smartnic":
         port = inventory.ports_of_node(entry.name)[0]
         return Reports(controller_ip, (port.peer_interface,), port.gbps)
-    interfaces = (*(link.host_interface for link in inventory.pcie_of_host(entry.name)),
+    shared = not inventory.has_dedicated_nic(entry.name)
+    interfaces = (*(link.host_interface for link in inventory.pcie_of_host(entry.name) if shared),
                   *(port.peer_interface for port in inventory.ports_of_node(entry.name)))
     return Reports(controller_ip, interfaces, sum(port.gbps for port in inventory.ports_of_server(entry)))
 
@@ -66,43 +72,60 @@ class NodeControl:
         self._reporter = LoadReporter(services.execution.cores.count, port_gbps, boot, now)
         self._local = LocalInstances(services)
         self.agent = MigrationAgent(self._local, controller_ip, boot)
+        self._replicas = LocalReplicas(services, self._wake)
+        self.replicator = self._replicas.replicator = Replicator(self._replicas, own_ip, controller_ip, boot)
+        self.woken: Callable[[], None] = lambda: None  # called when `at` comes nearer between two turns
         self._heartbeats = 0
         self._beat_at = self.at = _next_boundary(now)
 
-    def receive(self, source: bytes, message: ControlMessage, now: float, out: Controls) -> None:
+    def receive(self, source: bytes, message: ToNodeControl, now: float, out: Controls) -> None:
         """Take a message that came to the control port from `source`. Let `services` work afterwards."""
+        told: Outgoing = []
+        said: Said = []
+        self._local.now = self._replicas.now = now
+        if isinstance(message, ReplicationMessage) or (isinstance(message, Fetch | Chunk)
+                                                       and self.replicator.is_mine(message)):
+            self.replicator.receive(source, message, now, said)
+            self._leave(told, said, now, out)
+            return
         if isinstance(message, Command):
             key = message.application, message.instance
             if self.agent.epoch(*key) == 0 and self._execution.runs(key):
                 self.agent.run_here(*key, self._execution.epoch_of(key))  # since the node's start, or a deployment
-        told: Outgoing = []
-        self._local.now = now
         self.agent.receive(source, message, now, told)
-        self._leave(told, now, out)
+        self._leave(told, said, now, out)
 
     def work(self, now: float, out: Controls) -> None:
         """Do what is due at `now`. Let `services` work afterwards."""
         if now < self.at:
             return
         told: Outgoing = []
-        self._local.now = now
+        said: Said = []
+        self._local.now = self._replicas.now = now
         self.agent.tick(now, told)
+        self.replicator.tick(now, said)
         if now >= self._beat_at:
             load = NodeLoad(self._queue_least(), *self._carried(), self._execution.loads())
             told.append((self._controller_ip, self._reporter.heartbeat(load, now)))
             self._heartbeats += 1
             self._beat_at = _next_boundary(now)
-        self._leave(told, now, out)
+        self._leave(told, said, now, out)
 
     def counters(self) -> dict[str, int]:
         """Return how many heartbeats were sent, and what was refused of commands and of what was fetched, by reason."""
         return {"heartbeats": self._heartbeats,
-                **{f"control {reason}": count for reason, count in self.agent.counters.items()}}
+                **{f"control {reason}": count for reason, count in self.agent.counters.items()},
+                **{f"replication {reason}": count for reason, count in self.replicator.counters.items()}}
 
-    def _leave(self, told: Outgoing, now: float, out: Controls) -> None:
+    def _wake(self, now: float) -> None:
+        self.at = min(self.at, now)
+        self.woken()
+
+    def _leave(self, told: Outgoing, said: Said, now: float, out: Controls) -> None:
         out += [(ip, message.encode()) for ip, message in told]
-        due = self.agent.due(now)
-        self.at = self._beat_at if due is None or due > self._beat_at else due
+        out += [(ip, message.encode()) for ip, message in (*said, *self._replicas.outgoing)]
+        self._replicas.outgoing.clear()
+        self.at = min(due for due in (self._beat_at, self.agent.due(now), self.replicator.due()) if due is not None)
 
 
 def _next_boundary(now: float) -> float:

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from nodes.control_messages import Chunk, Fetch, Refusal
+from nodes.control_messages import Chunk, Fetch, Refusal, pack_addresses
 from nodes.errors import NodeError
 from nodes.fetching import Fetcher, chunk_of
 from nodes.replication_log import MOST_BEHIND, MOST_TRIES, PLEDGE_LAG, WINDOW, Log, joiner_of
@@ -95,6 +95,14 @@ class Replicator:
             self.tick(now, out)
         else:
             self.counters["answer to a node"] += 1
+
+    def is_mine(self, message: Fetch | Chunk) -> bool:
+        """Return whether a fetch or a chunk is of a snapshot that replication offers or fetches here."""
+        heres = self._here.values()
+        if isinstance(message, Chunk):
+            return any(here.fetcher is not None and here.fetcher.digest == message.digest for here in heres)
+        return any(f.snapshot is not None and f.snapshot.digest == message.digest
+                   for here in heres for f in here.followers.values())
 
     def tick(self, now: float, out: Outgoing) -> None:
         """Do what is due: fetch, offer, send again."""
@@ -183,8 +191,11 @@ class Replicator:
 
     def _tell(self, view: View, here: Here, refusal: Refusal, out: Outgoing, silent: bytes = NOBODY) -> None:
         position = here.log.next if here.part is Part.SERVING else here.next
+        said = here.complaint.encode()[:200]
+        if here.part is Part.SERVING and not said:
+            said = pack_addresses(self._local.clients((view.application, view.instance)))
         out.append((self._controller_ip, Stands(view.term, self.boot, view.application, view.instance, view.epoch,
-                                                here.part, refusal, position, silent, here.complaint.encode()[:200])))
+                                                here.part, refusal, position, silent, said)))
 
     def _turn(self, here: Here, event: Event, out: Outgoing, complaint: str = "") -> None:
         """Take a turn that no view asked for, and tell the controller."""

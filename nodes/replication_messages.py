@@ -4,7 +4,8 @@
     primary --offer--> joiner <==fetch / chunk==> primary           the snapshot, as in a migration
     primary --append--> backup, joiner --appended--> primary        the log
 
-Entries of the log are cut into fragments that fit a datagram; positions count fragments.
+Entries of the log are cut into fragments that fit a datagram; positions count fragments. `messages.decode` reads all of
+it, and the layouts stand in `messages.LAYOUTS` beside the others.
 """
 
 from __future__ import annotations
@@ -67,8 +68,7 @@ REPLICATION_LAYOUTS = (
     Layout(KIND_APPENDED, "appended", (*_WHAT_FIELDS, _NEXT, _PART)),
 )
 _LAYOUTS = {layout.kind: layout for layout in REPLICATION_LAYOUTS}
-_SHAPES = {layout.kind: struct_of(HEADER + layout.fields) for layout in REPLICATION_LAYOUTS}
-_HEADER = struct_of(HEADER)
+REPLICATION_SHAPES = {layout.kind: struct_of(HEADER + layout.fields) for layout in REPLICATION_LAYOUTS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class Stands:
     refusal: int
     next: int
     silent: bytes = NOBODY
-    payload: bytes = b""  # a complaint in words
+    payload: bytes = b""  # a complaint in words; of who serves, its clients' addresses
     kind: int = KIND_STANDS
 
     def encode(self) -> bytes:
@@ -166,26 +166,6 @@ class Appended:
 ReplicationMessage = View | Stands | Offer | Append | Appended
 
 
-def decode(data: bytes | memoryview) -> ReplicationMessage:
-    """Read one message; raises WireError, saying what was got and what was needed."""
-    got = len(data)
-    if got < _HEADER.size:
-        raise WireError(f"got {got} bytes, {_HEADER.size} needed at least")
-    magic, version, kind = _HEADER.unpack_from(data)
-    if magic != MAGIC or version != VERSION or kind not in _SHAPES:
-        raise WireError(f"magic 0x{magic:04X} version {version} kind {kind}; expected 0x{MAGIC:04X}, {VERSION} and "
-                        f"one of {', '.join(map(str, _SHAPES))}")
-    shape, layout = _SHAPES[kind], _LAYOUTS[kind]
-    if got < shape.size:
-        raise WireError(f"{layout.name}: got {got} bytes, {shape.size} needed at least")
-    values = shape.unpack_from(data)[3:]
-    length = values[-1] if layout.has_payload else 0
-    if length > MAX_PAYLOAD or got != shape.size + length:
-        raise WireError(f"{layout.name}: {length} payload bytes were announced, the datagram has {got - shape.size} "
-                        f"and at most {MAX_PAYLOAD} are allowed")
-    return replication_message(kind, values, bytes(data[shape.size:]))
-
-
 def replication_message(kind: int, values: tuple[int, ...], payload: bytes) -> ReplicationMessage:
     """Return the message of a replication `kind` with these fields; raises WireError for a number without meaning."""
     if kind == KIND_VIEW:
@@ -210,7 +190,7 @@ def _packed(kind: int, *values: object) -> bytes:
     try:
         if _LAYOUTS[kind].has_payload and values[-1] > MAX_PAYLOAD:  # type: ignore[operator]
             raise WireError(f"payload of {values[-1]} bytes; a message carries at most {MAX_PAYLOAD}")
-        return _SHAPES[kind].pack(MAGIC, VERSION, kind, *values)
+        return REPLICATION_SHAPES[kind].pack(MAGIC, VERSION, kind, *values)
     except struct.error as error:
         raise WireError(f"kind {kind} with {values}: {error}") from error
 

@@ -66,6 +66,9 @@ class Local(Protocol):
     def release(self, key: Key, outputs: object) -> None:
         """Let leave what was given to `append` with an entry: everybody has the entry who must."""
 
+    def clients(self, key: Key) -> list[tuple[bytes, int]]:
+        """Return the addresses of the clients that send to the instance, which serves here."""
+
     def forget(self, key: Key) -> None:
         """Stop, and throw away all there is of the instance."""
 

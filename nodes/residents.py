@@ -39,6 +39,7 @@ class Residents:
         self._parked: list[RunningInstance] = []
         self._finishing: list[Executing] = []
         self.detours: set[ChannelId] = set()  # between two instances here, and not in memory
+        self.replicated: set[Key] = set()  # begin when a view says so, and are sent to and send by channels only
 
     def deploy(self, deployment: Deployment, router: Router | None = None,
                empty: bool = False) -> tuple[list[int], list[int]]:
@@ -57,6 +58,7 @@ class Residents:
                             "live instance is migrated, not deployed")
         known = next((i.router for key, i in self._instances.items() if key[0] == number), None)
         self._routers[number] = router = router or known or Router(deployment.application())
+        self.replicated |= {(number, one) for one in deployment.replicated}
         new, moved = [], []
         for place in places:
             key = (number, place.number)
@@ -64,10 +66,11 @@ class Residents:
             if self._addresses.get(key, address) != address:
                 moved.append(place.number)
             self.place(key, address, place.epoch)
-            if place.node == self._node and key not in self._instances and key not in self._taken and not empty:
+            if place.node == self._node and key not in self._instances and key not in self._taken and not empty \
+                    and key not in self.replicated:
                 self._begin(key)
                 new.append(place.number)
-        self._connect(number)
+        self.connect(number)
         return new, moved
 
     def place(self, key: Key, address: Address, epoch: int) -> None:
@@ -145,7 +148,7 @@ class Residents:
         self._former[f"errors {instance.name}"] += instance.errors
         self.detours = {channel for channel in self.detours
                         if channel.application != key[0] or key[1] not in (channel.sender, channel.receiver)}
-        self._connect(key[0])
+        self.connect(key[0])
 
     def put_in(self, key: Key, state: State | None, inbox: Iterable[Waiting]) -> None:
         """Let an instance go on here with `state` (None: a fresh one) and what is in its inbox, first of all.
@@ -164,13 +167,22 @@ class Residents:
         for sender, receiver in self._routers[key[0]].application.edges:
             if key[1] in (sender, receiver) and {(key[0], sender), (key[0], receiver)} <= self._instances.keys():
                 self.detours.add(ChannelId(key[0], sender, receiver))
-        self._connect(key[0])
+        self.connect(key[0])
+
+    def instance(self, key: Key) -> RunningInstance:
+        """Return an instance on this node; raises KeyError for another."""
+        return self._instances[key]
 
     def straighten(self, channels: Iterable[ChannelId]) -> None:
         """Hand over in memory from now on what went by these channels, on which nothing is under way any more."""
         for channel in channels:
             self.detours.discard(channel)
-            self._connect(channel.application)
+            self.connect(channel.application)
+
+    def is_by_channel(self, channel: ChannelId) -> bool:
+        """Whether nothing may ever be handed over in memory there: an end is replicated."""
+        return ((channel.application, channel.sender) in self.replicated
+                or (channel.application, channel.receiver) in self.replicated)
 
     def _begin(self, key: Key) -> RunningInstance:
         kind = self.kind_of(key)
@@ -182,15 +194,19 @@ class Residents:
         self._instances[key] = made
         return made
 
-    def _connect(self, number: int) -> None:
+    def connect(self, number: int) -> None:
         """Let each instance of an application here know its successors: by memory if they are here, else by channel."""
         for key, instance in self._instances.items():
             if key[0] == number:
                 instance.local, instance.channels = [], []
+                if instance.replica is not None:
+                    instance.local.append(instance.replica)
         for sender, receiver in self._routers[number].application.edges:
             here = self._instances.get((number, sender))
             if here is not None:
                 channel, other = ChannelId(number, sender, receiver), self._instances.get((number, receiver))
+                if other is not None and self.is_by_channel(channel):
+                    self.detours.add(channel)
                 if other is not None and channel not in self.detours:
                     here.local.append(other)
                 else:

@@ -18,7 +18,7 @@ import msgspec
 from microservices.errors import ServiceError
 from nodes import frames, messages
 from nodes.channel_move import loop_back
-from nodes.control_messages import ControlMessage, moved_to
+from nodes.control_messages import moved_to
 from nodes.delay_line import DelayLine
 from nodes.deployment import Deployment
 from nodes.errors import NodeError, WireError
@@ -28,7 +28,7 @@ from nodes.instances import Foreseen, Waiting
 from nodes.ip_stack import UDP_ECHO_PORT, IpStack
 from nodes.lacpdu import out_of_sync
 from nodes.messages import CLIENT_BIT, KIND_PROBE, KIND_REQUEST, AckMessage, ChannelId, DataMessage, age_s
-from nodes.node_control import Controls, NodeControl
+from nodes.node_control import Controls, NodeControl, ToNodeControl
 from nodes.origin import Origin
 from nodes.pace import Pace
 from nodes.traffic_manager import DEFAULT_CAPACITY_FRAMES, FrameClock, TrafficManager
@@ -69,6 +69,7 @@ class ServiceRuntime:
         self._forged = 0
         self._not_here = 0
         transport.admits = self._admits
+        transport.replicated = execution.replicated
 
     def stand_at(self, own: Address) -> None:
         """Let instances come and go from now on: two ends of a channel may then meet on this node."""
@@ -152,7 +153,8 @@ class ServiceRuntime:
     def _straighten(self, now: float) -> None:
         """Let instances that have met here use memory, where their channel has nothing under way any more."""
         idle = [channel for channel in self.execution.detours
-                if self.transport.is_idle(channel) and self._on_the_way.is_clear(channel, now)]
+                if self.transport.is_idle(channel) and self._on_the_way.is_clear(channel, now)
+                and not self.execution.is_by_channel(channel)]
         if idle:
             self.execution.straighten(idle)
 
@@ -436,7 +438,7 @@ def _control_answer(payload: bytes, source: bytes, counters: Callable[[], Counte
         message = messages.decode(payload)
     except WireError:
         return None
-    if isinstance(message, ControlMessage):
+    if isinstance(message, ToNodeControl):
         if control is None:
             return None
         control.receive(source, message, now, told)

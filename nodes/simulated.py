@@ -18,12 +18,11 @@ from microservices.routing import Router
 from microservices.workload import Workload
 from nodes import messages
 from nodes.channel import ChannelOptions
-from nodes.control_messages import ControlMessage
 from nodes.deployment import Deployment
 from nodes.errors import NodeError, WireError
 from nodes.execution import CostModel, Execution
 from nodes.messages import DataMessage
-from nodes.node_control import Controls, NodeControl, reports_of
+from nodes.node_control import Controls, NodeControl, ToNodeControl, reports_of
 from nodes.port_bytes import Carried
 from nodes.runtime import Counters, ServiceRuntime
 from nodes.simulated_clients import SimulatedClient, SimulatedLoad
@@ -59,13 +58,14 @@ class _ControlPort:
         self.control = control
         self._node = node
         self._network = network
+        control.woken = lambda: network.after(self, [])
 
     def receive(self, source: Address, payload: bytes, now: float, out: Sends) -> None:
         try:
             message = messages.decode(payload)
         except WireError:
             return
-        if isinstance(message, ControlMessage):
+        if isinstance(message, ToNodeControl):
             told: Controls = []
             self.control.receive(source.ip, message, now, told)
             out += [Send(ip, CONTROL_PORT, data) for ip, data in told]
@@ -90,14 +90,15 @@ class Simulation:
     `ChannelLog.complaints` can tell what a channel did to it. `routers`, by application number, may be shared between
     simulations: they hold the microservices, which are costly to make. With `controller`, the name of a node, all
     hosts and SmartNICs take part, report to that one's control port and obey it; time then has no end but that which
-    `run` is told, and what stands there is for the caller to plug into `network`.
+    `run` is told, and what stands there is for the caller to plug into `network`. With `foresight` nodes compute as far
+    ahead as agents do: nothing is late in virtual time, but what moves an instance must come to terms with it.
     """
 
     def __init__(self, inventory: Inventory, deployments: Sequence[Deployment],
                  network: NetworkFaults | None = None, seed: int = 1, cost: CostOf | None = None,
                  options: ChannelOptions | None = None, log: bool = False,
                  routers: Mapping[int, Router] | None = None, calibration: Calibration | None = None,
-                 controller: str = "") -> None:
+                 controller: str = "", foresight: int = 0) -> None:
         if calibration is not None and (network is not None or cost is not None):
             raise NodeError("a calibrated simulation has its links and costs: faults and a cost cannot be set as well")
         self.inventory = inventory
@@ -108,6 +109,7 @@ class Simulation:
         self.loads: list[SimulatedLoad] = []
         self._deployments = tuple(deployments)
         self._cost = cost
+        self._foresight = foresight
         self._options = options
         self._routers = dict(routers or {})
         for deployment in self._deployments:
@@ -248,7 +250,9 @@ class Simulation:
         execution = engine(entry.name, deployments, cores, cost, routers=self._routers,
                            hol=pace.hol_of if pace is not None else None,
                            sleep_after_s=pace.sleep_after_s if pace is not None else 0.0,
-                           in_node_s=pace.in_node_s if pace is not None else 0.0, empty=empty)
+                           in_node_s=pace.in_node_s if pace is not None else 0.0, empty=empty,
+                           stopwatch=(lambda: self.network.now) if self._foresight else None,
+                           foresight=self._foresight)
         if isinstance(execution, LoggedExecution):
             execution.log = self.log
         return ServiceRuntime(execution, self._transport(self._boots[entry.name]), pace)

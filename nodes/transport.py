@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from nodes.channel import ChannelOptions, Receiver, Sender
 from nodes.channel_images import ReceiverImage, SenderImage
+from nodes.channel_logged import LoggedReceiver, LoggedSender, Restarted
 from nodes.messages import (
     CLIENT_BIT,
     MAX_ACK_ENTRIES,
@@ -58,7 +59,7 @@ class Transport:
         self._busy: set[ChannelId] = set()  # senders with something in flight or waiting
         self._owed: dict[Address, dict[ChannelId, int]] = {}  # acknowledgements, and how many messages each covers
         self._owed_at: float | None = None  # when the oldest of them must leave
-        self._urgent: set[Address] = set()  # who must hear at once, the others not
+        self._urgent: dict[Address, None] = {}  # who must hear at once, the others not; in the order of their claims
         self._urgent_at = 0.0
         self._timers_at = 0.0
         self._earliest: float | None = None  # no sender has anything to repeat before; None: none will
@@ -67,6 +68,8 @@ class Transport:
         self.gave_up = 0
         # Asked once about a channel that nobody here has the receiving end of: whether one is to begin.
         self.admits: Callable[[Address, ChannelId, Sends], bool] = lambda source, channel, out: True
+        self.replicated: set[tuple[int, int]] = set()  # instances whose ends promise only what their log has
+        self.restarted: Restarted = lambda sender, settled, held: None  # see LoggedSender
         self.forged = 0  # acknowledgements from somebody who is not at the channel's other end
 
     def offer(self, message: DataMessage, to: Address, now: float, out: Sends) -> None:
@@ -134,9 +137,12 @@ class Transport:
                out: Sends) -> None:
         """Let the sending ends of an instance go on here; what is in flight is sent again at once."""
         self._session = max(self._session, session_floor)
+        kind = LoggedSender if (application, instance) in self.replicated else Sender
         for image in senders:
             channel = ChannelId(application, instance, image.receiver)
-            sender = self._senders[channel] = Sender.of(channel, image, self.options, now)
+            sender = self._senders[channel] = kind.of(channel, image, self.options, now)
+            if isinstance(sender, LoggedSender):
+                sender.restarted = self.restarted
             self._addresses[channel] = Address(image.ip, image.port)
             leaving: list[DataMessage] = []
             sender.resume(now, leaving)
@@ -151,9 +157,10 @@ class Transport:
 
         Their senders are told at once what has come.
         """
+        kind = LoggedReceiver if (application, instance) in self.replicated else Receiver
         for image in receivers:
             channel, source = ChannelId(application, image.sender, instance), Address(image.ip, image.port)
-            self._receivers[channel] = Receiver.of(channel, image, self.options, held.get(image.sender, 0))
+            self._receivers[channel] = kind.of(channel, image, self.options, held.get(image.sender, 0))
             self._sources[channel] = source
             self._owe(source, channel, now, at_once=True)
 
@@ -179,7 +186,8 @@ class Transport:
         if receiver is None:
             if not self.admits(source, channel, out):
                 return []
-            receiver = self._receivers[channel] = Receiver(channel, self.options)
+            kind = LoggedReceiver if (channel.application, channel.receiver) in self.replicated else Receiver
+            receiver = self._receivers[channel] = kind(channel, self.options)
         self._sources[channel] = source
         if message.kind in PROBE_KINDS:
             if receiver.enter(message.session):
@@ -196,6 +204,31 @@ class Transport:
         """Note that a delivered message of `channel` was taken, which gives its sender credit."""
         if self._receivers[channel].consumed():
             self._owe(self._sources[channel], channel, now, at_once=True)
+
+    def logged_sender(self, channel: ChannelId, to: Address, now: float) -> LoggedSender:
+        """Return the sending end of a replicated instance's channel to who stands at `to`, made if there is none."""
+        sender = self._senders.get(channel)
+        if sender is None:
+            sender = self._senders[channel] = LoggedSender(channel, self._session, self.options, now)
+            sender.restarted = self.restarted
+            self._addresses[channel] = to
+        assert isinstance(sender, LoggedSender)
+        return sender
+
+    def source_of(self, channel: ChannelId) -> Address:
+        """Return where the sender of a channel that ends here stands."""
+        return self._sources[channel]
+
+    def logged(self, channel: ChannelId, session: int, expected: int, now: float) -> None:
+        """Note that what came on a replicated instance's channel before `expected` is known to its backup."""
+        receiver = self._receivers.get(channel)
+        if isinstance(receiver, LoggedReceiver) and receiver.log(session, expected):
+            self._owe(self._sources[channel], channel, now, at_once=False)
+
+    def send_held(self, channel: ChannelId, held: list[DataMessage], now: float, out: Sends) -> None:
+        """Send what a sending end gave to `restarted`, now that the backup knows; it repeats the rest by itself."""
+        if channel in self._senders:
+            self._leave(channel, held, now, out)
 
     def acknowledge(self, source: Address, message: AckMessage, now: float, out: Sends) -> None:
         """Take acknowledgements from `source` of channels that begin here and end there."""
@@ -275,8 +308,13 @@ class Transport:
     def _give_up(self, channel: ChannelId) -> None:
         """Forget a client that is gone. Should it come back, the channel begins again in a later session."""
         sender = self._senders.pop(channel)
-        del self._addresses[channel]
         self._busy.discard(channel)
+        if isinstance(sender, LoggedSender):  # what is in the log for it is still to be offered
+            made = self._senders[channel] = LoggedSender(channel, sender.session + 1, self.options, sender.quiet_since)
+            made.restarted = self.restarted
+            made.restarted(made, sender.offered, [])
+        else:
+            del self._addresses[channel]
         self._session = max(self._session, sender.session + 1)
         self._resent_before += sender.resent
         self.gave_up += 1
@@ -293,7 +331,7 @@ class Transport:
         if at_once:
             if not self._urgent:
                 self._urgent_at = now
-            self._urgent.add(address)
+            self._urgent[address] = None
         elif self._owed_at is None:
             self._owed_at = now + self.options.ack_delay_s
         return sum(owed.values())
@@ -304,7 +342,7 @@ class Transport:
         owed = self._owed.get(source)
         if owed is not None and owed.pop(channel, None) is not None and not owed:
             del self._owed[source]
-            self._urgent.discard(source)
+            self._urgent.pop(source, None)
 
     def _send_owed(self, address: Address, out: Sends) -> None:
         channels = list(self._owed.pop(address, ()))

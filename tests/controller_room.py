@@ -42,7 +42,7 @@ class Instances:
         self.halted: dict[Key, int] = {}
         self.where: dict[Key, bytes] = {}
 
-    def usable(self, key: Key, binary: bytes) -> str | None:
+    def usable(self, key: Key, binary: bytes, fresh: bool) -> str | None:
         return None if binary == artifact_of(SERVICE[key[1]]) else "another microservice's source"
 
     def acceptable(self, key: Key, package: bytes) -> str | None:

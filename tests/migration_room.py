@@ -45,7 +45,7 @@ class SlowLocal:
         self.stops_at = 0.0
         self.where: bytes | None = None  # the instance's address, as this node believes
 
-    def usable(self, key: Key, binary: bytes) -> str | None:
+    def usable(self, key: Key, binary: bytes, fresh: bool) -> str | None:
         return None if binary == BINARY else "not the binary"
 
     def acceptable(self, key: Key, package: bytes) -> str | None:

@@ -29,11 +29,11 @@ from experiments.linearizability import NEVER, UNKNOWN, Operation, Verdict, chec
 from microservices.errors import StateError
 from microservices.kvs import Kvs
 from microservices.service import Request
-from nodes import messages, replication_messages
+from nodes import messages
 from nodes.control_messages import HEARTBEAT_S, NO_INSTANCE, SLOTS, Answer, Command, Heartbeat, slot_of_time
 from nodes.migration_agent import Key
 from nodes.replication import Replicator
-from nodes.replication_messages import REPLICATION_LAYOUTS, Part
+from nodes.replication_messages import Part
 
 KEY = (1, 3)
 PLACES = {f"s{s}{n}": Place(f"s{s}{n}", f"s{s}", 1 if s < 3 else 2) for s in range(1, 5) for n in ("h", "n1")}
@@ -42,7 +42,6 @@ CLIENTS = ("c1", "c2", "c3")
 IPS = {"ctl": bytes((10, 1, 253, 1)), **{c: bytes((10, 1, 254, i)) for i, c in enumerate(CLIENTS, 1)},
        **{n: bytes((10, PLACES[n].rack, int(n[1]), 1 if n.endswith("h") else 11)) for n in NODES}}
 AT = {ip: name for name, ip in IPS.items()}
-KINDS = {layout.kind for layout in REPLICATION_LAYOUTS}
 KVS = Kvs()
 PATIENCE_S = 1.5  # of a client with one operation
 AGAIN_S = 0.06
@@ -55,10 +54,6 @@ class Seen(msgspec.Struct, array_like=True):
     number: int
     reply: bytes
     changes: bytes
-
-
-def decode(data: bytes) -> object:
-    return replication_messages.decode(data) if data[3] in KINDS else messages.decode(data)
 
 
 class Store:
@@ -101,6 +96,9 @@ class Store:
             return str(error)
         self.seen[one.client] = one.number, one.reply
         return None
+
+    def clients(self, key: Key) -> list[tuple[bytes, int]]:
+        return []
 
     def execute(self, client: int, number: int, request: bytes) -> bytes | None:
         """Return an entry to replicate; None for a request that was executed before."""
@@ -328,13 +326,13 @@ class Room:
     def arrive(self, source: str, to: str, data: bytes) -> None:
         if to == "ctl":
             if self.controller is not None:
-                message = decode(data)
+                message = messages.decode(data)
                 if isinstance(message, Heartbeat):
                     self.controller.beat(source, data)
                 else:
                     self.controller.arrive(source, message)
         elif to in CLIENTS:
-            message = decode(data)
+            message = messages.decode(data)
             assert isinstance(message, Command)
             self.clients[to].told(message)
         else:
@@ -353,7 +351,7 @@ class Room:
 
     def _take(self, node: Node, source: str, data: bytes) -> None:
         out: list[tuple[bytes, object]] = []
-        node.replicator.receive(IPS[source], decode(data), self.now, out)  # type: ignore[arg-type]
+        node.replicator.receive(IPS[source], messages.decode(data), self.now, out)  # type: ignore[arg-type]
         self._leave(node, out)
 
     def requested(self, to: str, client: int, number: int, request: bytes) -> None:

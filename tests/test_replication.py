@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from nodes.control_messages import Chunk, Fetch, Refusal
+from nodes.control_messages import Chunk, Fetch, Refusal, unpack_addresses
 from nodes.errors import NodeError
 from nodes.replication import Replicator
 from nodes.replication_log import MOST_BEHIND, MOST_TRIES, PLEDGE_LAG, WINDOW, Log, joiner_of
@@ -17,6 +17,7 @@ from nodes.wire import MAX_PAYLOAD
 
 KEY = (1, 7)
 CTL, A, B, C = (bytes((10, 1, 0, i)) for i in range(1, 5))
+CLIENTS = [(bytes((10, 1, 254, 1)), 40_000)]
 
 
 class Words:
@@ -49,6 +50,9 @@ class Words:
 
     def release(self, key: Key, outputs: object) -> None:
         self.left.append(outputs)
+
+    def clients(self, key: Key) -> list[tuple[bytes, int]]:
+        return CLIENTS if self.serving else []
 
     def forget(self, key: Key) -> None:
         self.words, self.serving = [], False
@@ -418,3 +422,12 @@ def test_whatever_a_node_is_it_can_be_made_to_forget_to_join_and_to_begin_anew()
             assert (part, event) in TRANSITIONS
     assert [part for part in Part if (part, Event.SERVE) in TRANSITIONS] == [Part.FOLLOWING, Part.SERVING]
     assert [part for part in Part if (part, Event.BACK_UP) in TRANSITIONS] == [Part.FOLLOWING]
+
+
+def test_who_serves_tells_the_controller_its_clients_and_who_follows_does_not() -> None:
+    trio = Trio()
+    trio.view(1, A, fresh=1, boot=A[3])
+    trio.view(2, A, joiner=B, boot=0)
+    told = {(ip, said.part): said.payload for ip, said in trio.said}
+    assert unpack_addresses(told[A, Part.SERVING]) == CLIENTS
+    assert not any(payload for (_, part), payload in told.items() if part is not Part.SERVING)

@@ -202,6 +202,7 @@ class Terminal:
         self.pid, self._descriptor = pty.fork()
         if self.pid == 0:
             os.chdir(ROOT)
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored by what a shell runs in the background
             os.execve(COMMAND[0], COMMAND, {**os.environ, "HOME": str(home), "TERM": "dumb"})
 
     def type(self, keys: str) -> None:
