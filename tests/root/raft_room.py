@@ -36,7 +36,9 @@ class Node:
         room, pid, name = self.room, self.process.pid, f"v{self.number}"
         around = namespace_of(os.getpid()), namespace_of(room.holder.pid)  # through which it comes to its own
         until(lambda: namespace_of(pid) not in around)
-        room.ip("link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", str(pid))
+        # One MAC for good: the others go on sending to the one that they know, and connect to nobody under another.
+        room.ip("link", "add", name, "type", "veth", "peer", "name", "eth0",
+                "address", f"02:e3:00:00:00:{self.number:02x}", "netns", str(pid))
         room.ip("link", "set", name, "master", "br0", "up")
         inside = ["nsenter", "-t", str(pid), "-n", "ip"]
         subprocess.run([*inside, "addr", "add", f"10.9.0.{self.number}/24", "dev", "eth0"], check=True)

@@ -38,6 +38,14 @@ def test_when_the_leader_dies_another_goes_on_with_the_same_entries_and_it_retur
     assert not back.ask("status")["writes"] and second.ask("append", 60, 61).get("took_s")
 
 
+def test_whichever_of_three_is_killed_it_returns_and_hears_all_that_it_missed(room: ThreeNodes) -> None:
+    for number in (1, 2, 3):
+        room.nodes[number].kill()
+        room.writer(others_of(room.nodes[number]))[0].ask("append", number - 1, number)
+        back, agreed = room.restart(number), list(range(number))
+        until(lambda back=back, agreed=agreed: back.epochs == agreed)  # type: ignore[misc]
+
+
 def test_a_leader_that_is_cut_off_decides_nothing_and_is_not_the_writer_when_it_returns(room: ThreeNodes) -> None:
     old, _ = room.writer()
     old.ask("append", 10)
