@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import msgspec
@@ -36,6 +37,15 @@ def test_the_shipped_scenario_can_be_run_as_it_is_and_in_half_the_time() -> None
     assert sum(step.verb == "fail" for step in plan) == sum(step.verb == "heal" for step in plan)
     half = plan_of(hurried(scenario), RACK)
     assert [step.at_s * 2 for step in half] == [step.at_s for step in plan]
+
+
+def test_the_scenario_in_the_documentation_can_be_run_as_it_stands_there(tmp_path: Path) -> None:
+    page = (SHIPPED.parents[2] / "docs" / "failover.md").read_text()
+    (text,) = re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (tmp_path / "documented.yaml").write_text(text)
+    scenario = read_scenario(tmp_path / "documented.yaml")
+    plan = plan_of(scenario, inventory_of(cluster_named(scenario.cluster, clients=1)))
+    assert [step.words for step in plan][-1] == "heal loss s1n1" and len(plan) == 4
 
 
 def test_steps_are_done_in_order_of_time_and_heal_all_mends_the_latest_first() -> None:
