@@ -64,6 +64,7 @@ EXPERIMENTS = {e.name: e for e in (
     _experiment("ecmp", "flows to a host spread over its SmartNICs, and move when one fails (section 3.2)"),
     _experiment("migration", "a key-value store moves 100 times under load, also on lossy SmartNICs; nothing is lost "
                 "(section 3.4)"),
+    _experiment("failover", "parts fail under load where something is replicated; nothing acknowledged is lost (3.5)"),
     _experiment("two-worlds", "two testbeds at once; one is killed and cleaned away, the other goes on"),
     _experiment("controller-restart", "the ToR app is killed and restarted under load; no request is lost"),
     _experiment("racks", "four racks behind a fat tree: equal-cost paths between racks, proved from captures"),
