@@ -21,7 +21,7 @@ setup(
     # Whatever is no Python file and is read at run time: rule sets, dissectors.
     package_data={
         "microservices": ["*.rules", "*.json"],
-        "experiments": ["*.lua", "*.csv"],
+        "experiments": ["*.lua", "*.csv", "*.j2", "*.css"],
     },
     # Mininet and Open vSwitch come from the system's packages. Exact versions are in requirements.lock.
     install_requires=[
@@ -29,6 +29,7 @@ setup(
         "os-ken>=4.2",
         "cryptography",
         "dpkt",
+        "Jinja2",
         "matplotlib",
         "msgspec",
         "numpy",
@@ -39,6 +40,7 @@ setup(
         "scipy",
         'tomli; python_version < "3.11"',
         "typer",
+        "weasyprint",
     ],
     extras_require={
         "test": [

@@ -17,7 +17,20 @@ import typer
 from controller.errors import ControllerError
 from experiments.cli_bench import bench
 from experiments.cli_operator import events, migrate, top
-from experiments.cli_shared import ClusterArgument, Datapath, Json, Nodes, Speed, TimeScale, emit, say, table
+from experiments.cli_report import report
+from experiments.cli_run import run
+from experiments.cli_shared import (
+    ClusterArgument,
+    Datapath,
+    Json,
+    Nodes,
+    Speed,
+    TimeScale,
+    application_names,
+    emit,
+    say,
+    table,
+)
 from experiments.errors import ExperimentError
 from microservices.errors import ServiceError
 from nodes.errors import NodeError
@@ -37,7 +50,8 @@ def demo(cluster: ClusterArgument = "type1x3",
          clients: Annotated[int, typer.Option(help="Client nodes, 1 to 64.")] = 1,
          where: Annotated[str, typer.Option(help="Where instances run: smartnic, host, or mixed.")] = "mixed",
          size: Annotated[int, typer.Option(help="Bytes per request, 64 to 8,000.")] = 512,
-         app_: Annotated[str, typer.Option("--app", help="The application: a name (see apps) or a file of yours.")]
+         app_: Annotated[str, typer.Option("--app", help="The application: a name (see apps) or a file of yours.",
+                                            autocompletion=application_names)]
          = "nfv-fin",
          payloads: Annotated[str, typer.Option(help="A file with a request on each line, sent in turn.")] = "",
          seed: Annotated[int, typer.Option(help="What the requests' contents are drawn from.")] = 1,
@@ -56,7 +70,8 @@ def demo(cluster: ClusterArgument = "type1x3",
 
 
 @app.command()
-def apps(name: Annotated[str, typer.Argument(help="One application: of Table 3, a microservice, or a file.")] = "",
+def apps(name: Annotated[str, typer.Argument(help="One application: of Table 3, a microservice, or a file.",
+                                             autocompletion=application_names)] = "",
          output: Annotated[Path | None, typer.Option("--output", "-o", help="Draw it: a .svg, .png or .pdf file.")]
          = None, json: Json = False) -> None:
     """List Table 3's applications beside the paper's numbers, or show one and draw it as a graph."""
@@ -133,7 +148,7 @@ def cli_command(cluster: ClusterArgument = "type1x3",
     run_interactive(cluster, clients, pacing, datapath, orchestrator)
 
 
-for operating in (top, migrate, events):
+for operating in (top, migrate, events, run, report):
     app.command()(operating)
 
 
@@ -155,34 +170,6 @@ def pcap(files: Annotated[list[Path], typer.Argument(help="Captures, or director
 
     emit(proof.content(), json, show)
     raise typer.Exit(0 if proof.holds or not proof.checks else 1)
-
-
-@app.command()
-def run(names: Annotated[list[str], typer.Argument(help="Experiments, or all; see `e3 list`.")],
-        quick: Annotated[bool, typer.Option("--quick", help="Minutes rather than the full size.")] = False,
-        resume: Annotated[bool, typer.Option("--resume", help="Go on with the latest unfinished run of these options.")]
-        = False,
-        time_scale: Annotated[str | None, typer.Option(help="Real seconds per emulated one: a number, or auto.")]
-        = None,
-        retry: Annotated[int, typer.Option(help="Times to repeat, slower, a point whose machine did not keep up.")] = 0,
-        simulate: Annotated[bool, typer.Option("--simulate", help="In virtual time, without packets.")] = False,
-        json: Json = False) -> None:
-    """Run experiments; each writes results/NAME/RUN-ID/. An option that an experiment cannot honour is refused."""
-    from experiments.registry import EXPERIMENTS, chosen
-    from experiments.run_options import RunOptions, time_scale_of
-
-    options = RunOptions(quick, resume, time_scale_of(time_scale), retry, simulate)
-    content = {}
-    for name in chosen(names):
-        EXPERIMENTS[name].refuse(options)  # before the first begins
-    for name in chosen(names):
-        say(f"{name}: {EXPERIMENTS[name].sentence}")
-        outcome = content[name] = EXPERIMENTS[name].run(options, say)
-        emit(None, False, lambda outcome=outcome, name=name: None if json else table(  # type: ignore[misc]
-            f"{name}: {'holds' if outcome['holds'] else 'FAILS'}", ("what", "measured", "wanted"), outcome["rows"]))
-    if json:
-        emit(content, True, lambda: None)
-    raise typer.Exit(0 if all(outcome["holds"] for outcome in content.values()) else 1)
 
 
 @app.command("list")
@@ -219,7 +206,8 @@ def draw(cluster: ClusterArgument = "type1x3",
 
 
 @app.command("place")
-def place_command(application: Annotated[str, typer.Argument(metavar="APP", help="A name (see apps) or a file.")],
+def place_command(application: Annotated[str, typer.Argument(metavar="APP", help="A name (see apps) or a file.",
+                                                              autocompletion=application_names)],
                   cluster: ClusterArgument = "type1x3",
                   algorithm: Annotated[str, typer.Option(help="hcm, annealing or ilp.")] = "hcm",
                   communication: Annotated[bool, typer.Option("--communication",
@@ -303,7 +291,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupted)  # so that a testbed is stopped as on Ctrl-C
     try:
-        sys.exit(app(standalone_mode=False))
+        sys.exit(app(prog_name="e3", standalone_mode=False))
     except typer.TyperException as error:
         said = error.format_message() if hasattr(error, "format_message") else str(error)
         if said.startswith("Usage:"):

@@ -15,7 +15,33 @@ from rich.table import Table
 TABLE_COLUMNS = 120  # narrower, and the proof's sentences break into single words
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-ClusterArgument = Annotated[str, typer.Argument(help="MODEL[:SMARTNICS]xCOUNT[+...][/RACKS], for example type1x3.")]
+
+
+def experiment_names(incomplete: str) -> list[tuple[str, str]]:
+    """Return what the Tab key offers for an experiment's name, each with its sentence."""
+    from experiments.registry import ALL, EXPERIMENTS
+
+    offered = {ALL: "every experiment, whatever becomes of the others",
+               **{name: one.sentence for name, one in EXPERIMENTS.items()}}
+    return [(name, said) for name, said in offered.items() if name.startswith(incomplete)]
+
+
+def cluster_names(incomplete: str) -> list[tuple[str, str]]:
+    """Return what the Tab key offers for a cluster: those of the paper."""
+    from topologies.catalog import PAPER_CLUSTERS
+
+    return [(name, said) for name, said in PAPER_CLUSTERS.items() if name.startswith(incomplete)]
+
+
+def application_names(incomplete: str) -> list[str]:
+    """Return what the Tab key offers for an application: Table 3's."""
+    from microservices.applications import APPLICATIONS
+
+    return [name for name in APPLICATIONS if name.startswith(incomplete)]
+
+
+ClusterArgument = Annotated[str, typer.Argument(help="MODEL[:SMARTNICS]xCOUNT[+...][/RACKS], for example type1x3.",
+                                                autocompletion=cluster_names)]
 
 
 def _use_nodes(path: Path | None) -> Path | None:

@@ -54,7 +54,7 @@ LIGHT_OUTSTANDING = 4  # before the load rises
 # one rule, and with one shard for each SmartNIC, so that all have had their turns in heartbeats sooner.
 LIVE = tuple(f"{application}/{way}" for application in MIGRATED for way in (CPU, GAIN))
 QUICK_LIVE, QUICK_LIVE_SHARDS = (f"rta-sf/{GAIN}",), 3
-LIVE_RETRIES = 1
+LIVE_RETRIES = 4
 # An overrun is a result that leaves late; how much that is beside what clients see, the limits of lateness tell.
 LIVE_LIMITS = FidelityLimits(overrun_share=0.5)
 OPTIONS = {CPU: OverloadOptions(),

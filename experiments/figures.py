@@ -19,6 +19,7 @@ from experiments.errors import ExperimentError
 from experiments.fig7_chart import RiseData, rise_chart
 from experiments.fig11_chart import Fig11Data, fig11_chart
 from experiments.results import MANIFEST
+from experiments.table6_chart import Table6Data, table6_chart
 
 SUFFIXES = (".png", ".pdf")
 
@@ -41,6 +42,7 @@ DRAWINGS: dict[str, Drawing] = {
     "grouped": Drawing(charts.GroupedData, charts.grouped_chart),
     "knee": Drawing(charts.KneeData, charts.knee_chart),
     "queue": Drawing(charts.QueueData, charts.queue_chart),
+    "table6": Drawing(Table6Data, table6_chart),
 }
 
 

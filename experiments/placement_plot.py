@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,25 +101,3 @@ def _way(axes: Axes, way: Way, most: float) -> None:
     axes.add_patch(FancyArrowPatch((way.x1, way.y1), (way.x2, way.y2), connectionstyle="arc3,rad=0.12",
                                    arrowstyle="-|>,head_length=4,head_width=2.2", color=colour, linestyle=dashes,
                                    linewidth=0.7 + 2.6 * way.share / most, alpha=0.75, zorder=5, shrinkA=8, shrinkB=8))
-
-
-def scale_figure(ours: Mapping[str, Sequence[tuple[int, float]]], paper: Mapping[str, Sequence[tuple[int, float]]],
-                 path: Path) -> None:
-    """Draw ms per microservice over servers, ours beside the paper's; {algorithm: [(servers, ms)]}."""
-    with styled():
-        figure = Figure(figsize=(7.4, 4.6), facecolor="white")
-        axes = figure.add_subplot()
-        for source, dashes, words in ((ours, "-", "ours"), (paper, (0, (4, 3)), "Table 6")):
-            for name, points in source.items():
-                colour, mark = SERIES[name]
-                axes.plot([n for n, _ in points], [ms for _, ms in points], color=colour, marker=mark, markersize=5,
-                          linestyle=dashes, linewidth=1.6, label=f"{name}, {words}",
-                          markerfacecolor=colour if source is ours else "white")
-        axes.set_yscale("log")
-        axes.set_xlabel("Type2 servers in racks of 40")
-        axes.set_ylabel("ms per microservice")
-        axes.set_title("Time to place 10,000 microservices", fontsize=11)
-        axes.grid(True, which="major", color="#dddddd", linewidth=0.6)
-        axes.legend(fontsize=8, frameon=False, ncols=2)
-        figure.tight_layout()
-        save(figure, path)

@@ -10,6 +10,7 @@ from typing import Any
 from experiments.errors import ExperimentError
 from experiments.run_options import RunOptions
 
+ALL = "all"
 QUICK = frozenset({"quick"})
 
 
@@ -76,7 +77,7 @@ EXPERIMENTS = {e.name: e for e in (
 
 def chosen(names: Sequence[str]) -> list[str]:
     """Return the experiments that `names` mean, "all" being all; raises ExperimentError for an unknown one."""
-    if "all" in names:
+    if ALL in names:
         return list(EXPERIMENTS)
     for name in names:
         if name not in EXPERIMENTS:

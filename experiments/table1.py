@@ -122,11 +122,11 @@ def figures_of(cells: Mapping[tuple[str, Column], CellResult]) -> dict[str, Stor
         for s in TABLE_1), log_y=True)}
     for column in Column:
         made[f"throughput-{column.value}"] = CompareData(
-            f"Table 1: throughput, {column.value}", "thousand requests/s",
+            f"Table 1: throughput, {column.value}", "throughput (thousand requests/s)",
             tuple(Compared(s, cells[s, column].rps / 1e3, TABLE_1[s][column].rps / 1e3, refused(s, column))
                   for s in TABLE_1), log_y=True)
         made[f"latency-{column.value}"] = CompareData(
-            f"Table 1: mean latency, {column.value} (not calibrated)", "ms",
+            f"Table 1: mean latency, {column.value} (not calibrated)", "mean latency (ms)",
             tuple(Compared(s, cells[s, column].mean_s * 1e3, TABLE_1[s][column].mean_s * 1e3, refused(s, column))
                   for s in TABLE_1), log_y=True)
     return {name: stored("compare", data) for name, data in made.items()}

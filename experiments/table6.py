@@ -17,12 +17,16 @@ import csv
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
+
 from controller.placement.constraints import ClusterState
 from controller.placement.cost import SERVICE_FABRIC, WITH_COMMUNICATION
 from controller.placement.placing import Options
+from experiments.figures import draw, stored
 from experiments.placement_study import MICROSERVICES, SIZES, Deployed, deploy_all, fat_tree_of, workload
 from experiments.results import Run
 from experiments.run_options import RunOptions
+from experiments.table6_chart import Table6Data
 
 QUICK_SIZES, QUICK_MICROSERVICES = (100, 400, 1000), 2000
 TIME_LIMIT_S = 10.0  # of the integer program, for one application
@@ -53,8 +57,9 @@ def run(options: RunOptions, say: Callable[[str], None]) -> dict[str, Any]:
         table = csv.writer(file)
         table.writerow(DATA_COLUMNS)
         table.writerows(_data(one) for one in found)
-    _draw(found, result_run.directory / "figure")
-    content = judged(found)
+    figures = {"figure": stored("table6", figure_of(found))}
+    draw(result_run.directory, figures)
+    content = {**judged(found), "figures": msgspec.to_builtins(figures)}
     result_run.finish({"quick": options.quick, **content})
     return content
 
@@ -77,14 +82,12 @@ def _paper_ms(algorithm: str, servers: int) -> float | None:
     return row[SIZES.index(servers)] if row and servers in SIZES else None
 
 
-def _draw(found: Sequence[Deployed], path: Any) -> None:
-    from experiments.placement_plot import scale_figure
-
-    ours = {name: [(one.servers, one.mean_ms) for one in found if one.algorithm == name] for name in TABLE_6}
-    paper = {name: [(n, ms) for n, ms in zip(SIZES, row, strict=True) if ms is not None]
-             for name, row in TABLE_6.items()}
-    for suffix in (".png", ".pdf"):
-        scale_figure(ours, paper, path.with_suffix(suffix))
+def figure_of(found: Sequence[Deployed]) -> Table6Data:
+    """Return what the figure is drawn from: ours, and as many of the paper's values as its table has."""
+    return Table6Data(
+        {name: tuple((one.servers, one.mean_ms) for one in found if one.algorithm == name) for name in TABLE_6},
+        {name: tuple((n, ms) for n, ms in zip(SIZES, row, strict=True) if ms is not None)
+         for name, row in TABLE_6.items()})
 
 
 def judged(found: Sequence[Deployed]) -> dict[str, Any]:

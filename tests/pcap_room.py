@@ -13,6 +13,7 @@ from controller.select_hash import predict
 from controller.tor_program import programs_of, to_json
 from experiments.frame_fields import mac_bytes
 from experiments.hash_prediction import flow_key
+from experiments.routing_proof import RoutingProof
 from nodes.messages import KIND_REPLY, KIND_REQUEST, DataMessage
 from topologies.addressing import DATA_PORT
 from topologies.catalog import cluster_named
@@ -20,6 +21,8 @@ from topologies.inventory import inventory_of
 
 HOP_NS = 20_000
 BEGIN_NS = 1_700_000_000_123_456_789
+
+TCP = 6
 
 
 class Seen(NamedTuple):
@@ -153,3 +156,31 @@ class Room:
         flow = frame[26:34] + frame[23:24] + (b"" if later or frame[23] not in (6, 17) else frame[34:38])
         chosen = predict(group, flow_key(flow))
         return next(b.port for b in group.buckets if b.bucket_id == chosen)
+
+
+def loaded_rack() -> Room:
+    """Return 2 x Type2 under 60 requests by SmartNICs and hosts, and 60 UDP and 60 TCP flows to s1h."""
+    room = Room("type2x2")
+    nics = [f"s{s}n{n}" for s in (1, 2) for n in (1, 2, 3, 4)]
+    for i in range(60):
+        room.request(1 << 32 | i, "c1", *((nics[i % 8], nics[(i + 3) % 8]) if i % 3 else ("s1n2", "s2h")))
+        room.send("c1", "s1h", udp(30_000 + i, 9, b"x" * i))
+        room.send("c1", "s1h", struct.pack(">HHII", 40_000 + i, 80, i, 0) + bytes(8), protocol=TCP)
+    return room
+
+
+def failing(proof: RoutingProof) -> set[str]:
+    return {c.name for c in proof.checks if c.verdict is False}
+
+
+def to_host(room: Room) -> list[Seen]:
+    return room.send("c1", "s1h", udp(50_000, 9, b"one more"))
+
+
+def other_port(room: Room, seen: Seen, prefix: str = "tor1-s1") -> str:
+    return next(i for i in room.frames if i.startswith(prefix) and i != seen.interface)
+
+
+def move(room: Room, seen: Seen, interface: str) -> None:
+    time_ns, frame = room.frames[seen.interface].pop(seen.position)
+    room.frames[interface].append((time_ns, frame))

@@ -176,3 +176,22 @@ def test_files_and_modules_that_are_named_are_there(page: Path) -> None:
     for name in re.findall(r"`((?:topologies|microservices|nodes|controller|experiments|tests|docs)/[\w/.]*)`",
                            text_of(page)):
         assert (ROOT / name).exists(), f"{page.name} names {name}"
+
+
+def test_every_block_of_code_is_of_a_kind_that_a_test_looks_at() -> None:
+    """Python is run, console sessions and configuration are read; what stands in another language is tested nowhere."""
+    tests = "".join(text_of(path) for path in (ROOT / "tests").rglob("*.py"))
+    for page in PAGES:
+        languages = {language for language, _ in FENCE.findall(text_of(page))}
+        assert languages <= {"", "python", "console", "text", "toml", "yaml", "mermaid"}, page.name
+        if languages & {"python", "console", "yaml"}:
+            assert page.name in tests, f"no test reads {page.name}"
+
+
+def test_every_row_of_doctor_is_explained() -> None:
+    from experiments.doctor import doctor
+
+    table = re.findall(r"^\| ([^|]+) \|", text_of(ROOT / "docs" / "troubleshooting.md"), re.MULTILINE)
+    explained = {name.strip() for cell in table for name in cell.replace("qdisc ", "").split(",")}
+    found = {row.what.replace("qdisc ", "") for row in doctor()}
+    assert len(found) > 15 and not found - explained

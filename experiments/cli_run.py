@@ -1,0 +1,52 @@
+"""The command line's runs of experiments."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from experiments.cli_shared import Json, emit, experiment_names, say, table
+from experiments.run_options import RunOptions
+
+
+def run(names: Annotated[list[str], typer.Argument(help="Experiments, or all; see `e3 list`.",
+                                               autocompletion=experiment_names)],
+        quick: Annotated[bool, typer.Option("--quick", help="Minutes rather than the full size.")] = False,
+        resume: Annotated[bool, typer.Option("--resume", help="Go on with the latest unfinished run of these options.")]
+        = False,
+        time_scale: Annotated[str | None, typer.Option(help="Real seconds per emulated one: a number, or auto.")]
+        = None,
+        retry: Annotated[int, typer.Option(help="Times to repeat, slower, a point whose machine did not keep up.")] = 0,
+        simulate: Annotated[bool, typer.Option("--simulate", help="In virtual time, without packets.")] = False,
+        json: Json = False) -> None:
+    """Run experiments; each writes results/NAME/RUN-ID/. An option that an experiment cannot honour is refused."""
+    from experiments.registry import ALL, EXPERIMENTS, chosen
+    from experiments.run_options import time_scale_of
+
+    options = RunOptions(quick, resume, time_scale_of(time_scale), retry, simulate)
+    if ALL in names:
+        _run_all(options, json)
+    content = {}
+    for name in chosen(names):
+        EXPERIMENTS[name].refuse(options)  # before the first begins
+    for name in chosen(names):
+        say(f"{name}: {EXPERIMENTS[name].sentence}")
+        outcome = content[name] = EXPERIMENTS[name].run(options, say)
+        emit(None, False, lambda outcome=outcome, name=name: None if json else table(  # type: ignore[misc]
+            f"{name}: {'holds' if outcome['holds'] else 'FAILS'}", ("what", "measured", "wanted"), outcome["rows"]))
+    if json:
+        emit(content, True, lambda: None)
+    raise typer.Exit(0 if all(outcome["holds"] for outcome in content.values()) else 1)
+
+
+def _run_all(options: RunOptions, json: bool) -> None:
+    """Run every experiment, one process each, whatever becomes of the others."""
+    from experiments.registry import EXPERIMENTS
+    from experiments.run_all import run_all
+
+    content = run_all(list(EXPERIMENTS), options, say)
+    emit(content, json, lambda: table(
+        f"all: {'holds' if content['holds'] else 'FAILS'} after {content['minutes']:.1f} min",
+        ("experiment", "verdict", "fidelity", "min", "results"), content["rows"]))
+    raise typer.Exit(0 if content["holds"] else 1)
