@@ -176,8 +176,7 @@ def _tor(inventory: Inventory, tor: SwitchEntry) -> TorProgram:
     nodes = [n for n in inventory.nodes if n.rack == tor.index]
     uplinks = [p for p in ports if p.peer in _switch_names(inventory)]
     ports_of = {n.name: [p for p in ports if p.peer == n.name] for n in nodes}
-    server_ports = {n.name: sorted([p for nic in inventory.smartnics_of(n) for p in ports_of[nic.name]]
-                                   + ports_of[n.name], key=lambda p: p.port)
+    server_ports = {n.name: sorted(inventory.ports_of_server(n), key=lambda p: p.port)
                     for n in nodes if n.role == "host"}
     by_name = {n.name: n for n in nodes}
     rack = Source(f"rack {tor.index}", at.rack_prefix(tor.index))
@@ -188,7 +187,9 @@ def _tor(inventory: Inventory, tor: SwitchEntry) -> TorProgram:
             ingress.append(Ingress(port.port, port.interface, (Source("other racks", at.ALL_NODES_PREFIX),), (rack,)))
             continue
         node = by_name[port.peer]
-        behind = [node, inventory.host_of(node)] if node.role == "smartnic" else [node]
+        behind = [node]
+        if node.role == "smartnic" and port in server_ports[inventory.host_of(node).name]:
+            behind.append(inventory.host_of(node))
         ingress.append(Ingress(port.port, port.interface, tuple(Source(n.name, f"{n.ip}/32") for n in behind),
                                answers_arp=True))
         if node.role == "client":

@@ -160,6 +160,7 @@ class GroupedData(msgspec.Struct, frozen=True):
     title: str
     y_label: str
     bars: tuple[GroupedBar, ...]
+    log_y: bool = False
 
 
 def grouped_chart(data: GroupedData) -> BarChart:
@@ -172,7 +173,8 @@ def grouped_chart(data: GroupedData) -> BarChart:
         return Series(label, "several", tuple(bar.value if bar else None for bar in bars),
                       tuple(bar is not None and bar.refused for bar in bars))
 
-    return BarChart(data.title, data.y_label, groups, tuple(map(series, dict.fromkeys(b.label for b in data.bars))))
+    return BarChart(data.title, data.y_label, groups, tuple(map(series, dict.fromkeys(b.label for b in data.bars))),
+                    data.log_y)
 
 
 class Measured(msgspec.Struct, frozen=True):

@@ -89,7 +89,9 @@ def fig5(manifest: Mapping[str, Any]) -> Iterator[Finding]:
     yield said("rta-ptc-ee", "", 12.0, 100 * (energy["rta-ptc"] - 1), "%", ("rta-ptc",))
     yield said("rta-ptc-latency", "average", 4.0, -mean["rta-ptc"], "%", ("rta-ptc",))
     yield said("rta-ptc-latency", "tail", 4.0, -p99["rta-ptc"], "%", ("rta-ptc",))
-    yield said("latency-cluster", "", 4.0, max(0.0, *(-saved for saved in mean.values())), "%", everything)
+    # A bound: a cost many times as large lies in no direction that agrees with it.
+    yield msgspec.structs.replace(said("latency-cluster", "", 4.0, max(0.0, *(-saved for saved in mean.values())), "%",
+                                       everything), neutral=None)
 
 
 def fig9(manifest: Mapping[str, Any]) -> Iterator[Finding]:
@@ -141,4 +143,4 @@ def table5(manifest: Mapping[str, Any]) -> Iterator[Finding]:
     yield Finding(key="budget-throughput", experiment="table5", paper=1.9, ours=max(gains), unit="x", neutral=1.0,
                   typical=fmean(gains), refused=refused)
     yield Finding(key="budget-power", experiment="table5", paper=48.0, ours=100 * (1 - 1 / max(gains)), unit="%",
-                  neutral=0.0, refused=refused)
+                  neutral=0.0, typical=100 * (1 - 1 / fmean(gains)), refused=refused)

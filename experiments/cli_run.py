@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from experiments.cli_shared import Json, emit, experiment_names, say, table
+from experiments.errors import ExperimentError
 from experiments.run_options import RunOptions
 
 
@@ -19,12 +20,16 @@ def run(names: Annotated[list[str], typer.Argument(help="Experiments, or all; se
         = None,
         retry: Annotated[int, typer.Option(help="Times to repeat, slower, a point whose machine did not keep up.")] = 0,
         simulate: Annotated[bool, typer.Option("--simulate", help="In virtual time, without packets.")] = False,
+        sensitivity: Annotated[bool, typer.Option("--sensitivity", help="How the result changes with each assumption, "
+                                                  "in virtual time.")] = False,
+        file: Annotated[str, typer.Option(help="What an experiment reads what it is to do from, as scenario does.")]
+        = "",
         json: Json = False) -> None:
     """Run experiments; each writes results/NAME/RUN-ID/. An option that an experiment cannot honour is refused."""
     from experiments.registry import ALL, EXPERIMENTS, chosen
     from experiments.run_options import time_scale_of
 
-    options = RunOptions(quick, resume, time_scale_of(time_scale), retry, simulate)
+    options = RunOptions(quick, resume, time_scale_of(time_scale), retry, simulate, sensitivity, file)
     if ALL in names:
         _run_all(options, json)
     content = {}
@@ -45,6 +50,9 @@ def _run_all(options: RunOptions, json: bool) -> None:
     from experiments.registry import EXPERIMENTS
     from experiments.run_all import run_all
 
+    if options.sensitivity:
+        able = ", ".join(name for name, one in EXPERIMENTS.items() if "sensitivity" in one.honours)
+        raise ExperimentError(f"all experiments with --sensitivity: only {able} can honour it; name it")
     content = run_all(list(EXPERIMENTS), options, say)
     emit(content, json, lambda: table(
         f"all: {'holds' if content['holds'] else 'FAILS'} after {content['minutes']:.1f} min",

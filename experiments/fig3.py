@@ -16,13 +16,14 @@ from typing import Any
 import msgspec
 
 from experiments.echo_service import chain, lone
-from experiments.fidelity import FidelityLimits, combined, next_time_scale
+from experiments.fidelity import FidelityLimits, Verdict, combined
 from experiments.figures import draw, stored
 from experiments.load import ClientConfig
 from experiments.measuring import Measurement, Plan, measure
 from experiments.pacing import Pacing
 from experiments.points import measured
 from experiments.results import Run
+from experiments.retrying import slowed_till_it_holds
 from experiments.round_trips import MECHANISMS, Mechanism, RoundTrip, figure_data, judged, modelled_rtt_s
 from experiments.run_options import AUTO, MOST_TIME_SCALE, RunOptions
 from experiments.testbed import Testbed, TestbedOptions
@@ -70,20 +71,19 @@ def round_trip(bed: Testbed, mechanism: Mechanism, plan: Plan, options: RunOptio
                    deploy(chain(), {0: here, 1: there, 2: here}, bed.inventory))
     wanted = options.time_scale
     scale = ample_scale(wake_lateness()[1]) if wanted is None or wanted == AUTO else float(wanted)
-    for _ in range(1 + (options.retry or RETRIES)):
-        bed.repace(Pacing("calibrated", scale, mechanism.stack), deployments)
+
+    def measured_at(time_scale: float) -> tuple[RoundTrip, Verdict, bool]:
+        bed.repace(Pacing("calibrated", time_scale, mechanism.stack), deployments)
         single, through = (_unloaded(bed, deployment, plan) for deployment in deployments)
         verdict = combined({"lone": single.verdict, "chain": through.verdict})
         bad = {what: single.bad().get(what, 0) + through.bad().get(what, 0)
                for what in {**single.bad(), **through.bad()}}
-        trip = RoundTrip(mechanism.name, scale, through.replies, single.latencies.mean_s, through.latencies.mean_s,
+        trip = RoundTrip(mechanism.name, time_scale, through.replies, single.latencies.mean_s, through.latencies.mean_s,
                          modelled_rtt_s(mechanism, bed.inventory, bed.pacing.assumptions), verdict.reasons, bad)
-        larger = next_time_scale(verdict, scale, MOST_TIME_SCALE)
-        if larger is None or larger == scale:
-            break
-        say(f"{mechanism.name}: refused at time scale {scale:g}, {verdict.reasons[0]}; again at {larger:g}")
-        scale = larger
-    return trip
+        return trip, verdict, verdict.holds
+
+    return slowed_till_it_holds(measured_at, scale, options.retry or RETRIES,
+                                lambda said: say(f"{mechanism.name}: {said}"))
 
 
 def ample_scale(late_p99_s: float) -> float:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -71,7 +70,7 @@ class Point(msgspec.Struct, frozen=True):
 def run(options: RunOptions, say: Callable[[str], None]) -> dict[str, Any]:
     """Run the experiment. Returns {"holds", "rows", ...}."""
     result_run = Run.begin("fig6", options)
-    options = options if options.retry or options.simulate else replace(options, retry=RETRIES)
+    options = options.with_retries(RETRIES)
     ways = ALGORITHMS if options.quick else {**ALGORITHMS, **ALSO}
     names = [f"{application}/{way}" for application in APPLICATIONS for way in ways]
     placements = {application: placements_of(application_named(application), ways) for application in APPLICATIONS}

@@ -17,14 +17,13 @@ the rise is also played in full (rising_load.py): real agents, a real controller
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import msgspec
 
 from controller.overload import OverloadOptions
 from experiments.e3_placement import MIGRATED, better_on_host, placed_for_peak
-from experiments.fidelity import FidelityLimits, next_time_scale
+from experiments.fidelity import FidelityLimits, Verdict
 from experiments.fig7_findings import CPU, GAIN, WITHOUT, Live, Point, figures_of, judged, record, said_of_starvation
 from experiments.figures import draw
 from experiments.host_starvation import starved_host
@@ -35,6 +34,7 @@ from experiments.points import measured
 from experiments.rack_peak import RackPeak, RackRoom, at_load, rack_peak
 from experiments.replayed_orchestrator import Orchestrated, orchestrated
 from experiments.results import Run
+from experiments.retrying import slowed_till_it_holds
 from experiments.rising_load import Rise, Risen, risen_on_packets, risen_virtually
 from experiments.run_options import RunOptions
 from experiments.simulated_bed import SimulatedBed
@@ -65,7 +65,7 @@ WAYS = (WITHOUT, CPU, GAIN)
 def run(options: RunOptions, say: Callable[[str], None]) -> dict[str, Any]:
     """Run the experiment. Returns {"holds", "rows", ...}."""
     result_run = Run.begin("fig7", options)
-    options = options if options.retry or options.simulate else replace(options, retry=RETRIES)
+    options = options.with_retries(RETRIES)
     names = [f"{application}/{way}" for application in APPLICATIONS for way in WAYS]
     with Rack(options, say) as rack:
         def point(name: str) -> Point:
@@ -153,16 +153,16 @@ class Rack:
             return self._kept(risen_virtually(self._virtual, rise, plan), rise, way, before)
         time_scale = self._room.time_scale(deployment, expected.rps, expected.mean_s)
         self._room.clear()
-        for _ in range(1 + min(LIVE_RETRIES, self._options.retry)):
-            told = TestbedOptions(CLUSTER, clients=CLIENTS, label="fig7", pacing=Pacing("calibrated", time_scale),
+
+        def measured_at(scale: float) -> tuple[Risen, Verdict, bool]:
+            told = TestbedOptions(CLUSTER, clients=CLIENTS, label="fig7", pacing=Pacing("calibrated", scale),
                                   deployments=(deployment,), orchestrator="on", overload=rise.options)
             with Testbed.start(told) as bed:
                 found = risen_on_packets(bed, rise, plan, LIVE_LIMITS)
-            larger = next_time_scale(found.measured.verdict, time_scale)
-            if found.measured.verdict.holds or larger is None or larger == time_scale:
-                break
-            self._say(f"{application}, {way}: refused at time scale {time_scale:g}; again at {larger:g}")
-            time_scale = larger
+            return found, found.measured.verdict, found.measured.verdict.holds
+
+        found = slowed_till_it_holds(measured_at, time_scale, min(LIVE_RETRIES, self._options.retry),
+                                     lambda said: self._say(f"{application}, {way}: {said}"))
         return self._kept(found, rise, way, before)
 
     def _kept(self, found: Risen, rise: Rise, way: str, before: RackPeak) -> Live:

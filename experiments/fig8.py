@@ -18,7 +18,7 @@ import msgspec
 
 from experiments.e3_placement import E3Placement, placed_for_peak
 from experiments.energy import EnergyMeter, WindowPower, power_between
-from experiments.fidelity import FidelityLimits, next_time_scale
+from experiments.fidelity import FidelityLimits, Verdict
 from experiments.figures import draw, stored
 from experiments.load import ClientConfig
 from experiments.measuring import Measurement, Plan, measure
@@ -27,7 +27,8 @@ from experiments.peak import CHECK_EVERY, MOST_FLOWS, POOL, find_peak, shared_ou
 from experiments.points import POINTS_FILE, PointFile, measured
 from experiments.power_over_load import APPLICATIONS, LOADS, LoadPoint, figure_data, judged, mean_of
 from experiments.results import Run
-from experiments.run_options import AUTO, MOST_TIME_SCALE, RunOptions
+from experiments.retrying import slowed_till_it_holds
+from experiments.run_options import AUTO, RunOptions
 from experiments.testbed import Testbed, TestbedOptions
 from experiments.time_scale import capacity_of, time_scale_for
 from microservices.applications import application_named
@@ -88,7 +89,7 @@ class Room:
 
     def __init__(self, bed: Testbed, options: RunOptions, plan: Plan, say: Callable[[str], None]) -> None:
         self._bed, self._options, self._plan, self._say = bed, options, plan, say
-        self._tries = 1 + (options.retry or RETRIES)
+        self._retries = options.retry or RETRIES
         self._scales: dict[str, float] = {}
         self._paced: tuple[str, float] | None = None
 
@@ -96,23 +97,22 @@ class Room:
         """Find the peak of an application: as many requests outstanding as its closed loop's knee has."""
         configs = self._configs(name)
         scale = self._scale(name)
-        for _ in range(self._tries):
-            self.pace(name, scale)
+
+        def measured_at(time_scale: float) -> tuple[LoadPoint, Verdict, bool]:
+            self.pace(name, time_scale)
             found = find_peak(self._bed, configs, FIRST_OUTSTANDING, MOST_OUTSTANDING, self._plan, LIMITS)
             knee = found.knee
             last = found.measurement or found.measured[knee.tried[-1].load]
             reasons = last.verdict.reasons if knee.probe is not None else (knee.said, *last.verdict.reasons)
-            larger = next_time_scale(last.verdict, scale, MOST_TIME_SCALE)
-            if not reasons or larger is None or larger == scale:
-                break
-            self._say(f"{name}: refused at time scale {scale:g}, {reasons[0]}; again at {larger:g}")
-            scale = larger
-        tried = tuple((p.load, p.throughput_rps, p.latencies.mean_s, p.faithful) for p in knee.tried)
-        return msgspec.structs.replace(self._point(name, -1.0, last, reasons), said=knee.said, tried=tried)
+            tried = tuple((p.load, p.throughput_rps, p.latencies.mean_s, p.faithful) for p in knee.tried)
+            point = msgspec.structs.replace(self._point(name, -1.0, last, reasons), said=knee.said, tried=tried)
+            return point, last.verdict, not reasons
+
+        return slowed_till_it_holds(measured_at, scale, self._retries, lambda said: self._say(f"{name}: {said}"))
 
     def at(self, peak: LoadPoint, share: float) -> LoadPoint:
         """Measure at a share of `peak`; what is a share of a refused peak is refused."""
-        name, scale = peak.application, peak.time_scale
+        name = peak.application
         if not share:
             return self._without_load(peak)
         offered_rps = share * peak.throughput_rps
@@ -122,20 +122,19 @@ class Room:
         # As long a window at every load, in emulated time, unless that leaves too few requests.
         plan = Plan(max(LEAST_REQUESTS, round(share * self._plan.requests)), round(share * self._plan.warm_requests),
                     self._plan.most_real_s)
-        for _ in range(self._tries):
+
+        def measured_at(time_scale: float) -> tuple[LoadPoint, Verdict, bool]:
             # Agents started anew, or they would send this point's clients what those of the one before did not take.
             self._paced = None
-            self.pace(name, scale)
+            self.pace(name, time_scale)
             meter = EnergyMeter(self._bed.inventory, Column.LINUX, self._bed.pacing.assumptions)
             found = measure(self._bed, configs, plan, LIMITS, partial(self._watch, meter))
-            larger = next_time_scale(found.verdict, scale, MOST_TIME_SCALE)
-            if found.verdict.holds or larger is None:
-                break
-            self._say(f"{name} at {share:.0%}: refused at time scale {scale:g}, {found.verdict.reasons[0]}; again at "
-                      f"{larger:g}")
-            scale = larger
-        point = self._point(name, share, found, (*found.verdict.reasons, *peak.refused))
-        return msgspec.structs.replace(point, offered_rps=offered_rps, time_line=tuple(meter.time_line()))
+            point = self._point(name, share, found, (*found.verdict.reasons, *peak.refused))
+            return (msgspec.structs.replace(point, offered_rps=offered_rps, time_line=tuple(meter.time_line())),
+                    found.verdict, found.verdict.holds)
+
+        return slowed_till_it_holds(measured_at, peak.time_scale, self._retries,
+                                    lambda said: self._say(f"{name} at {share:.0%}: {said}"))
 
     def _without_load(self, peak: LoadPoint) -> LoadPoint:
         """Measure the application deployed and without a request: nothing there can be late."""

@@ -17,6 +17,7 @@ from experiments import charts
 from experiments.charts import Chart
 from experiments.errors import ExperimentError
 from experiments.fig7_chart import RiseData, rise_chart
+from experiments.fig10_chart import Fig10Data, fig10_chart
 from experiments.fig11_chart import Fig11Data, fig11_chart
 from experiments.results import MANIFEST
 from experiments.table6_chart import Table6Data, table6_chart
@@ -37,6 +38,7 @@ DRAWINGS: dict[str, Drawing] = {
     "fig2": Drawing(charts.Fig2Data, charts.fig2_chart),
     "fig3": Drawing(charts.Fig3Data, charts.fig3_chart),
     "fig7-rise": Drawing(RiseData, rise_chart),
+    "fig10": Drawing(Fig10Data, fig10_chart),
     "fig11": Drawing(Fig11Data, fig11_chart),
     "fig8": Drawing(charts.Fig8Data, charts.fig8_chart),
     "grouped": Drawing(charts.GroupedData, charts.grouped_chart),

@@ -15,12 +15,13 @@ from typing import Literal, NamedTuple
 import msgspec
 import numpy as np
 
-from experiments.fidelity import next_time_scale
+from experiments.fidelity import Verdict
 from experiments.load import ClientConfig
 from experiments.measuring import Measurement, Plan, measure
 from experiments.pacing import Pacing
 from experiments.peak import CHECK_EVERY, MOST_FLOWS, POOL, in_closed_loop
 from experiments.queueing_theory import ClosedLoop, MDc
+from experiments.retrying import slowed_till_it_holds
 from experiments.run_options import AUTO
 from experiments.simulated_bed import SimulatedBed
 from experiments.single_node import unloaded_round_trip_s
@@ -112,13 +113,14 @@ class OneQueue:
             self._bed = Testbed.start(TestbedOptions(CLUSTER, label=self._label))
         config = _config(self._bed, queue, load)
         scale = self._found(self._bed, queue, config) if time_scale == AUTO else float(time_scale)
-        while True:
-            self._bed.repace(_pacing(queue, scale), (config.deployment,))
-            found = measure(self._bed, {"c1": config}, plan)
-            larger = next_time_scale(found.verdict, scale)
-            if not retries or larger is None or larger == scale:
-                return _point(queue, load, found)
-            retries, scale = retries - 1, larger
+        bed = self._bed
+
+        def measured_at(time_scale: float) -> tuple[QueuePoint, Verdict, bool]:
+            bed.repace(_pacing(queue, time_scale), (config.deployment,))
+            found = measure(bed, {"c1": config}, plan)
+            return _point(queue, load, found), found.verdict, found.verdict.holds
+
+        return slowed_till_it_holds(measured_at, scale, retries)
 
     def _found(self, bed: Testbed, queue: Queue, config: ClientConfig) -> float:
         """Return the time scale that suits this machine."""

@@ -155,10 +155,6 @@ class Orchestrating(ABC):
             copies[b"%b, joining" % r.instance.encode()] = [name for name in (r.primary, r.joiner) if name]
         return faults(copies, places_of(self.inventory))
 
-    @abstractmethod
-    def agent_pid(self, name: str) -> int:
-        """Return the pid of the agent of a node."""
-
     agents: dict[str, Child]
 
     def fence(self, node: str) -> list[str]:
@@ -167,7 +163,7 @@ class Orchestrating(ABC):
         What it ran alone begins anew elsewhere, with nothing. Returns the names of what has no place.
         """
         if self.nursery.status(self.agents[node]) is None:
-            os.kill(self.agent_pid(node), signal.SIGKILL)
+            os.kill(self.agents[node].pid, signal.SIGKILL)
             self.nursery.status(self.agents[node], timeout_s=5.0)
         return self.asked().fenced(node)
 

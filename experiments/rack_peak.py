@@ -2,7 +2,8 @@
 
     forecast (virtual time): where is the knee?  ->  time scale  ->  the same search on packets, around it
 
-Figures 5 to 9 and Table 5 are made of such peaks. A load that is given is measured in the same way.
+Figures 5 to 10 and Table 5 are made of such peaks. A load that is given is measured in the same way. Several
+deployments, as the copies of an application are, have the clients in turn.
 """
 
 from __future__ import annotations
@@ -12,19 +13,25 @@ from dataclasses import replace
 
 import msgspec
 
+from experiments.copies import workload_of
 from experiments.energy import power_between
-from experiments.fidelity import USUAL_LIMITS, FidelityLimits, next_time_scale
+from experiments.errors import ExperimentError
+from experiments.fidelity import USUAL_LIMITS, FidelityLimits, Verdict
 from experiments.knee import Knee, Probe
 from experiments.load import ClientConfig
 from experiments.measuring import Measurement, Plan
 from experiments.pacing import UNPACED, Pacing
-from experiments.peak import QUICK_RESOLUTION, RESOLUTION, find_peak, settled, shared_out
+from experiments.peak import QUICK_RESOLUTION, RESOLUTION, Peak, find_peak, settled, shared_out
+from experiments.retrying import slowed_till_it_holds
 from experiments.run_options import AUTO, RunOptions
 from experiments.simulated_bed import SimulatedBed, measured_on
 from experiments.testbed import Testbed, TestbedOptions
 from experiments.time_scale import Capacity, capacity_of, time_scale_for, without_tail
+from microservices.assumptions import DEFAULTS, Assumptions
 from microservices.measured import Column
+from microservices.workloads import workload_options
 from nodes.deployment import Deployment
+from topologies.cluster import Cluster
 from topologies.inventory import Inventory
 
 MOST_OUTSTANDING = 8192
@@ -32,10 +39,16 @@ FIRST_OUTSTANDING = 32
 AROUND = 4  # the search on packets begins at this part of the forecast knee
 PILOT_OUTSTANDING = 32
 TIMEOUT_S = 1e4
+# A token bucket lets as much through at once as passes in half a millisecond of real time (nodes/shaping.py). Virtual
+# time has them as at this time scale: at 1 a window of some thousand requests would be over in one such burst.
+VIRTUAL_SCALE = 1000.0
 
 
 class RackPeak(msgspec.Struct, frozen=True):
-    """An application at its peak. `wall_watts` are the cluster's; `busy_cores` by node; `tried` as in CellResult."""
+    """An application at its peak. `wall_watts` are the cluster's; `busy_cores` by node; `tried` as in CellResult.
+
+    `forecast_rps`, `forecast_watts` and `forecast_mean_s` are those of virtual time; 0 where only that was measured.
+    """
 
     application: str
     label: str
@@ -55,26 +68,40 @@ class RackPeak(msgspec.Struct, frozen=True):
     outstanding: int
     bad: dict[str, int]
     forecast_rps: float = 0.0
+    forecast_watts: float = 0.0
+    forecast_mean_s: float = 0.0
 
     @property
     def requests_per_joule(self) -> float:
         """Throughput over wall power, as in section 5."""
         return self.rps / self.wall_watts
 
+    def off_forecast(self) -> tuple[float, float] | None:
+        """Return by what share throughput and power on packets are above virtual time's; None where one is missing."""
+        if not self.forecast_rps or not self.forecast_watts:
+            return None
+        return self.rps / self.forecast_rps - 1, self.wall_watts / self.forecast_watts - 1
+
 
 class RackRoom:
-    """A rack that is kept from one application to the next. `simulate` measures in virtual time only."""
+    """A rack that is kept from one application to the next. `simulate` measures in virtual time only.
 
-    def __init__(self, cluster: str, options: RunOptions, plan: Plan, clients: int = 1,
-                 limits: FidelityLimits = USUAL_LIMITS, say: Callable[[str], None] = lambda _: None) -> None:
+    Requests, speed and power are as `assumptions` say.
+    """
+
+    def __init__(self, cluster: str | Cluster, options: RunOptions, plan: Plan, clients: int = 1,
+                 limits: FidelityLimits = USUAL_LIMITS, say: Callable[[str], None] = lambda _: None,
+                 assumptions: Assumptions = DEFAULTS) -> None:
         self.options = TestbedOptions(cluster, clients=clients, label="rack-peak")
         self._run_options = options
         self._plan = plan
         self._resolution = QUICK_RESOLUTION if options.quick else RESOLUTION
         self._limits = limits
         self._say = say
+        self._pacing = Pacing("calibrated", assumptions=assumptions)
         self._bed: Testbed | None = None
-        self._virtual = SimulatedBed(replace(self.options, pacing=Pacing("calibrated")))
+        self._virtual_pacing = replace(self._pacing, time_scale=VIRTUAL_SCALE)
+        self._virtual = SimulatedBed(replace(self.options, pacing=self._virtual_pacing))
         self._capacities: dict[str, Capacity] = {}
 
     @property
@@ -93,83 +120,121 @@ class RackRoom:
             self._bed.stop()
             self._bed = None
 
-    def peak(self, deployment: Deployment, label: str = "") -> RackPeak:
-        """Find the peak of one deployed application, alone on the rack."""
-        configs = self._configs(deployment)
-        self._virtual.repace(Pacing("calibrated"), (deployment,))
-        forecast = find_peak(self._virtual, configs, FIRST_OUTSTANDING, MOST_OUTSTANDING, self._plan,
-                             resolution=self._resolution)
+    def forecast(self, deployment: Deployment | tuple[Deployment, ...]) -> Peak:
+        """Find the peak of what is deployed, alone on the rack, in virtual time."""
+        deployments = _together(deployment)
+        self._virtual.repace(self._virtual_pacing, deployments)
+        return find_peak(self._virtual, self._configs(deployments), FIRST_OUTSTANDING, MOST_OUTSTANDING, self._plan,
+                         resolution=self._resolution)
+
+    def forecast_rps(self, deployment: Deployment | tuple[Deployment, ...], outstanding: int) -> float:
+        """Return the throughput of what is deployed in virtual time, with so many requests outstanding."""
+        deployments = _together(deployment)
+        self._virtual.repace(self._virtual_pacing, deployments)
+        return measured_on(self._virtual, shared_out(self._configs(deployments), outstanding),
+                           settled(self._plan, outstanding)).throughput_rps
+
+    def peak(self, deployment: Deployment | tuple[Deployment, ...], label: str = "",
+             forecast: Peak | None = None) -> RackPeak:
+        """Find the peak of one deployed application, or of its copies together, alone on the rack.
+
+        `forecast` is what virtual time says of it, if that is known already.
+        """
+        deployments = _together(deployment)
+        forecast = forecast or self.forecast(deployments)
         expected = forecast.measurement
         if self._run_options.simulate or expected is None:
             last = expected or forecast.measured[forecast.knee.tried[-1].load]
-            return self._result(deployment, label, forecast.knee, last, 0.0, simulated=True)
+            return self._result(deployments, label, forecast.knee, last)
         first = max(FIRST_OUTSTANDING, int(forecast.knee.probe.load / AROUND) if forecast.knee.probe else 0)
+        configs = self._configs(deployments)
 
         def measured(bed: Testbed) -> tuple[Knee, Measurement]:
             found = find_peak(bed, configs, first, MOST_OUTSTANDING, self._plan, self._limits, self._say,
                               self._resolution)
             return found.knee, found.measurement or found.measured[found.knee.tried[-1].load]
 
-        return self._on_packets(deployment, label, expected, measured)
+        return self._on_packets(deployments, label, expected, measured)
 
-    def loaded(self, deployment: Deployment, outstanding: int, label: str = "") -> RackPeak:
-        """Measure one deployed application, alone on the rack, with so many requests outstanding."""
-        shares = shared_out(self._configs(deployment), outstanding)
+    def loaded(self, deployment: Deployment | tuple[Deployment, ...], outstanding: int, label: str = "") -> RackPeak:
+        """Measure one deployed application, or its copies together, with so many requests outstanding."""
+        deployments = _together(deployment)
+        shares = shared_out(self._configs(deployments), outstanding)
         plan = settled(self._plan, outstanding)
 
         def measured(bed: Testbed | SimulatedBed) -> tuple[Knee, Measurement]:
             found = measured_on(bed, shares, plan, self._limits)
             return at_load(found, outstanding), found
 
-        self._virtual.repace(Pacing("calibrated"), (deployment,))
+        self._virtual.repace(self._virtual_pacing, deployments)
         knee, expected = measured(self._virtual)
         if self._run_options.simulate:
-            return self._result(deployment, label, knee, expected, 0.0, simulated=True)
-        return self._on_packets(deployment, label, expected, measured)
+            return self._result(deployments, label, knee, expected)
+        return self._on_packets(deployments, label, expected, measured)
 
-    def _on_packets(self, deployment: Deployment, label: str, expected: Measurement,
+    def _on_packets(self, deployments: tuple[Deployment, ...], label: str, expected: Measurement,
                     measured: Callable[[Testbed], tuple[Knee, Measurement]]) -> RackPeak:
         """Return what is `measured`, again and more slowly while this machine does not keep up, if that is allowed."""
-        bed, pacing = self._testbed(), Pacing("calibrated")
-        scale = self.time_scale(deployment, expected.throughput_rps, expected.latencies.mean_s)
-        for _ in range(1 + self._run_options.retry):
-            bed.repace(replace(pacing, time_scale=scale), (deployment,))
-            knee, last = measured(bed)
-            result = self._result(deployment, label, knee, last, expected.throughput_rps)
-            larger = next_time_scale(last.verdict, scale)
-            if result.holds or larger is None or larger == scale:
-                break
-            self._say(f"refused at time scale {scale:g}; again at {larger:g}")
-            scale = larger
-        return result
+        bed = self._testbed()
 
-    def _configs(self, deployment: Deployment) -> dict[str, ClientConfig]:
+        def measured_at(scale: float) -> tuple[RackPeak, Verdict, bool]:
+            bed.repace(replace(self._pacing, time_scale=scale), deployments)
+            knee, last = measured(bed)
+            result = self._result(deployments, label, knee, last, expected)
+            return result, last.verdict, result.holds
+
+        scale = self.time_scale(deployments, expected.throughput_rps, expected.latencies.mean_s)
+        return slowed_till_it_holds(measured_at, scale, self._run_options.retry, self._say)
+
+    def _configs(self, deployments: tuple[Deployment, ...]) -> dict[str, ClientConfig]:
         clients = self._virtual.inventory.of_role("client")
-        return {node.name: ClientConfig(node.ip, number, deployment, deployment.name, timeout_s=TIMEOUT_S,
-                                        seed=number) for number, node in enumerate(clients, start=1)}
+        if len(clients) < len(deployments):
+            raise ExperimentError(f"{len(deployments)} deployments for {len(clients)} clients: each needs one of its "
+                                  "own")
+        found, assumed = {}, self._pacing.assumptions
+        for number, node in enumerate(clients, start=1):
+            asked = deployments[(number - 1) % len(deployments)]
+            workload = workload_of(asked)
+            found[node.name] = ClientConfig(node.ip, number, asked, workload, timeout_s=TIMEOUT_S, seed=number,
+                                            payload_bytes=int(assumed.request_bytes),
+                                            options=workload_options(workload, assumed))
+        return found
 
     def _testbed(self) -> Testbed:
         if self._bed is None:
             self._bed = Testbed.start(replace(self.options, pacing=UNPACED))
         return self._bed
 
-    def time_scale(self, deployment: Deployment, rps: float, mean_s: float) -> float:
-        """Return the time scale that was asked for, or at which this machine should carry `rps` of a deployment.
+    def time_scale(self, deployment: Deployment | tuple[Deployment, ...], rps: float, mean_s: float) -> float:
+        """Return the time scale that was asked for, or at which this machine should carry `rps` of what is deployed.
 
         `mean_s` is the mean latency that is expected. A pilot runs on the testbed, which is left unpaced.
         """
         wanted = self._run_options.time_scale
         if wanted is not None and wanted != AUTO:
             return wanted
-        bed, configs = self._testbed(), self._configs(deployment)
-        key = deployment.name + str(sorted({place.node for place in deployment.places}))
+        deployments = _together(deployment)
+        bed, configs = self._testbed(), self._configs(deployments)
+        key = str([(one.name, sorted({place.node for place in one.places})) for one in deployments])
         if key not in self._capacities:
-            self._capacities[key] = capacity_of(bed, shared_out(configs, PILOT_OUTSTANDING), (deployment,))
+            self._capacities[key] = capacity_of(bed, shared_out(configs, PILOT_OUTSTANDING), deployments)
         return time_scale_for(rps, mean_s, self._capacities[key], without_tail(self._limits))
 
-    def _result(self, deployment: Deployment, label: str, knee: Knee, found: Measurement, forecast_rps: float,
-                simulated: bool = False) -> RackPeak:
-        return rack_peak(self.inventory, deployment.name, label, knee, found, forecast_rps, simulated)
+    def _result(self, deployments: tuple[Deployment, ...], label: str, knee: Knee, found: Measurement,
+                expected: Measurement | None = None) -> RackPeak:
+        """Return what is kept; `expected` is virtual time's measurement beside one on packets."""
+        result = rack_peak(self.inventory, workload_of(deployments[0]), label, knee, found, simulated=expected is None,
+                           assumptions=self._pacing.assumptions)
+        if expected is None:
+            return result
+        watts = power_between(expected.before, expected.after, self.inventory, Column.LINUX,
+                              self._pacing.assumptions).wall_watts
+        return msgspec.structs.replace(result, forecast_rps=expected.throughput_rps, forecast_watts=watts,
+                                       forecast_mean_s=expected.latencies.mean_s)
+
+
+def _together(deployment: Deployment | tuple[Deployment, ...]) -> tuple[Deployment, ...]:
+    return deployment if isinstance(deployment, tuple) else (deployment,)
 
 
 def at_load(found: Measurement, outstanding: int) -> Knee:
@@ -179,14 +244,15 @@ def at_load(found: Measurement, outstanding: int) -> Knee:
 
 
 def rack_peak(inventory: Inventory, application: str, label: str, knee: Knee, found: Measurement,
-              forecast_rps: float = 0.0, simulated: bool = False) -> RackPeak:
+              simulated: bool = False, assumptions: Assumptions = DEFAULTS) -> RackPeak:
     """Return what was `found` at a `knee` as it is kept, with its power."""
-    power = power_between(found.before, found.after, inventory, Column.LINUX)
+    power = power_between(found.before, found.after, inventory, Column.LINUX, assumptions)
     probe = knee.probe or knee.tried[-1]
     return RackPeak(
-        application, label, found.time_scale, simulated, knee.probe is not None and found.verdict.holds,
+        application, label, 1.0 if simulated else found.time_scale, simulated,
+        knee.probe is not None and found.verdict.holds,
         knee.said, found.verdict.reasons,
         tuple((p.load, p.throughput_rps, p.latencies.mean_s, p.faithful) for p in knee.tried),
         found.throughput_rps, found.latencies.mean_s, found.latencies.p50_s, found.latencies.p99_s,
         power.wall_watts, power.active_watts, {node: found.busy_cores(node) for node in found.after},
-        int(probe.load), found.bad(), forecast_rps)
+        int(probe.load), found.bad())

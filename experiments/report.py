@@ -20,6 +20,7 @@ from experiments.results import RESULTS, write_whole
 from microservices.assumptions import ASSUMPTIONS
 
 CLAIMS, REASONS, GAPS = "paper_claims.csv", "claim_reasons.csv", "paper_gaps.csv"
+VARIED = "-sensitivity"  # what follows an experiment's name where its sensitivity runs are
 PROOFS = ("demo", "racks")  # runs that keep a routing proof
 PAGE, PAPER = "report.html", "report.pdf"
 
@@ -36,7 +37,7 @@ def collected(parent: Path = RESULTS) -> Report:
                   tuple((row["section"], row["open"], row["ours"]) for row in _table(GAPS)))
     proofs = [run for name in PROOFS if (run := latest_finished(name, parent)) is not None]
     varied = [section_of(experiment, run, None) for name, experiment in EXPERIMENTS.items()
-              if (run := latest_finished(name, parent, sensitivity=True)) is not None]
+              if (run := latest_finished(name + VARIED, parent, sensitivity=True)) is not None]
     return report_of(sections, varied, proofs, facts, time.time())
 
 
@@ -61,8 +62,8 @@ def make_report(output: Path, pdf: bool, redrawn: bool, say: Callable[[str], Non
 
 
 def _redrawn(parent: Path, say: Callable[[str], None]) -> Iterator[Path]:
-    runs: list[StoredRun] = [run for name in EXPERIMENTS for varied in (False, True)
-                             if (run := latest_finished(name, parent, varied, packets_first=True)) is not None]
+    runs: list[StoredRun] = [run for name in EXPERIMENTS for end in ("", VARIED)
+                             if (run := latest_finished(name + end, parent, bool(end), packets_first=True)) is not None]
     for run in runs:
         try:
             paths = redraw(run.directory)

@@ -103,7 +103,7 @@ class RequestPaths:
 
     def _remember(self, request_id: int, reached: frozenset[str]) -> None:
         if len(self._reached) >= REMEMBERED:
-            self._reached_before, self._reached = self._reached, {}
+            self._reached_before, self._reached, self._same = self._reached, {}, {}
         self._reached[request_id] = self._same.setdefault(reached, reached)
 
     def settle(self) -> list[Lost]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 from experiments.errors import ExperimentError
@@ -22,7 +22,8 @@ class RunOptions:
 
     `time_scale`: how many real seconds an emulated one lasts, or "auto"; None leaves it to the experiment. `retry`: how
     often a point whose fidelity verdict fails is measured again at a larger time scale. `simulate`: in virtual time
-    and one process, in place of real packets.
+    and one process, in place of real packets. `sensitivity`: not the result, but how it changes with each assumption.
+    `file`: what the experiment reads what it is to do from.
     """
 
     quick: bool = False
@@ -30,6 +31,8 @@ class RunOptions:
     time_scale: float | Literal["auto"] | None = None
     retry: int = 0
     simulate: bool = False
+    sensitivity: bool = False
+    file: str = ""
 
     def __post_init__(self) -> None:
         scale = self.time_scale
@@ -37,13 +40,21 @@ class RunOptions:
             raise ExperimentError(f"time scale {scale:g}; the limits are {LEAST_TIME_SCALE:g} and {MOST_TIME_SCALE:g}")
         if not 0 <= self.retry <= MOST_RETRIES:
             raise ExperimentError(f"{self.retry} retries; the limits are 0 and {MOST_RETRIES}")
+        if self.sensitivity and scale is not None:
+            raise ExperimentError(f"a time scale of {scale} for a sensitivity run, which is in virtual time: leave out "
+                                  "--time-scale or --sensitivity")
         if self.simulate and scale is not None:
             raise ExperimentError(f"a time scale of {scale} for a simulation, which runs in virtual time: leave out "
                                   "--time-scale or --simulate")
 
     def identity(self) -> dict[str, Any]:
         """Return the options that a run must share to be continued, by name."""
-        return {name: value for name, value in asdict(self).items() if name not in _OF_THE_SESSION}
+        left_out = {*_OF_THE_SESSION, *([] if self.sensitivity else ["sensitivity"])}  # older runs do not know it
+        return {name: value for name, value in asdict(self).items() if name not in left_out}
+
+    def with_retries(self, usual: int) -> RunOptions:
+        """Return the same with the `usual` number of retries, where packets are sent and nobody asked for another."""
+        return self if self.retry or self.simulate else replace(self, retry=usual)
 
     def refuse_beyond(self, honours: Collection[str], experiment: str) -> None:
         """Raise ExperimentError, naming it, for a setting that is not the default and not among `honours`."""

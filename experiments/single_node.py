@@ -13,13 +13,14 @@ from collections.abc import Callable
 import msgspec
 
 from experiments.energy import power_between
-from experiments.fidelity import USUAL_LIMITS, FidelityLimits, next_time_scale
+from experiments.fidelity import USUAL_LIMITS, FidelityLimits, Verdict
 from experiments.knee import Knee
 from experiments.load import ClientConfig
 from experiments.measuring import USUAL_PLAN, Measurement, Plan
 from experiments.pacing import Pacing
 from experiments.peak import QUICK_RESOLUTION, RESOLUTION, find_peak, in_closed_loop
-from experiments.run_options import AUTO, MOST_TIME_SCALE, RunOptions
+from experiments.retrying import slowed_till_it_holds
+from experiments.run_options import AUTO, RunOptions
 from experiments.testbed import Testbed, TestbedOptions
 from experiments.time_scale import Capacity, capacity_of, time_scale_for, without_tail
 from microservices.applications import application_named
@@ -107,20 +108,16 @@ class SingleNode:
         cores = active_cores(service, column) if cores is None else cores
         stack = HostStack.LINUX if column is Column.LINUX else HostStack.BYPASS
         scale = self._time_scale(bed, service, column, config, cores)
-        for _ in range(1 + self._options.retry):
-            pacing = Pacing("calibrated", scale, stack, self._assumptions, {node: cores})
-            bed.repace(pacing, (deployment,))
+
+        def measured(time_scale: float) -> tuple[CellResult, Verdict, bool]:
+            bed.repace(Pacing("calibrated", time_scale, stack, self._assumptions, {node: cores}), (deployment,))
             peak = find_peak(bed, {"c1": config}, cores, MOST_OUTSTANDING, self._plan, self._limits, self._say,
                              QUICK_RESOLUTION if self._options.quick else RESOLUTION)
-            measured = peak.measurement
-            last = measured or peak.measured[peak.knee.tried[-1].load]
+            last = peak.measurement or peak.measured[peak.knee.tried[-1].load]
             result = _result(service, column, payload_bytes, node, cores, peak.knee, last, bed)
-            larger = next_time_scale(last.verdict, scale, MOST_TIME_SCALE)
-            if result.holds or larger is None or larger == scale:
-                break
-            self._say(f"refused at time scale {scale:g}; again at {larger:g}")
-            scale = larger
-        return result
+            return result, last.verdict, result.holds
+
+        return slowed_till_it_holds(measured, scale, self._options.retry, self._say)
 
     def _room(self, cluster: str) -> Testbed:
         if self._bed is None or self._bed.options.cluster != cluster:

@@ -16,9 +16,11 @@ So the average that these graphs have, 6.06, was aimed at and is no finding; the
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 from microservices.application import Application, Channel, Stage, Trigger
+from microservices.assumptions import DEFAULTS, Assumptions
 from microservices.errors import ApplicationError
 from microservices.service import BUILT_IN
 
@@ -44,9 +46,12 @@ TABLE_3 = {name: PaperApplication(description, nodes, tuple(services.split()))
 PAPER_AVERAGE_FAN_OUT, PAPER_MAX_FAN_OUT = 6, 12  # over all eight, section 4
 PAPER_SHARDS = 12
 PAPER_BACKUPS = 1
-# The share of SQL updates that set off analytics in IOT-TS (ours: the paper says "based on thresholds").
-ANALYTICS_SHARE = 0.5
 FIRST_SINGLE_NUMBER = 100
+# Channels that an assumption lets only a share of requests through (assumptions.py); IOT-TS has its trigger always.
+_SHARED_CHANNELS = {"rta-ptc": ("last_stage_share", {("count", "ranker")}),
+                    "rta-sf": ("last_stage_share", {("spike", "bayes")}),
+                    "rta-shm": ("last_stage_share", {("sql", "bm25")}),
+                    "iot-dh": ("logged_share", {("kvs", "count"), ("kvs", "sql")})}
 
 
 def nfv_fin(shards: int = 1, backups: int = 0) -> Application:
@@ -132,7 +137,8 @@ def iot_dh(shards: int = 1, backups: int = 0) -> Application:
          Channel("kvs", "count", aligned=True, answers=False), Channel("kvs", "sql", aligned=True, answers=False)))
 
 
-def iot_ts(shards: int = 1, backups: int = 0, analytics_share: float = ANALYTICS_SHARE, seed: int = 1) -> Application:
+def iot_ts(shards: int = 1, backups: int = 0, analytics_share: float = DEFAULTS.analytics_share,
+           seed: int = 1) -> Application:
     """Thermostat (Figure 1): authenticate, log the update; past a threshold recommend, average, and look for spikes.
 
     An update that sets off no analytics is answered by SQL, another by Recommend.
@@ -157,17 +163,32 @@ APPLICATIONS: dict[str, Callable[[int, int], Application]] = {
     "rta-shm": rta_shm, "iot-dh": iot_dh, "iot-ts": iot_ts}
 
 
-def application_named(name: str, shards: int = PAPER_SHARDS, backups: int = PAPER_BACKUPS) -> Application:
+def application_named(name: str, shards: int = PAPER_SHARDS, backups: int = PAPER_BACKUPS,
+                      assumptions: Assumptions = DEFAULTS) -> Application:
     """Return one of Table 3's applications, of the paper's size by default, or a microservice alone by its name.
 
-    Raises ApplicationError.
+    `assumptions` say which share of requests goes where the paper leaves it open. Raises ApplicationError.
     """
+    if name == "iot-ts":
+        return iot_ts(shards, backups, assumptions.analytics_share)
+    if name in _SHARED_CHANNELS:
+        field, channels = _SHARED_CHANNELS[name]
+        return _sharing(APPLICATIONS[name](shards, backups), channels, field, getattr(assumptions, field))
     if name in APPLICATIONS:
         return APPLICATIONS[name](shards, backups)
     if name in BUILT_IN:
         number = FIRST_SINGLE_NUMBER + sorted(BUILT_IN).index(name)
         return Application(name, number, (Stage(name, name, shards, backups),), ())
     raise ApplicationError(f"unknown application {name!r}; known: {', '.join((*APPLICATIONS, *sorted(BUILT_IN)))}")
+
+
+def _sharing(application: Application, channels: set[tuple[str, str]], name: str, share: float) -> Application:
+    """Return `application` with only a share of requests through `channels`, the same through each of them."""
+    if share == 1.0:
+        return application
+    trigger = Trigger(name, share, seed=1)
+    return replace(application, channels=tuple(
+        replace(c, trigger=trigger) if (c.source, c.target) in channels else c for c in application.channels))
 
 
 def half(shards: int) -> int:

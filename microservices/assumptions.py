@@ -1,8 +1,8 @@
-"""Every assumption of ours that node speed, communication and power rest on, in one place and each with its range.
+"""Every assumption of ours that requests, node speed, communication and power rest on, in one place, with its range.
 
 Table 1 and Table 4 calibrate; where they and the paper's text leave something open, a number stands here with the
 words that it rests on. A run takes one `Assumptions`; a sensitivity run takes `varied(name, value)` from `low` to
-`high`. None of them is fitted to a figure that the testbed is then compared with.
+`high` (`./e3 run table5 --sensitivity`). None of them is fitted to a figure that the testbed is then compared with.
 """
 
 from __future__ import annotations
@@ -51,6 +51,14 @@ NETWORK_BOUND_HEADROOM = round(headroom_at_balance(sqrt(BALANCED_BYTES[0] * BALA
 class Assumptions(msgspec.Struct, frozen=True, kw_only=True):
     """The values that one run assumes. `ASSUMPTIONS` says of each what it means and what it rests on."""
 
+    analytics_share: float = 0.5
+    logged_share: float = 1.0
+    last_stage_share: float = 1.0
+    request_bytes: float = float(MEASURED_BYTES)
+    zipf: float = 1.0
+    keys: float = 1000.0
+    malicious_share: float = 0.02
+    network_bound_from: float = 0.85
     network_bound_headroom: float = NETWORK_BOUND_HEADROOM
     host_fixed_share: float = 0.4
     smartnic_fixed_share: float = SMARTNIC_FIXED_SHARE
@@ -67,6 +75,8 @@ class Assumptions(msgspec.Struct, frozen=True, kw_only=True):
     linux_lull_share: float = 0.5
     bypass_lull_share: float = 1.0
     work_per_clock_8160: float = 1.0
+    work_per_clock_2620: float = 1.0
+    work_per_clock_6880: float = 1.0
     hyper_threading_gain: float = 1.0
     cap_at_peak: bool = True
 
@@ -90,6 +100,33 @@ def _assumed(name: str, low: float, high: float, meaning: str, rests_on: str) ->
 
 
 ASSUMPTIONS: tuple[Assumption, ...] = (
+    _assumed("analytics_share", 0.1, 1.0,
+             "trigger: share of SQL updates in IOT-TS that set off EMA, Spike and Recommend",
+             'section 2.1: "SQL store updates trigger data analytic tasks [...] based on thresholds"; no figure: half'),
+    _assumed("logged_share", 0.1, 1.0,
+             "trigger: share of device updates in IOT-DH that are counted and logged (Count, SQL)",
+             'Table 3 names the microservices of the "IoT data hub", not when each is called; a hub logs everything'),
+    _assumed("last_stage_share", 0.25, 1.0,
+             "visits: share of requests that reach the last stage of RTA-PTC (Top Ranker), RTA-SF (Bayes) and RTA-SHM "
+             "(BM25); what does not is answered by the stage before",
+             'section 4: RTA is "a dataflow processing graph of workers that pass data tuples"; no visit counts, so '
+             "every tuple goes all the way"),
+    _assumed("request_bytes", 256.0, 1024.0,
+             "payload of a client's request",
+             'section 2.3: "random 512B requests"; section 4: "trace-based and synthetic" workloads, without sizes'),
+    _assumed("zipf", 0.0, 1.2,
+             "exponent of the Zipf law by which requests fall on flows or keys; 0: evenly",
+             "section 4 gives references for its traces and no distribution; 1 is usual for flows and keys"),
+    _assumed("keys", 100.0, 100_000.0,
+             "how many flows or keys there are",
+             "section 4 does not say; the traces that it refers to are not at hand"),
+    _assumed("malicious_share", 0.0, 0.2,
+             "share of packets that a rule of the NIDS matches: they are answered there, and never encrypted",
+             'section 4 names "Intrusion detection" and no share of attacks'),
+    _assumed("network_bound_from", 0.8, 0.95,
+             "share of the line rate from which a row of Table 1 counts as bound by the network",
+             "Table 1's fastest rows reach 90 to 95 % of the line rate for 512 bytes whatever they do, which is the "
+             "network's doing; IPsec on the SmartNIC, with 85.6 %, is on either side within the range"),
     _assumed("network_bound_headroom", 0.5, 1.0,
              "how busy the cores are at the peak of a network-bound row of Table 1: its cost is this x cores / RPS",
              'section 2.3, of the SmartNIC: at 256-512 B "network and compute bandwidth utilization are balanced"; '
@@ -149,6 +186,12 @@ ASSUMPTIONS: tuple[Assumption, ...] = (
     _assumed("work_per_clock_8160", 0.8, 1.6,
              "work that a core of SuperBeefy (Xeon Platinum 8160) does per clock over one of the E5-2680 v3",
              "Table 1 has no column for it; section 5 gives its cores and clock only"),
+    _assumed("work_per_clock_2620", 0.8, 1.2,
+             "the same of a Type2 host's core (8-core Xeon E5-2620 at 2.1 GHz)",
+             "Table 1 has no column for it; section 5 gives its cores and clock only"),
+    _assumed("work_per_clock_6880", 0.8, 1.2,
+             "work that a core of Wimpy (CN6880) does per clock over one of the LiquidIO II",
+             "section 5: both have cnMIPS64 cores at 1.2 GHz, 32 and 12; Table 1 has a column for the latter"),
     _assumed("hyper_threading_gain", 1.0, 1.3,
              "throughput of a core with hyper-threading over that of the cores of Table 1",
              'section 5: "We enable hyper-threading"; section 2.3 does not say whether Table 1 had it'),

@@ -14,6 +14,7 @@ from random import Random
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
+from microservices.assumptions import DEFAULTS
 from microservices.errors import ServiceError
 from microservices.ipsec import DEFAULT_SECRET, FIRST_SPI, security_association
 from microservices.natv4 import Mapping
@@ -38,8 +39,9 @@ class NfvWorkload(Workload):
     little for the headers, or for the contents of every rule while `malicious_share` is above 0.
     """
 
-    def __init__(self, seed: int = 1, size_bytes: int = DEFAULT_SIZE_BYTES, flows: int = 1000, zipf: float = 1.0,
-                 malicious_share: float = 0.02, rules: str = BUILT_IN_RULES, secret: bytes = DEFAULT_SECRET,
+    def __init__(self, seed: int = 1, size_bytes: int = DEFAULT_SIZE_BYTES, flows: int = int(DEFAULTS.keys),
+                 zipf: float = DEFAULTS.zipf, malicious_share: float = DEFAULTS.malicious_share,
+                 rules: str = BUILT_IN_RULES, secret: bytes = DEFAULT_SECRET,
                  inspected: bool = True, encrypted: bool = True, mappings: Sequence[Mapping] = ()) -> None:
         if not max(_HEADER_BYTES.values()) <= size_bytes <= 0xFFFF:
             raise ServiceError(f"packets of {size_bytes} bytes; the limits are {max(_HEADER_BYTES.values())} and 65535")

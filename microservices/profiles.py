@@ -23,7 +23,6 @@ Service = str | type[Microservice]
 TABLE_1_CORES = 12  # of the E5-2680 v3, and of the LiquidIO II
 LINE_GBPS = 10.0  # "single 10GbE on each side" of section 2.3's two servers
 LINE_RPS = LINE_GBPS * 1e9 / 8 / wire_bytes(MEASURED_BYTES)
-NETWORK_BOUND_FROM = 0.85  # ours: a row within 15 % of the line rate is bound by it
 
 # Table 1 as printed: thousand requests/s, active watts, cores, mean ms, 99th percentile ms; the SmartNIC's cores are
 # always all 12 (section 2.3) and not printed.
@@ -107,22 +106,23 @@ def cost_s(service: Service, column: Column, payload_bytes: float, assumptions: 
     return cost_law(service, column, assumptions).cost_s(payload_bytes)
 
 
-def is_network_bound(service: Service, column: Column) -> bool:
+def is_network_bound(service: Service, column: Column, assumptions: Assumptions = DEFAULTS) -> bool:
     """Say whether the network, not the cores, was the limit in Table 1.
 
-    It was where the throughput is at least 85 % of the line rate for 512 bytes (578 on the wire, 2.16 million/s) and,
-    on a host, cores were left over. The cores of a SmartNIC cannot be left out, so there the rate decides alone. A
-    microservice with a cost of its own in that column is never bound.
+    It was where the throughput is at least `network_bound_from` of the line rate for 512 bytes (578 on the wire, 2.16
+    million/s) and, on a host, cores were left over. The cores of a SmartNIC cannot be left out, so there the rate
+    decides alone. A microservice with a cost of its own in that column is never bound.
     """
     if _own_cost(service, column) is not None:
         return False
     row = _row(service, column)
-    return row.rps >= NETWORK_BOUND_FROM * LINE_RPS and (column is Column.SMARTNIC or row.cores < TABLE_1_CORES)
+    cores_left = column is Column.SMARTNIC or row.cores < TABLE_1_CORES
+    return cores_left and row.rps >= assumptions.network_bound_from * LINE_RPS
 
 
 def peak_utilisation(service: Service, column: Column, assumptions: Assumptions = DEFAULTS) -> float:
     """Return how busy the active cores were at the peak, 0 to 1."""
-    return assumptions.network_bound_headroom if is_network_bound(service, column) else 1.0
+    return assumptions.network_bound_headroom if is_network_bound(service, column, assumptions) else 1.0
 
 
 def active_cores(service: Service, column: Column) -> int:

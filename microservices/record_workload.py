@@ -8,7 +8,7 @@ it can be.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from itertools import accumulate
 from math import log
 from random import Random
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from microservices.api_gateway import DEFAULT_SECRET, client_key, sign
+from microservices.assumptions import DEFAULTS
 from microservices.bayes import synthetic_mail, synthetic_training
 from microservices.bm25 import synthetic_documents
 from microservices.errors import ServiceError
@@ -96,17 +97,20 @@ KINDS: dict[str, tuple[Callable[[Random, Record], None], frozenset[str], frozens
 class RecordWorkload(Workload):
     """Records for `application` about `keys` keys with Zipf exponent `zipf`, each `size_bytes` long.
 
-    Raises ServiceError on an unknown application, and from `requests` if a record needs more bytes.
+    Results of the microservices in `perhaps` may be missing from a reply. Raises ServiceError on an unknown
+    application, and from `requests` if a record needs more bytes.
     """
 
-    def __init__(self, application: str, seed: int = 1, size_bytes: int = DEFAULT_SIZE_BYTES, keys: int = 1000,
-                 zipf: float = 1.0, secret: bytes = DEFAULT_SECRET) -> None:
+    def __init__(self, application: str, seed: int = 1, size_bytes: int = DEFAULT_SIZE_BYTES,
+                 keys: int = int(DEFAULTS.keys), zipf: float = DEFAULTS.zipf, secret: bytes = DEFAULT_SECRET,
+                 perhaps: Collection[str] = ()) -> None:
         if application not in KINDS:
             raise ServiceError(f"no records for {application!r}; known: {', '.join(KINDS)}")
         if keys < 1:
             raise ServiceError(f"{keys} keys; the least is 1")
         self.application, self.seed, self.size_bytes = application, seed, size_bytes
-        self._fill, self._results, self._perhaps = KINDS[application]
+        self._fill, results, maybe = KINDS[application]
+        self._results, self._perhaps = results.difference(perhaps), maybe.union(perhaps)
         self._keys = [f"{application}-{n}" for n in range(keys)]
         self._weights = list(accumulate(1.0 / n**zipf for n in range(1, keys + 1)))
         self._secret = secret
@@ -121,7 +125,7 @@ class RecordWorkload(Workload):
             "recommend": lambda r, v: len(v) <= 3 and all(0 <= i < RATED_ITEMS and 0.0 < s <= TOP_RATING for i, s in v)}
 
         for name, by_hand in (("knn", NearestByHand), ("bayes", BayesByHand), ("bm25", Bm25ByHand)):
-            if name in self._results:
+            if name in self._results | self._perhaps:
                 self._checks[name] = by_hand()
 
     def requests(self) -> Iterator[bytes]:

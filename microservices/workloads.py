@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from microservices.assumptions import DEFAULTS, Assumptions
 from microservices.errors import ServiceError
 from microservices.natv4 import benchmark_mappings
 from microservices.nfv_workload import NfvWorkload
@@ -39,3 +40,20 @@ def workload_named(application: str, seed: int = 1, size_bytes: int = 512, **opt
         return RecordWorkload(application, seed, size_bytes, **options)
     except TypeError as error:
         raise ServiceError(f"workload of {application!r} with options {sorted(options)}: {error}") from error
+
+
+_LAST_STAGES = {"rta-ptc": "top_ranker", "rta-sf": "bayes", "rta-shm": "bm25"}
+
+
+def workload_options(application: str, assumptions: Assumptions) -> dict[str, Any]:
+    """Return the options of an application's workload that differ from the default under `assumptions`."""
+    found: dict[str, Any] = {}
+    if assumptions.zipf != DEFAULTS.zipf:
+        found["zipf"] = assumptions.zipf
+    if assumptions.keys != DEFAULTS.keys:
+        found["flows" if application in _NFV else "keys"] = int(assumptions.keys)
+    if application in _NFV and assumptions.malicious_share != DEFAULTS.malicious_share:
+        found["malicious_share"] = assumptions.malicious_share
+    if application in _LAST_STAGES and assumptions.last_stage_share < 1:
+        found["perhaps"] = [_LAST_STAGES[application]]
+    return found

@@ -124,6 +124,8 @@ class Sender:
         self._peer_boot, self.quiet_since = boot, now
         self._settle(entry, now)
         self._edge = max(self._edge, entry.edge)
+        if self._is_unsaid(entry):
+            self._resend_all(now, out)
         self._resend_overtaken(entry, now, out)
         self._pump(now, out)
 
@@ -206,6 +208,19 @@ class Sender:
         self._settled = max(self._settled, entry.expected)
         if news:
             self._backoff = 1.0
+
+    def _is_unsaid(self, entry: AckEntry) -> bool:
+        """Whether the receiver lacks what it said had arrived ahead of order; then only `entry` is believed of that.
+
+        So it is if the message that it expects is one of those. A receiver that was frozen and goes on in the same run
+        has lost them (RFC 2018, section 8, calls it reneging; Linux tells it by the same sign).
+        """
+        first = next(iter(self._in_flight.values()), None)
+        if first is None or not first.arrived:
+            return False
+        for sequence, sent in self._in_flight.items():
+            sent.arrived = entry.expected == self._settled and _has(entry, sequence)
+        return True
 
     def _pump(self, now: float, out: list[DataMessage]) -> None:
         while self._waiting and self._next < self._edge:

@@ -72,7 +72,8 @@ class Execution(Residents):
         for deployment in deployments:
             self.deploy(deployment, (routers or {}).get(deployment.number), empty)
 
-    def foresee(self, message: DataMessage, channel: ChannelId, arrival: float) -> Foreseen | None:
+    def foresee(self, message: DataMessage, channel: ChannelId, arrival: float,
+                in_memory: bool = False) -> Foreseen | None:
         """Run the handler of a request that is to be submitted at `arrival`, if it may run; what it gave goes with it.
 
         Every request is told here as soon as it is known, where there is foresight: what came by one channel is
@@ -82,7 +83,8 @@ class Execution(Residents):
         if instance is None or instance.halted or self._foreseen >= self.foresight or channel in self._behind:
             self._behind[channel] += 1
             return None
-        assert self._stopwatch is not None
+        if in_memory:
+            self._note_hand_over(message)
         self._foreseen += 1
         instance.foreseen += 1
         return Foreseen(*self._computed(instance, message, max(arrival, self.cores.next_free_at)))
@@ -133,7 +135,9 @@ class Execution(Residents):
         if self._hol is not None:
             self.interference -= self._hol(done.instance.service.name)
         for message, foreseen in done.here:
-            if self._in_memory(message):
+            if foreseen is not None or self._in_memory(message):
+                if foreseen is None:
+                    self._note_hand_over(message)
                 self.submit(message, None, done.finish + self._in_node_s, outlet, out, foreseen=foreseen)
             else:  # the receiver has left meanwhile
                 self._caught_up(message)
@@ -295,7 +299,7 @@ class Execution(Residents):
         for hop in hops:
             onward = _onward(message, hop) if (message.application, hop.instance) in self._instances else None
             if onward is not None and self._in_memory(onward):
-                here.append(HandOver(onward, self.foresee(onward, onward.channel, finish + self._in_node_s)))
+                here.append(HandOver(onward, self.foresee(onward, onward.channel, finish + self._in_node_s, True)))
             else:
                 elsewhere.append(hop)
         return elsewhere, here
@@ -341,10 +345,14 @@ class Execution(Residents):
             else:
                 onward = _onward(message, Hop(payload, number))
                 if self._in_memory(onward):
+                    self._note_hand_over(onward)
                     self.submit(onward, None, finish + self._in_node_s, outlet, out,
                                 foreseen=self.foresee(onward, onward.channel, finish) if self.foresight else None)
                 else:
                     outlet.offer(onward, self._addresses[message.application, number], finish, out)
+
+    def _note_hand_over(self, message: DataMessage) -> None:
+        """Called with each request that one instance here gives another, in the order in which they are given."""
 
     def _in_memory(self, message: DataMessage) -> bool:
         """Whether a request of an instance here gets to its receiver in memory."""

@@ -173,9 +173,7 @@ class LocalInstances:
     def _go_on(self, key: Key, package: Package, state: State) -> None:
         """Let the instance in `package` live here: what was in its inbox comes first."""
         for place in package.places:  # the old place was told of its neighbours, we need not have been
-            near = key[0], place.instance
-            if place.ip != (self._execution.address_of(*near) or Address(b"", 0)).ip:
-                self.connect(near, place.ip, place.epoch)
+            self._learn((key[0], place.instance), place)
         inbox = [Waiting(message, message.channel if by_channel else None, self.now,
                          Origin.NETWORK if over_network else Origin.PCIE if by_channel else Origin.NODE)
                  for message, by_channel, over_network in package.requests()]
@@ -185,6 +183,18 @@ class LocalInstances:
         self._transport.put_in_receivers(*key, self._known_sources(key, package.receivers), held, self.now)
         self._transport.put_in(*key, self._known_goals(key, package.senders), package.session_floor, self.now,
                                self._services.pending)
+
+    def _learn(self, near: Key, place: PlaceImage) -> None:
+        """Believe what the old place knew of a neighbour, unless we know later.
+
+        Where we believe it there already, we may do so by an earlier decision, and it went elsewhere and came back in
+        between: then the later one is noted all the same, since this node's own packages tell it on.
+        """
+        at, epoch = self._execution.address_of(*near), self._execution.epoch_of(near)
+        if at is None or at.ip != place.ip:
+            self.connect(near, place.ip, place.epoch)
+        elif place.epoch > epoch:
+            self._execution.place(near, at, place.epoch)
 
     def _settle(self, key: Key) -> None:
         """Believe that the instance is here, before the controller says so to all."""

@@ -48,7 +48,8 @@ def reports_of(entry: NodeEntry, inventory: Inventory, controller_ip: str) -> Re
     if entry.role == "smartnic":
         port = inventory.ports_of_node(entry.name)[0]
         return Reports(controller_ip, (port.peer_interface,), port.gbps)
-    interfaces = (*(link.host_interface for link in inventory.pcie_of_host(entry.name)),
+    shared = not inventory.has_dedicated_nic(entry.name)
+    interfaces = (*(link.host_interface for link in inventory.pcie_of_host(entry.name) if shared),
                   *(port.peer_interface for port in inventory.ports_of_node(entry.name)))
     return Reports(controller_ip, interfaces, sum(port.gbps for port in inventory.ports_of_server(entry)))
 

@@ -17,8 +17,12 @@ from microservices.service import Microservice, service_class
 from nodes.communication import Communication, HostStack, pcie_neighbours, ways_to
 from nodes.emulated_clock import EmulatedClock
 from nodes.origin import Origin
-from topologies.catalog import SUPERBEEFY, TABLE_1_HOSTS
+from topologies.catalog import SUPERBEEFY, TABLE_1_HOSTS, TYPE2, TYPE2_DEDICATED, TYPE2_DEDICATED_BOTH, WIMPY
 from topologies.inventory import Inventory, NodeEntry
+
+# Hosts that Table 1 was not measured on, by model: which assumption says what their cores do per clock.
+_UNMEASURED = {SUPERBEEFY.model: "work_per_clock_8160", WIMPY.model: "work_per_clock_6880",
+               **dict.fromkeys((TYPE2.model, TYPE2_DEDICATED.model, TYPE2_DEDICATED_BOTH.model), "work_per_clock_2620")}
 
 
 class ServiceCost(msgspec.Struct, frozen=True):
@@ -83,13 +87,12 @@ def pace_of(entry: NodeEntry, services: Iterable[str], inventory: Inventory, clo
 
 
 def speed_of(entry: NodeEntry, assumptions: Assumptions) -> float:
-    """Return how fast a core of `entry` is against Table 1's of its family: by clock, and two assumptions.
+    """Return how fast a core of `entry` is against Table 1's of its family: by clock, and the assumptions for it.
 
     The hosts of Table 1 are what it is calibrated with, so there is nothing to assume of them.
     """
-    speed = entry.speed
-    if entry.model == SUPERBEEFY.model:
-        speed *= assumptions.work_per_clock_8160
+    named = _UNMEASURED.get(entry.model)
+    speed = entry.speed * (getattr(assumptions, named) if named else 1.0)
     if entry.role == "host" and entry.family == "xeon" and entry.model not in TABLE_1_HOSTS:
         speed *= assumptions.hyper_threading_gain
     return speed

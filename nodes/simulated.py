@@ -90,14 +90,15 @@ class Simulation:
     `ChannelLog.complaints` can tell what a channel did to it. `routers`, by application number, may be shared between
     simulations: they hold the microservices, which are costly to make. With `controller`, the name of a node, all
     hosts and SmartNICs take part, report to that one's control port and obey it; time then has no end but that which
-    `run` is told, and what stands there is for the caller to plug into `network`.
+    `run` is told, and what stands there is for the caller to plug into `network`. With `foresight` nodes compute as far
+    ahead as agents do: nothing is late in virtual time, but what moves an instance must come to terms with it.
     """
 
     def __init__(self, inventory: Inventory, deployments: Sequence[Deployment],
                  network: NetworkFaults | None = None, seed: int = 1, cost: CostOf | None = None,
                  options: ChannelOptions | None = None, log: bool = False,
                  routers: Mapping[int, Router] | None = None, calibration: Calibration | None = None,
-                 controller: str = "") -> None:
+                 controller: str = "", foresight: int = 0) -> None:
         if calibration is not None and (network is not None or cost is not None):
             raise NodeError("a calibrated simulation has its links and costs: faults and a cost cannot be set as well")
         self.inventory = inventory
@@ -108,6 +109,7 @@ class Simulation:
         self.loads: list[SimulatedLoad] = []
         self._deployments = tuple(deployments)
         self._cost = cost
+        self._foresight = foresight
         self._options = options
         self._routers = dict(routers or {})
         for deployment in self._deployments:
@@ -248,7 +250,9 @@ class Simulation:
         execution = engine(entry.name, deployments, cores, cost, routers=self._routers,
                            hol=pace.hol_of if pace is not None else None,
                            sleep_after_s=pace.sleep_after_s if pace is not None else 0.0,
-                           in_node_s=pace.in_node_s if pace is not None else 0.0, empty=empty)
+                           in_node_s=pace.in_node_s if pace is not None else 0.0, empty=empty,
+                           stopwatch=(lambda: self.network.now) if self._foresight else None,
+                           foresight=self._foresight)
         if isinstance(execution, LoggedExecution):
             execution.log = self.log
         return ServiceRuntime(execution, self._transport(self._boots[entry.name]), pace)

@@ -14,8 +14,7 @@ from nodes.client_places import ClientPlaces
 from nodes.control_messages import Command
 from nodes.delay_line import DelayLine
 from nodes.deployment import Deployment
-from nodes.execution import Execution, Outlet, RunningInstance
-from nodes.instances import Foreseen
+from nodes.execution import Execution, RunningInstance
 from nodes.messages import (
     CLIENT_BIT,
     KIND_REQUEST,
@@ -25,7 +24,6 @@ from nodes.messages import (
     DataMessage,
     age_s,
 )
-from nodes.origin import Origin
 from nodes.transport import Address, Sends, Transport
 
 FLOW_BITS = 12  # of an endpoint: which of a client's flows
@@ -109,11 +107,9 @@ class LoggedExecution(Execution):
 
     log: ChannelLog | None = None
 
-    def submit(self, message: DataMessage, channel: ChannelId | None, now: float, outlet: Outlet, out: Sends,
-               origin: Origin = Origin.NODE, foreseen: Foreseen | None = None) -> None:
-        if self.log is not None and channel is None:
+    def _note_hand_over(self, message: DataMessage) -> None:
+        if self.log is not None:
             self.log.offered(message)
-        super().submit(message, channel, now, outlet, out, origin, foreseen)
 
     def _handle(self, instance: RunningInstance, message: DataMessage, start: float) -> list[Hop]:
         if self.log is not None:

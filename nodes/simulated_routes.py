@@ -4,6 +4,7 @@
     host                  PCIe > SmartNIC > its port > ToR > ...   spread over its SmartNICs and plain NICs
     ToR > SmartNIC        the SmartNIC's port > that SmartNIC
     ToR > host            spread over the server's ports: port > SmartNIC > PCIe, or the port of a plain NIC
+                          (a dedicated NIC: over the plain NICs alone, to and from the host)
     ToR > ToR             the fewest switches; where there are several such ways, spread over them
 
 Spread is what carries many flows: a hash of addresses and ports picks the way, so that a flow stays on one.
@@ -82,7 +83,8 @@ class Routes:
             port = self._ports[sender.name]
             return (self.links[port.peer_interface],), port.switch
         ways: list[tuple[tuple[Hop, ...], str]] = []
-        for link in self._inventory.pcie_of_host(sender.name):
+        shared = not self._inventory.has_dedicated_nic(sender.name)
+        for link in self._inventory.pcie_of_host(sender.name) if shared else ():
             port = self._ports[link.smartnic]
             through = Passage(self._nics[link.smartnic], Port.HOST, Port.NETWORK)
             ways.append(((self.links[link.host_interface], through, self.links[port.peer_interface]), port.switch))

@@ -59,7 +59,7 @@ class Transport:
         self._busy: set[ChannelId] = set()  # senders with something in flight or waiting
         self._owed: dict[Address, dict[ChannelId, int]] = {}  # acknowledgements, and how many messages each covers
         self._owed_at: float | None = None  # when the oldest of them must leave
-        self._urgent: set[Address] = set()  # who must hear at once, the others not
+        self._urgent: dict[Address, None] = {}  # who must hear at once, the others not; in the order of their claims
         self._urgent_at = 0.0
         self._timers_at = 0.0
         self._earliest: float | None = None  # no sender has anything to repeat before; None: none will
@@ -331,7 +331,7 @@ class Transport:
         if at_once:
             if not self._urgent:
                 self._urgent_at = now
-            self._urgent.add(address)
+            self._urgent[address] = None
         elif self._owed_at is None:
             self._owed_at = now + self.options.ack_delay_s
         return sum(owed.values())
@@ -342,7 +342,7 @@ class Transport:
         owed = self._owed.get(source)
         if owed is not None and owed.pop(channel, None) is not None and not owed:
             del self._owed[source]
-            self._urgent.discard(source)
+            self._urgent.pop(source, None)
 
     def _send_owed(self, address: Address, out: Sends) -> None:
         channels = list(self._owed.pop(address, ()))

@@ -91,11 +91,11 @@ class MovingRack:
 
     def __init__(self, application: Application, nodes: Sequence[str], faults: NetworkFaults | None = None,
                  seed: int = 1, cost: CostOf | None = None, calibration: Calibration | None = None,
-                 artifact: Callable[[str], bytes] = artifact_of) -> None:
+                 artifact: Callable[[str], bytes] = artifact_of, foresight: int = 0) -> None:
         self.deployment: Deployment = deploy(application, dict(enumerate(nodes)), RACK)
         self.key = (application.number, next(i.number for i in application.instances if i.stage == "store"))
         self.simulation = Simulation(RACK, [self.deployment], faults if calibration is None else None, seed, cost,
-                                     log=True, calibration=calibration, controller="ctl1")
+                                     log=True, calibration=calibration, controller="ctl1", foresight=foresight)
         self.control = ControllerNode(self.simulation, ResourceController(RACK, [self.deployment], automatic=False,
                                                                           artifact=artifact))
         self.clients: list[SimulatedClient] = []

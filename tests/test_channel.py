@@ -359,6 +359,39 @@ def test_a_reboot_before_anything_was_settled_repeats_nothing() -> None:
     assert got == [0, 1, 2]
 
 
+@pytest.mark.parametrize("late", [False, True], ids=["in order", "an earlier one comes last"])
+def test_a_receiver_that_goes_on_without_what_it_had_ahead_of_order_gets_it_again(late: bool) -> None:
+    sender, sent = sender_with(4)
+    before = Receiver(CHANNEL, SMALL)
+    for one in sent[1:]:
+        before.receive(one)
+    said = before.acknowledgement()
+    assert (said.expected, said.bitmap) == (0, 0b111)
+    sender.acknowledged(1, said, 0.1, [])
+    after = Receiver.of(CHANNEL, before.image(bytes(4), 9), SMALL, 0)  # in the same run of the node
+    again: list[DataMessage] = []
+    for entry in (after.acknowledgement(), *[said] * late):
+        sender.acknowledged(1, entry, 0.2, again)
+    assert again == []  # the first may be under way
+    sender.tick(5.0, again)
+    assert numbers(again) == [0]
+    delivered = after.receive(again.pop())
+    sender.acknowledged(1, after.acknowledgement(), 5.1, again)
+    assert numbers(again) == [1, 2, 3]
+    for one in again:
+        delivered += after.receive(one)
+    sender.acknowledged(1, after.acknowledgement(), 5.2, again)
+    assert numbers(delivered) == [0, 1, 2, 3] and len(again) == 3 and sender.idle
+
+
+def test_of_what_a_receiver_lacks_after_all_nothing_is_sent_again_that_it_has_by_now() -> None:
+    sender, _ = sender_with(4)
+    sender.acknowledged(1, ack(0, 0b111), 0.1, [])
+    again: list[DataMessage] = []
+    sender.acknowledged(1, ack(1, 0b10), 0.2, again)  # 0 and 3, not 1 and 2
+    assert numbers(again) == [1, 2]
+
+
 def test_an_acknowledgement_of_an_earlier_run_that_comes_late_begins_nothing() -> None:
     sender, _ = sender_with(3)
     sender.acknowledged(2, ack(1, edge=5), 0.1, [])

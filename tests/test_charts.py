@@ -33,6 +33,7 @@ from experiments.charts import (
 from experiments.errors import ExperimentError
 from experiments.fidelity import Verdict
 from experiments.fig7_chart import RiseCurve, RiseData
+from experiments.fig10_chart import Fig10Data
 from experiments.fig11_chart import Fig11Data, Point
 from experiments.figures import DRAWINGS, StoredFigure, chart_of, draw, redraw, stored
 from experiments.knee import Knee, Probe
@@ -71,6 +72,8 @@ SAMPLES: dict[str, msgspec.Struct] = {
     "fig7-rise": RiseData(tuple(
         RiseCurve(name, tuple((x / 10, 2e4 + 1e4 * k * (x > 20)) for x in range(-10, 90)), k == 1)
         for k, name in enumerate(("rta-ptc, gain", "rta-sf, gain", "iot-dh, gain")))),
+    "fig10": Fig10Data("nfv-fin", {name: tuple(Measured(x / 4, 1e8 * k * x / (x + 20), k == 3) for x in range(25))
+                                   for k, name in enumerate(("beefyx4", "wimpyx4", "beefyx2+wimpyx2", "type2x2"), 1)}),
     "fig11": Fig11Data(tuple(Point(servers, per_nic, servers ** 0.2 / 20, servers ** 0.2 / 10, servers == 50_000)
                              for servers in (100, 1000, 5000, 10_000, 20_000, 50_000) for per_nic in (1, 4, 16))),
     "fig8": Fig8Data({name: tuple(Measured(x / 5, 294 * (1 + slope * x / 5), x == 5) for x in range(6))

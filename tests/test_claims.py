@@ -140,7 +140,7 @@ def test_what_type1_gains_on_beefy_is_told_by_class_and_by_application() -> None
     assert found["ee-nfv", ""].ours == pytest.approx(4 / 3) and found["ee-rta", ""].ours == 1.0
     assert found["mean-saved", "RTA"].ours == pytest.approx(50.0) and found["p99-saved", "NFV"].same_direction
     assert found["rta-ptc-latency", "tail"].ours == pytest.approx(-50.0) and found["rta-ptc-ee", ""].ours == 0.0
-    assert found["latency-cluster", ""].ours == 0.0
+    assert found["latency-cluster", ""].ours == 0.0 and found["latency-cluster", ""].same_direction is None
     assert {key for key, one in found.items() if one.refused} == {
         ("ee-cluster", ""), ("ee-iot", ""), ("mean-saved", "IOT"), ("p99-saved", "IOT"), ("latency-cluster", "")}
 

@@ -15,7 +15,7 @@ DOORS = {
     "os_ken": {"controller/openflow_library.py"},
     "scapy": {"experiments/scapy_layer.py"},
     "matplotlib": {"experiments/plot.py", "experiments/application_plot.py", "experiments/chart_plot.py",
-                   "experiments/placement_plot.py"},
+                   "experiments/placement_plot.py", "experiments/timeline_plot.py"},
     "jinja2": {"experiments/report_page.py"},
     "weasyprint": {"experiments/report_page.py"},
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from contextlib import suppress
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
@@ -169,6 +170,25 @@ def test_who_comes_from_a_node_that_has_started_again_brings_along_where_its_nei
     assert later.complaints() == [] and len(later.answers) == 50
 
 
+def test_who_passes_by_a_node_that_knew_a_neighbours_place_by_chance_only_brings_along_when_it_came_there(
+        tmp_path: Path) -> None:
+    moving = MovingRack(counter_store(tmp_path), ("s1n1", "s2n1", "s2h"), LOSSY)
+    moving.client(1 << 20)
+    for instance, node in (("last-1", "s1h"),  # of which s2n1 is told, where the store is
+                           ("store-1", "s3n1"),
+                           ("last-1", "s2h"),  # back, of which s2n1 is not told
+                           ("store-1", "s3h"),  # which was told of neither, and knows it at s2h since the deployment
+                           ("store-1", "s2n1")):
+        moving.control.move(instance, node)
+        moving.settle()
+        moving.run(0.003)
+    moving.stop_clients()
+    moving.finish()
+    assert moving.complaints() == [] and moving.simulation.idle and len(moving.clients[0].answers) > 50
+    believed = [moving.simulation.runtime(node).execution.neighbours(moving.key)[-1] for node in ("s3h", "s2n1")]
+    assert believed == [(2, 3, IPv4Address(RACK.node("s2h").ip).packed)] * 2  # last-1, by the third decision on it
+
+
 def test_heartbeats_of_an_instance_come_from_where_it_is(tmp_path: Path) -> None:
     moving = rack(tmp_path)
     moving.client(400, window=1)
@@ -210,14 +230,16 @@ def test_two_neighbours_move_one_after_the_other_and_meet_on_one_node(tmp_path: 
     assert not any(moving.simulation.runtime(node).execution.detours for node in moving.simulation.counters())
 
 
+@pytest.mark.parametrize("foresight", [0, 5, 256])
 @pytest.mark.parametrize("seed", range(8))
-def test_any_instance_moves_anywhere_at_any_time_and_nothing_is_lost_or_done_twice(tmp_path: Path, seed: int) -> None:
+def test_any_instance_moves_anywhere_at_any_time_and_nothing_is_lost_or_done_twice(
+        tmp_path: Path, seed: int, foresight: int) -> None:
     draw = random.Random(seed)
     faults = NetworkFaults(draw.choice((0, 0.02, 0.15)), draw.choice((0, 0.02)), draw.choice((0, 0.05)), delay_s=5e-5,
                            jitter_s=draw.choice((0, 1e-4)), reordering_s=1e-3)
     costs = draw.choice(((0.0,), (1e-5, 2e-3)))
     moving = MovingRack(counter_store(tmp_path), [draw.choice(COMPUTING) for _ in range(3)], faults, seed,
-                        cost=lambda _: lambda *_: draw.choice(costs))
+                        cost=lambda _: lambda *_: draw.choice(costs), foresight=foresight)
     moving.client(1 << 20, window=draw.choice((1, 4)))
     moving.client(1 << 20, name="c2")
     begun = 0

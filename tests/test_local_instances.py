@@ -51,6 +51,24 @@ def test_a_frozen_instance_that_resumes_goes_on_as_if_nothing_had_been(tmp_path:
     assert moving.complaints() == [] and len(moving.clients[0].answers) == 300
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_one_that_resumes_gets_again_what_had_come_ahead_of_order(seed: int) -> None:
+    faults = NetworkFaults(loss=0.15, duplication=0.02, reordering=0.05, delay_s=5e-5, reordering_s=1e-3)
+    moving = MovingRack(lone_store(), ("s2n1",), faults, seed)
+    moving.client(1 << 20, window=16)
+    lost = 0
+    for _ in range(100):
+        moving.run(0.05)
+        here, runtime = local(moving), moving.simulation.runtime("s2n1")
+        lost += any(not receiver.in_order for receiver in runtime.transport._receivers.values())
+        here.freeze(moving.key)
+        here.resume(moving.key)
+        work(moving)
+    moving.stop_clients()
+    moving.finish()
+    assert moving.complaints() == [] and moving.simulation.idle and lost > 5
+
+
 def test_nothing_is_acknowledged_in_the_name_of_a_frozen_instance() -> None:
     moving = MovingRack(lone_store(), ("s2n1",), SLOW)
     client = moving.client(1 << 20, window=1)

@@ -171,10 +171,12 @@ def test_a_slower_clock_makes_requests_cost_more_and_ways_no_longer() -> None:
     assert slow.client_way_s == fast.client_way_s
 
 
-def test_two_assumptions_speed_up_the_hosts_that_table_1_does_not_have() -> None:
-    faster = msgspec.structs.replace(DEFAULTS, work_per_clock_8160=1.5, hyper_threading_gain=1.2)
-    for cluster, node, gain in (("superbeefyx1", "s1h", 1.5 * 1.2), ("type2x1", "s1h", 1.2), ("beefyx1", "s1h", 1.0),
-                                ("type1x1", "s1n1", 1.0), ("wimpyx1", "s1h", 1.0)):
+def test_assumptions_speed_up_the_hosts_that_table_1_does_not_have() -> None:
+    faster = msgspec.structs.replace(DEFAULTS, work_per_clock_8160=1.5, work_per_clock_2620=1.1,
+                                     work_per_clock_6880=0.9, hyper_threading_gain=1.2)
+    for cluster, node, gain in (("superbeefyx1", "s1h", 1.5 * 1.2), ("type2x1", "s1h", 1.1 * 1.2),
+                                ("type2dx1", "s1h", 1.1 * 1.2), ("type2x1", "s1n1", 1.0), ("beefyx1", "s1h", 1.0),
+                                ("type1x1", "s1n1", 1.0), ("wimpyx1", "s1h", 0.9)):
         entry = rack(cluster).node(node)
         assert speed_of(entry, faster) == pytest.approx(gain * speed_of(entry, DEFAULTS)), cluster
 

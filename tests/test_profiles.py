@@ -76,6 +76,8 @@ def test_the_rows_that_the_network_limited_are_those_near_the_line_rate_with_cor
     bound = {column: {name for name in p.TABLE_1 if p.is_network_bound(name, column)} for column in Column}
     assert bound[LINUX] == bound[BYPASS] == {"natv4", "count", "ema", "kvs", "flow_monitor"}
     assert bound[SMARTNIC] == bound[LINUX] | {"ipsec", "nids", "ddos"}
+    stricter = {name for name in p.TABLE_1 if p.is_network_bound(name, SMARTNIC, varied("network_bound_from", 0.9))}
+    assert stricter == bound[SMARTNIC] - {"ipsec"}  # 85.6 % of the line rate
 
 
 @pytest.mark.parametrize(("name", "column"), CELLS)
@@ -106,7 +108,7 @@ def test_cost_follows_the_assumptions_over_all_of_their_ranges(cell: tuple[str, 
                              assumptions)
     cost = p.cost_s(*cell, 512, assumptions)
     expected = p.TABLE_1[cell[0]][cell[1]].cores / p.TABLE_1[cell[0]][cell[1]].rps
-    bound = p.is_network_bound(*cell)
+    bound = p.is_network_bound(*cell, assumptions)
     assert cost == pytest.approx(expected * (assumptions.network_bound_headroom if bound else 1))
 
 

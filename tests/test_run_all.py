@@ -90,8 +90,14 @@ def _at_work() -> bool:
                if path.exists())
 
 
+def heed_ctrl_c() -> None:
+    """Undo what a shell does to what it runs in the background: there SIGINT is ignored, and so it is in children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_stops_what_is_at_work_and_says_how_to_go_on(tmp_path: Path) -> None:
-    child = subprocess.Popen([sys.executable, "-c", BEGIN, str(tmp_path)], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    child = subprocess.Popen([sys.executable, "-c", BEGIN, str(tmp_path)], cwd=ROOT, stderr=subprocess.PIPE, text=True,
+                             preexec_fn=heed_ctrl_c)
     assert child.stderr is not None
     while not (tmp_path / "all").exists() or not list(campaign(tmp_path).glob("*.log")):
         time.sleep(0.05)

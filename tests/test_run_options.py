@@ -35,7 +35,7 @@ def test_every_experiment_can_be_run_quick(name: str) -> None:
 
 @pytest.mark.parametrize(("arguments", "words"), [
     (["ecmp", "--resume"], ["ecmp", "--resume"]), (["tcp", "--simulate"], ["tcp", "--simulate"]),
-    (["racks", "--time-scale", "auto"], ["racks", "--time-scale"]), (["all", "--retry", "1"], ["--retry"]),
+    (["racks", "--time-scale", "auto"], ["racks", "--time-scale"]), (["all", "--retry", "11"], ["11", "10"]),
     (["racks", "--time-scale", "fast"], ["'fast'", "auto"]), (["racks", "--time-scale", "0.5"], ["0.5", "1"]),
     (["racks", "--time-scale", "nan"], ["nan"]), (["racks", "--retry", "11"], ["11", "10"]),
     (["racks", "--simulate", "--time-scale", "5"], ["virtual time"])])

@@ -4,7 +4,8 @@ from itertools import islice
 
 import pytest
 
-from microservices.applications import ANALYTICS_SHARE, APPLICATIONS, application_named, iot_ts
+from microservices.applications import APPLICATIONS, application_named, iot_ts
+from microservices.assumptions import DEFAULTS, varied
 from microservices.direct import DirectRun
 from microservices.errors import ApplicationError, ServiceError
 from microservices.record_workload import KINDS
@@ -13,7 +14,7 @@ from microservices.routing import Router
 from microservices.service import BUILT_IN, Request, new_service
 from microservices.sharding import shard_of, slot_owners
 from microservices.state import reshard
-from microservices.workloads import workload_named
+from microservices.workloads import workload_named, workload_options
 
 # Table 3: the number of nodes, and the microservices.
 TABLE_3 = {
@@ -164,7 +165,8 @@ def test_thermostat_updates_set_off_analytics_in_their_share() -> None:
     run, workload = DirectRun(iot_ts(2)), workload_named("iot-ts")
     answers = [run.ask(r) for r in islice(workload.requests(), 400)]
     set_off = [a for a in answers if "recommend" in decode_record(a.payload).results]
-    assert abs(len(set_off) - 400 * ANALYTICS_SHARE) < 4 * (400 * ANALYTICS_SHARE * (1 - ANALYTICS_SHARE)) ** 0.5
+    share = DEFAULTS.analytics_share
+    assert abs(len(set_off) - 400 * share) < 4 * (400 * share * (1 - share)) ** 0.5
     names = {i.number: i.stage for i in run.router.application.instances}
     for a in answers:
         stages = {names[n] for n in a.path}
@@ -195,3 +197,29 @@ def test_a_workload_takes_options_of_its_own_and_refuses_others() -> None:
     for name in ("nfv-fin", "iot-ts"):
         with pytest.raises(ServiceError, match="options"):
             workload_named(name, colour="red")
+
+
+@pytest.mark.parametrize(("name", "assumed", "service"), [
+    ("rta-ptc", "last_stage_share", "top_ranker"), ("rta-sf", "last_stage_share", "bayes"),
+    ("rta-shm", "last_stage_share", "bm25"), ("iot-ts", "analytics_share", "recommend")])
+def test_an_assumption_decides_how_many_requests_reach_a_stage_and_their_replies_are_right(
+        name: str, assumed: str, service: str) -> None:
+    assumptions = varied(assumed, 0.3)
+    run = DirectRun(application_named(name, 2, 0, assumptions))
+    workload = workload_named(name, **workload_options(name, assumptions))
+    requests = list(islice(workload.requests(), 300))
+    replies = [run.ask(r).payload for r in requests]
+    assert [workload.check_reply(*pair) for pair in zip(requests, replies, strict=True)] == [None] * 300
+    reached = sum(service in decode_record(reply).results for reply in replies)
+    assert abs(reached - 90) < 4 * (300 * 0.3 * 0.7) ** 0.5
+
+
+def test_without_a_change_an_assumption_changes_no_graph_and_no_workload() -> None:
+    for name in APPLICATIONS:
+        assert application_named(name, assumptions=DEFAULTS) == APPLICATIONS[name](12, 1)
+        assert workload_options(name, DEFAULTS) == {}
+    hub = application_named("iot-dh", assumptions=varied("logged_share", 0.5))
+    assert {c.target for c in hub.channels if c.trigger is not None} == {"count", "sql"}
+    assert workload_options("nfv-fin", varied("keys", 500.0)) == {"flows": 500}
+    assert workload_options("iot-ts", varied("keys", 500.0)) == {"keys": 500}
+    assert workload_options("iot-ts", varied("malicious_share", 0.1)) == {}

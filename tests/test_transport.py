@@ -278,3 +278,12 @@ def test_an_acknowledgement_from_somebody_else_is_not_believed() -> None:
     assert not here.idle and here.counters()["channel_forged"] == 1
     here.acknowledge(THERE, acknowledgement, 1.0, [])
     assert here.idle
+
+
+def test_those_who_must_hear_at_once_hear_in_the_order_in_which_that_came_up() -> None:
+    receiver = Transport(2, OPTIONS)
+    sources = [Address(bytes([10, 1, i * 37 % 256, 1]), 58112) for i in range(12)]
+    for i, source in enumerate(sources):
+        later = request(i, sender=10 + i).numbered(1, 1)  # ahead of number 0, which is to be said at once
+        assert receiver.receive(source, later, 0.0, []) == []
+    assert [Address(send.ip, send.port) for send in ticked(receiver, 0.0)] == sources

@@ -54,8 +54,21 @@ SUPERBEEFY = Server(
 BEEFY_10G = replace(BEEFY, model="beefy10g", plain_nics=(PlainNic("X710", 10.0),))
 LIQUIDIO_10G = replace(TYPE1, model="liquidio10g", smartnics=(LIQUIDIO2_ONE_PORT,))
 
+# Section 5.3: "Replacing one SmartNIC with an Intel X710 NIC used exclusively to route traffic to the host". Ours: each
+# NIC of Type2 has one 10 Gb/s port on the ToR (Table 4: 40 Gb/s for four), and the X710 takes the port of the SmartNIC
+# that it replaces, so that both configurations have as many ports; the host then has a quarter of the bandwidth, the
+# "up to 4x" of the text. With both its ports in use instead it would have half (`type2d20`). Idle power, peak power and
+# price change by what Table 4 says of the same swap between Type1 and Beefy.
+TYPE2_DEDICATED = replace(TYPE2, model="type2d", smartnics=(LIQUIDIO2_ONE_PORT,) * 3,
+                          plain_nics=(PlainNic("X710", 10.0),), dedicated=True,
+                          idle_watts=TYPE2.idle_watts - (TYPE1.idle_watts - BEEFY.idle_watts),
+                          peak_watts=TYPE2.peak_watts - (TYPE1.peak_watts - BEEFY.peak_watts),
+                          cost_usd=TYPE2.cost_usd - (TYPE1.cost_usd - BEEFY.cost_usd))
+TYPE2_DEDICATED_BOTH = replace(TYPE2_DEDICATED, model="type2d20", plain_nics=(PlainNic("X710", 10.0),) * 2)
+
 SYSTEMS: dict[str, Server] = {
-    s.model: s for s in (BEEFY, WIMPY, TYPE1, TYPE2, SUPERBEEFY, BEEFY_10G, LIQUIDIO_10G)}
+    s.model: s for s in (BEEFY, WIMPY, TYPE1, TYPE2, SUPERBEEFY, BEEFY_10G, LIQUIDIO_10G, TYPE2_DEDICATED,
+                         TYPE2_DEDICATED_BOTH)}
 
 # Whose host is the processor that Table 1's host columns were measured on.
 TABLE_1_HOSTS = frozenset(model for model, server in SYSTEMS.items() if server.host == XEON_E5_2680V3)
@@ -67,6 +80,7 @@ PAPER_CLUSTERS: dict[str, str] = {
     "beefyx3": "Figure 5: the homogeneous baseline",
     "type1x3": "Figures 5 to 8: one SmartNIC per server",
     "type2x2": "Figure 9, Table 5: four SmartNICs per server",
+    "type2dx2": "Figure 9: three SmartNICs per server, and a plain NIC for the host alone",
     "beefyx4": "Table 5",
     "wimpyx4": "Table 5",
     "beefyx2+wimpyx2": "Table 5: heterogeneous",

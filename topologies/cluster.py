@@ -75,7 +75,8 @@ class PlainNic:
 class Server:
     """A chassis: one host, its NICs, one MAC address, one fault domain, one power supply.
 
-    `idle_watts`, `peak_watts` and `cost_usd` are those of the whole chassis (Table 4).
+    `idle_watts`, `peak_watts` and `cost_usd` are those of the whole chassis (Table 4). With `dedicated` the plain NICs
+    are for the host alone and the host for them: its network traffic takes no SmartNIC's port (section 5.3).
     """
 
     model: str
@@ -85,6 +86,7 @@ class Server:
     idle_watts: float
     peak_watts: float
     cost_usd: float
+    dedicated: bool = False
 
     def __post_init__(self) -> None:
         if len(self.smartnics) > MAX_SMARTNICS_PER_SERVER:
@@ -99,6 +101,8 @@ class Server:
             )
         if not self.smartnics and not self.plain_nics:
             raise TopologyError(f"{self.model}: a server needs at least one SmartNIC or plain NIC")
+        if self.dedicated and not self.plain_nics:
+            raise TopologyError(f"{self.model}: a NIC dedicated to the host, and no plain NIC")
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,13 +41,17 @@ class NodeEntry:
 
 @dataclass(frozen=True, slots=True)
 class ServerEntry:
-    """A chassis, with its SmartNICs: what it draws at the wall and what it costs. `host` names its host's node."""
+    """A chassis, with its SmartNICs: what it draws at the wall and what it costs. `host` names its host's node.
+
+    With `dedicated` that is reached over its plain NICs only.
+    """
 
     host: str
     model: str
     idle_watts: float
     peak_watts: float
     cost_usd: float
+    dedicated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +152,15 @@ class Inventory:
         return [p for p in self.ports if p.peer == node]
 
     def ports_of_server(self, host: NodeEntry) -> list[PortEntry]:
-        """Return the ToR ports over which `host` can be reached: its SmartNICs' and its plain NICs'."""
-        members = {host.name} | {n.name for n in self.smartnics_of(host)}
+        """Return the ToR ports over which `host` can be reached: its SmartNICs' and its plain NICs', or these alone."""
+        members = {host.name}
+        if not self.has_dedicated_nic(host.name):
+            members |= {n.name for n in self.smartnics_of(host)}
         return [p for p in self.ports if p.peer in members]
+
+    def has_dedicated_nic(self, host: str) -> bool:
+        """Say whether `host` is reached over its plain NICs only; its SmartNICs it still talks to over PCIe."""
+        return any(server.host == host and server.dedicated for server in self.servers)
 
     def pcie_of_host(self, host: str) -> list[PcieEntry]:
         return [link for link in self.pcie if link.host == host]
@@ -248,7 +258,8 @@ class _Builder:
     def _add_server(self, tor: str, prefix: str, r: int, s: int, server: Server) -> None:
         mac, gateway = at.server_mac(r, s), at.gateway_ip(r)
         host = f"{prefix}s{s}h"
-        self.servers.append(ServerEntry(host, server.model, server.idle_watts, server.peak_watts, server.cost_usd))
+        self.servers.append(ServerEntry(host, server.model, server.idle_watts, server.peak_watts, server.cost_usd,
+                                        server.dedicated))
         self.nodes.append(NodeEntry(host, "host", r, s, 0, at.host_ip(r, s), mac, gateway, server.model,
                                     *_figures(server.host)))
         for k, nic in enumerate(server.smartnics, start=1):

@@ -201,8 +201,10 @@ class ComputeNodes:
 def _members(prefix: str, s: int, server: Server) -> Iterator[tuple[str, int, NodeClass]]:
     for k, nic in enumerate(server.smartnics, start=1):
         yield f"{prefix}s{s}n{k}", k, _class_of("smartnic", nic.model, nic.processor, SMARTNIC_DISK_MB, nic.port_gbps)
-    # A host is reached over all of its server's ports (section 3.2).
-    gbps = sum(n.port_gbps for n in server.smartnics) + sum(n.port_gbps for n in server.plain_nics)
+    # A host is reached over all of its server's ports (section 3.2), unless it has NICs of its own (section 5.3).
+    gbps = sum(n.port_gbps for n in server.plain_nics)
+    if not server.dedicated:
+        gbps += sum(n.port_gbps for n in server.smartnics)
     yield f"{prefix}s{s}h", 0, _class_of("host", server.model, server.host, HOST_DISK_MB, gbps)
 
 

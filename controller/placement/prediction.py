@@ -89,6 +89,11 @@ def _uses(placed: list[tuple[Demand, Mapping[int, int]]], nodes: ComputeNodes,
     def carry(kind: str, at: int, gbps: float) -> None:
         wires[kind, at] = wires.get((kind, at), 0.0) + gbps
 
+    def arrive(node: int, gbps: float) -> None:
+        """Take it at the ports of the node's server: all are its own, but where the host's and SmartNICs' are apart."""
+        server, _ = nodes.servers[nodes.server_of[node]]
+        carry("SmartNIC ports" if server.dedicated and nodes.spots[node].nic else "ports", nodes.server_of[node], gbps)
+
     for demand, where in placed:
         per_stage = visits(demand.application)
         for need in demand.needs:
@@ -102,7 +107,7 @@ def _uses(placed: list[tuple[Demand, Mapping[int, int]]], nodes: ComputeNodes,
             cores = rate * time_on(need.service, demand.behaviours[need.stage], kind, demand.costs)
             use.busy[need.service] = use.busy.get(need.service, 0.0) + cores
             if need.stage in demand.application.sources:
-                carry("ports", nodes.server_of[node], _gbps(demand, need.stage, rate))
+                arrive(node, _gbps(demand, need.stage, rate))
         for a, b, traffic in demand.edges:
             if a not in where or b not in where:
                 continue
@@ -113,7 +118,7 @@ def _uses(placed: list[tuple[Demand, Mapping[int, int]]], nodes: ComputeNodes,
             if level == Level.SAME_SERVER:
                 carry("PCIe", max(here, there, key=lambda n: nodes.spots[n].nic), gbps)
             elif level > Level.SAME_SERVER:
-                carry("ports", nodes.server_of[there], gbps)
+                arrive(there, gbps)
     return uses, wires, distances
 
 
@@ -133,6 +138,10 @@ def _fullest(uses: Mapping[int, _Use], wires: Mapping[tuple[str, int], float],
             server, members = nodes.servers[at]
             have = nodes.classes[nodes.class_of[members[-1]]].network_gbps
             name = f"the ports of the server of {nodes.nodes[members[-1]].name}"
+        elif kind == "SmartNIC ports":
+            server, members = nodes.servers[at]
+            have = sum(nic.port_gbps for nic in server.smartnics)
+            name = f"the SmartNICs' ports of the server of {nodes.nodes[members[-1]].name}"
         else:
             server = nodes.servers[nodes.server_of[at]][0]
             have = server.smartnics[nodes.spots[at].nic - 1].pcie_gbps

@@ -6,8 +6,9 @@ to say.
 """
 
 import pytest
+from demos import demo_without_drops, why
 
-from experiments.demo import DemoOptions, run_demo
+from experiments.demo import DemoOptions
 from experiments.registry import EXPERIMENTS
 from experiments.run_options import RunOptions
 
@@ -30,11 +31,11 @@ def test_figure_11_ends_with_a_decision_time_for_every_size() -> None:
 @pytest.mark.parametrize(("cluster", "where"), [
     ("type1x3", "mixed"), ("type2x2", "host"), ("beefyx2+type1x1", "mixed")])
 def test_the_demo_answers_every_request_and_proves_the_routing(cluster: str, where: str) -> None:
-    result = run_demo(DemoOptions(cluster, requests=1500, clients=2, where=where))
-    assert result.holds, result.content()
+    result = demo_without_drops(DemoOptions(cluster, requests=1500, clients=2, where=where))
+    assert result.holds, why(result)
     assert result.proof.packets >= 1500 * 4
 
 
 def test_a_node_limited_by_quota_still_answers() -> None:
-    result = run_demo(DemoOptions("type1x2", requests=300, speed="quota"))
-    assert result.holds, result.content()
+    result = demo_without_drops(DemoOptions("type1x2", requests=300, speed="quota"))
+    assert result.holds, why(result)

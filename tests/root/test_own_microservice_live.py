@@ -6,23 +6,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from experiments.demo import DemoOptions, DemoResult, run_demo
+from experiments.demo import DemoOptions, run_demo
 from microservices.applications import APPLICATIONS
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from demos import demo_without_drops, why
 from docs_page import write_files
-
-
-def why(result: DemoResult) -> str:
-    """Return what speaks against a demo, in full: what clients counted, their complaints, the checks that fail."""
-    clients = [f"{name}: {client.content()}" for name, client in result.clients.items()]
-    checks = [" ".join(row) for row in result.proof.rows() if row[1] != "holds"]
-    return "\n".join([f"time scale {result.time_scale:g}", *clients, *checks, str(result.switch_drops)])
 
 
 def test_the_page_s_application_answers_every_request_of_a_file_as_a_direct_evaluation_does(tmp_path: Path) -> None:
     write_files(tmp_path)
-    result = run_demo(DemoOptions("type1x2", requests=606, app=str(tmp_path / "scores.yaml"),
+    result = demo_without_drops(DemoOptions("type1x2", requests=606, app=str(tmp_path / "scores.yaml"),
                                   payloads=str(tmp_path / "scores.txt")))
     assert result.holds, why(result)
     assert "direct evaluation" in result.checked
@@ -35,7 +29,7 @@ def test_the_page_s_application_answers_every_request_of_a_file_as_a_direct_eval
 @pytest.mark.parametrize("file", ["scores.yaml", "scores_app.py"])
 def test_the_page_s_workload_finds_every_reply_right(tmp_path: Path, file: str) -> None:
     write_files(tmp_path)
-    result = run_demo(DemoOptions("type1x2", requests=500, clients=2, app=str(tmp_path / file)))
+    result = demo_without_drops(DemoOptions("type1x2", requests=500, clients=2, app=str(tmp_path / file)))
     assert result.holds, why(result)
 
 
@@ -57,5 +51,5 @@ def test_a_microservice_that_answers_wrongly_is_found_out(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("name", APPLICATIONS)
 def test_every_application_of_table_3_holds_on_a_rack(name: str) -> None:
-    result = run_demo(DemoOptions("type1x3", requests=400, app=name))
+    result = demo_without_drops(DemoOptions("type1x3", requests=400, app=name))
     assert result.holds, why(result)

@@ -1,0 +1,173 @@
+"""How Table 5 changes with each assumption: one at a time, from one end of its range to the other (assumptions.py).
+
+In virtual time. The peaks are found once, as assumed. Then each is measured with as many requests outstanding as its
+knee has: as assumed, and with one assumption changed, everything standing where it stood. What is seen is what speed,
+power and requests do, and not what placement would make of it. An assumption is tried only where it can matter: what a
+SuperBeefy's cores do per clock, say, on that cluster alone.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import msgspec
+
+from experiments.charts import GroupedBar, GroupedData
+from experiments.cluster_peaks import ClusterPeak, ClusterRooms
+from experiments.figures import StoredFigure, draw, stored
+from experiments.points import POINTS_FILE, PointFile, measured
+from experiments.results import Run
+from experiments.run_options import RunOptions
+from experiments.table5 import APPLICATIONS, CLUSTERS, SMARTNICS
+from microservices.assumptions import ASSUMPTIONS, DEFAULTS, Assumptions, assumption, varied
+
+CHANGED = 0.01  # ours: less than what a window's noise makes of it is no change
+AS_ASSUMED = "as assumed"
+RESULTS_NAME = "table5-sensitivity"  # beside results/table5/, whose latest run others take their numbers from
+ENDS = ("low", "high")
+# Where an assumption can matter at all; anywhere, if it is not here.
+_ONLY_APPLICATIONS = {"analytics_share": {"iot-ts"},
+                      "last_stage_share": {"rta-ptc", "rta-sf", "rta-shm"}, "malicious_share": {"nfv-fin"}}
+_ONLY_CLUSTERS = {"work_per_clock_8160": {"superbeefyx1"}, "work_per_clock_2620": {SMARTNICS},
+                  "work_per_clock_6880": {"wimpyx4", "beefyx2+wimpyx2"}, "hol_factor": {SMARTNICS},
+                  "forward_s": {SMARTNICS}, "hyper_threading_gain": {SMARTNICS, "superbeefyx1"},
+                  "smartnic_fixed_share": {SMARTNICS, "wimpyx4", "beefyx2+wimpyx2"},
+                  "host_fixed_share": {"beefyx4", "beefyx2+wimpyx2", SMARTNICS, "superbeefyx1"}}
+# What is not tried: hosts have Linux's stack here, none of the three applications logs on the side, and how long a
+# message is under way changes latency, while cores that are full stay so.
+NOWHERE = frozenset({"bypass_lull_share", "logged_share", "host_host_rtt_s", "smartnic_host_rtt_cut",
+                     "smartnic_smartnic_rtt_cut", "linux_rtt_factor", "tor_s", "in_node_s"})
+Row = tuple[str, str, str]
+
+
+class Point(msgspec.Struct, frozen=True):
+    """The peak of one cell, or requests per Joule of all that an assumption can matter in, by application/cluster."""
+
+    peak: ClusterPeak | None = None
+    rpj: dict[str, float] = {}
+
+
+class Task(msgspec.Struct, frozen=True):
+    """One cell to be measured under some assumptions, in whatever process."""
+
+    known: ClusterPeak
+    assumptions: Assumptions
+    quick: bool
+
+    def rpj(self) -> float:
+        with ClusterRooms(RunOptions(self.quick, simulate=True), _silent, self.assumptions) as rooms:
+            found = rooms.loaded(self.known, self.known.peak.outstanding)
+        return found.requests_per_joule
+
+
+def run(options: RunOptions, say: Callable[[str], None]) -> dict[str, Any]:
+    """Run the sensitivity run of Table 5; a quick one has shorter windows. Returns {"holds", "rows", ...}."""
+    result_run = Run.begin(RESULTS_NAME, options)
+    cells = [f"{application}/{cluster}" for cluster in CLUSTERS for application in APPLICATIONS]
+    names = [*(f"peak/{cell}" for cell in cells), f"{AS_ASSUMED}/all",
+             *(f"{a.name}/{end}" for a in ASSUMPTIONS if cells_of(a.name, cells) for end in ENDS)]
+    workers = len(os.sched_getaffinity(0))
+    with (ClusterRooms(RunOptions(options.quick, simulate=True), say) as rooms,
+          ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool):
+        def point(name: str) -> Point:
+            what, _, rest = name.partition("/")
+            if what == "peak":
+                application, cluster = rest.split("/")
+                return Point(rooms.peak(application, cluster))
+            kept = PointFile(result_run.directory / POINTS_FILE)
+            here = cells if what == AS_ASSUMED else cells_of(what, cells)
+            peaks = [peak for cell in here if (peak := kept.value(f"peak/{cell}", Point).peak) is not None]
+            assumed = DEFAULTS if what == AS_ASSUMED else varied(what, getattr(assumption(what), rest))
+            tasks = [Task(peak, assumed, options.quick) for peak in peaks]
+            return Point(rpj=dict(zip(here, pool.map(Task.rpj, tasks), strict=True)))
+
+        found = measured(result_run, names, point, Point, say)
+    base = found[f"{AS_ASSUMED}/all"].rpj
+    tried = {a.name: {end: found[f"{a.name}/{end}"].rpj for end in ENDS} for a in ASSUMPTIONS
+             if f"{a.name}/low" in found}
+    rows = rows_of(base, tried)
+    result_run.write_data([{"assumption": name, "end": end, "value": getattr(assumption(name), end), "cell": cell,
+                            "rpj": rpj, "as_assumed": base[cell]}
+                           for name, ends in tried.items() for end, of in ends.items() for cell, rpj in of.items()])
+    figures = figures_of(base, tried)
+    draw(result_run.directory, figures)
+    holds = all(p.peak.stands for p in found.values() if p.peak is not None)
+    content = {"holds": holds, "rows": rows, "figures": figures, "options": options.identity(),
+               "assumptions": msgspec.to_builtins(ASSUMPTIONS), "as_assumed": base, "tried": tried}
+    result_run.finish(content)
+    return content
+
+
+def cells_of(name: str, cells: Iterable[str]) -> list[str]:
+    """Return those of `cells` in which an assumption can matter."""
+    found = []
+    for cell in cells:
+        application, _, cluster = cell.partition("/")
+        if (name not in NOWHERE and application in _ONLY_APPLICATIONS.get(name, {application})
+                and cluster in _ONLY_CLUSTERS.get(name, {cluster})):
+            found.append(cell)
+    return found
+
+
+def advantage(rpj: Mapping[str, float], application: str) -> float:
+    """Return requests per Joule of the SmartNICs' cluster over the best other."""
+    return rpj[f"{application}/{SMARTNICS}"] / max(rpj[f"{application}/{c}"] for c in CLUSTERS if c != SMARTNICS)
+
+
+def order(rpj: Mapping[str, float], application: str) -> list[str]:
+    """Return the clusters, that with most requests per Joule first."""
+    return sorted(CLUSTERS, key=lambda cluster: -rpj[f"{application}/{cluster}"])
+
+
+def rows_of(base: Mapping[str, float], tried: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[Row]:
+    """Return a row for each assumption that changes a cell: what it changes most, and whose order of clusters."""
+    rows: list[Row] = [(f"{application}, {SMARTNICS} over the best other",
+                        f"{advantage(base, application):.2f}x; order: {', '.join(order(base, application))}",
+                        AS_ASSUMED) for application in APPLICATIONS]
+    quiet = []
+    for name in sorted(tried, key=lambda name: -_most(base, tried[name])[1]):
+        about, ends = assumption(name), tried[name]
+        where, most = _most(base, ends)
+        if most < CHANGED:
+            quiet.append(name)
+            continue
+        turned = [f"{application} at {end}" for end in ENDS for application in APPLICATIONS
+                  if order({**base, **ends[end]}, application) != order(base, application)]
+        rows.append((f"{name} from {about.low:g} to {about.high:g} ({about.default:g})",
+                     f"most in {where}: {ends['low'][where] / base[where] - 1:+.0%} to "
+                     f"{ends['high'][where] / base[where] - 1:+.0%} requests/J",
+                     f"order changes: {', '.join(turned)}" if turned else "order stays"))
+    rows.append((f"change nothing by {CHANGED:.0%} or more", ", ".join(quiet) or "none", ""))
+    rows.append(("not tried: they can change no throughput at the peak, and no power", ", ".join(sorted(NOWHERE)), ""))
+    return rows
+
+
+def _most(base: Mapping[str, float], ends: Mapping[str, Mapping[str, float]]) -> tuple[str, float]:
+    """Return the cell that an assumption changes most, and by what share."""
+    changes = {cell: max(abs(of[cell] / base[cell] - 1) for of in ends.values()) for cell in ends["low"]}
+    where = max(changes, key=lambda cell: changes[cell])
+    return where, changes[where]
+
+
+def figures_of(base: Mapping[str, float],
+               tried: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, StoredFigure]:
+    """Return for each application its SmartNICs' advantage at either end of every assumption that changes it."""
+    figures = {}
+    for number, application in enumerate(APPLICATIONS):
+        usual = advantage(base, application)
+        bars = [GroupedBar(AS_ASSUMED, "low", usual), GroupedBar(AS_ASSUMED, "high", usual)]
+        for name, ends in tried.items():
+            values = {end: advantage({**base, **ends[end]}, application) for end in ENDS}
+            if any(abs(value / usual - 1) >= CHANGED for value in values.values()):
+                bars += [GroupedBar(name, end, values[end]) for end in ENDS]
+        figures["figure" if number == 0 else application] = stored("grouped", GroupedData(
+            f"{application}: {SMARTNICS} over the best other cluster", "x in requests/J", tuple(bars)))
+    return figures
+
+
+def _silent(_: str) -> None:
+    pass
