@@ -1,77 +1,53 @@
-"""What is broken in the failover experiment, by name: where an instance is served, or around it."""
+"""Where each kind of failure strikes in the failover experiment: at a node that has a replica, or right around it."""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 
-from experiments.testbed import Testbed
+from experiments.failures import Failure, failure_of
+from topologies.inventory import Inventory
 
-Mend = Callable[[], None]
-
-
-def _crash(bed: Testbed, node: str) -> Mend:
-    bed.crash_agent(node)
-    return _nothing
+LOSS = 0.05  # of all frames, each way
+CUT_OFF = "c1"  # the client that a partition leaves with the replica
 
 
-def _hang(bed: Testbed, node: str) -> Mend:
-    bed.hang_agent(node)
-
-    def mend() -> None:
-        with contextlib.suppress(ProcessLookupError):  # somebody has fenced it
-            bed.resume_agent(node)
-    return mend
+def aimed(inventory: Inventory, kind: str, node: str) -> Failure:
+    """Return the failure of `kind` that strikes `node`, which has a replica, or what it needs of its server."""
+    return failure_of(inventory, kind, _AIMS[kind](inventory, node), LOSS if kind == "loss" else 0.0)
 
 
-def _smartnic(bed: Testbed, node: str) -> Mend:
-    name = smartnic_near(bed, node)
-    bed.fail_node(name)
-    return lambda: bed.heal_node(name)
+def cut_off(failure: Failure) -> frozenset[str]:
+    """Return the clients that cannot be served as long as this failure lasts."""
+    return frozenset({CUT_OFF}) if failure.kind == "partition" else frozenset()
 
 
-def _server(bed: Testbed, node: str) -> Mend:
-    host = bed.inventory.host_of(bed.inventory.node(node)).name
-    gone = bed.fail_server(host)
-
-    def mend() -> None:
-        for name in gone[1:]:
-            bed.heal_node(name)
-    return mend
+def _node(_: Inventory, node: str) -> tuple[str, ...]:
+    return (node,)
 
 
-def _link(bed: Testbed, node: str) -> Mend:
-    name = smartnic_near(bed, node)
-    bed.fail_link(name)
-    return lambda: bed.heal_link(name)
+def _host(inventory: Inventory, node: str) -> tuple[str, ...]:
+    return (inventory.host_of(inventory.node(node)).name,)
 
 
-def _tor(bed: Testbed, node: str) -> Mend:
-    bed.kill_tor_app()
-    return bed.start_tor_app
+def _smartnic(inventory: Inventory, node: str) -> tuple[str, ...]:
+    """The node itself if it is a SmartNIC, else the first of its server's, which is its way to the network."""
+    entry = inventory.node(node)
+    return _node(inventory, node) if entry.role == "smartnic" else (_smartnics(inventory, node)[0],)
 
 
-def _controller(bed: Testbed, node: str) -> Mend:
-    bed.kill_controller()
-    return bed.start_controller
+def _smartnics(inventory: Inventory, node: str) -> tuple[str, ...]:
+    return tuple(nic.name for nic in inventory.smartnics_of(inventory.host_of(inventory.node(node))))
 
 
-def _nothing() -> None: ...
+def _side(inventory: Inventory, node: str) -> tuple[str, ...]:
+    return (*_host(inventory, node), *_smartnics(inventory, node), CUT_OFF)
 
 
-FAILURES: dict[str, Callable[[Testbed, str], Mend]] = {
-    "agent crash": _crash, "agent hang": _hang, "SmartNIC power": _smartnic, "server power": _server, "link": _link,
-    "ToR controller": _tor, "resource controller": _controller}
+def _nothing(*_: object) -> tuple[str, ...]:
+    return ()
 
 
-def smartnic_near(bed: Testbed, node: str) -> str:
-    """Return `node` if it is a SmartNIC, else the first of its server's."""
-    entry = bed.inventory.node(node)
-    return node if entry.role == "smartnic" else bed.inventory.smartnics_of(bed.inventory.host_of(entry))[0].name
-
-
-def mend_all(bed: Testbed) -> None:
-    """Start every agent that has ended, with nothing in it."""
-    for name, child in bed.agents.items():
-        if bed.nursery.status(child) is not None:
-            bed.start_agent(name, again=True)
+_AIMS: dict[str, Callable[[Inventory, str], tuple[str, ...]]] = {
+    "link": _smartnic, "pcie": _smartnic, "smartnic": _smartnic, "crash": _node, "hang": _node, "host": _host,
+    "server": _host, "tor": _nothing, "controller": _nothing, "loss": _smartnic, "partition": _side}
+KINDS = tuple(_AIMS)
