@@ -93,8 +93,8 @@ def test_a_client_that_is_cut_off_needs_service_only_afterwards() -> None:
     assert judging.without_service(told((0.5,)), 1.0, 3.0, cut_off=True) == ["no service after it was mended"]
 
 
-def outcome(kind: str, outage_s: float = 0.5, **more) -> Outcome:
-    return Outcome("kvs", kind, "primary", "kvs/kvs-1", "s1n1", outage_s, 1.0, 100, complaints=more.pop("complaints", []))
+def outcome(kind: str) -> Outcome:
+    return Outcome("kvs", kind, "primary", "kvs/kvs-1", "s1n1", 0.5, 1.0, 100, complaints=[])
 
 
 def test_one_complaint_makes_its_row_fail_and_no_other() -> None:

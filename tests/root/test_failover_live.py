@@ -10,6 +10,9 @@ import pytest
 
 from experiments.client import ClientConfig
 from experiments.errors import ExperimentError
+from experiments.failover import CLUSTER as EXPERIMENTS_CLUSTER
+from experiments.failover_load import StoreLoad, ThermostatLoad, store_on, thermostats_on
+from experiments.failover_strike import struck
 from experiments.shared_store import SHARED, judged
 from experiments.store_checker import CHECKER, READ_BACK, StoreReadBack
 from experiments.testbed import Testbed, TestbedOptions
@@ -73,6 +76,18 @@ def test_when_the_primarys_server_dies_every_acknowledged_write_survives_and_ser
     verdict = judged(shared)
     assert verdict, str(verdict)
     assert all(result.answered > 100 for result in shared)
+
+
+def test_a_failure_of_either_application_of_the_experiment_loses_nothing_that_was_acknowledged() -> None:
+    inventory = inventory_of(cluster_named(EXPERIMENTS_CLUSTER, clients=2))
+    store, thermostats = store_on(inventory), thermostats_on(inventory)
+    with Testbed.start(TestbedOptions(EXPERIMENTS_CLUSTER, clients=2, label="failover", orchestrator="watch",
+                                      deployments=(store, thermostats))) as both:
+        for outcome in (struck(both, store, "hang", 1, StoreLoad(both, store)),
+                        struck(both, thermostats, "server", 1, ThermostatLoad(both, thermostats))):
+            print(outcome.row())
+            assert outcome.complaints == [] and outcome.answered > 100
+            assert 0.3 < outcome.outage_s < 2.0
 
 
 def test_without_an_orchestrator_nothing_can_be_replicated() -> None:
