@@ -28,6 +28,7 @@ from controller.controller_record import ControllerRecord
 from controller.controller_view import LastReports, replicas_of, under_way
 from controller.errors import MigrationError
 from controller.failover import Failover
+from controller.fencing import Fencing
 from controller.heartbeats import HeartbeatInbox
 from controller.load_table import NOWHERE, NodeTable, PlacedInstance
 from controller.membership import Life
@@ -98,6 +99,7 @@ class ResourceController:
         self.orchestrator = self._make_orchestrator(options)
         self.failover = Failover(inventory, self.names, ips, self.orchestrator.gate.last_slot, journal,
                                  self.control.term, self.control.epochs, self.control.boots, self._fits)
+        self._fencing = Fencing(self.failover.membership)
         for deployment in deployments:
             self.failover.replicate(deployment)
         self._follow_replicas()
@@ -162,6 +164,18 @@ class ResourceController:
         commands: Outgoing = []
         self.control.tick(now, commands)
         self._send(commands, out)
+
+    def to_fence(self, now: float) -> list[str]:
+        """Return the nodes that somebody is to keep from the network, if it is time to ask: see controller/fencing.py.
+
+        Who has done so calls `declared_dead`. To be asked for after each `tick`.
+        """
+        on_their_way = {m.key for m in self.control.open.values()}
+        found = self._fencing.due(now, {node for key, node in self.where.node_of.items()
+                                        if key not in self.where.replicated and key not in on_their_way})
+        for node in found:
+            self._tell(now, "fence", node, detail="it is silent, and has what nobody else can serve")
+        return found
 
     def declared_dead(self, node: str, now: float, out: Sends) -> list[str]:
         """Note that a node is dead and kept from the network: whoever calls this has seen to it.

@@ -6,8 +6,8 @@
 Section 3.5 on a rack of packets. Each failure strikes where a replica is at that time: of three times it is the
 primary, the fourth time the backup, of each stage of IOT-TS in turn. After each: no reply wrong, lost or doubled, every
 write read back, and what clients of shared keys saw linearizable (failover_judging.py); no replicated stage begins
-anew. What SQL held is lost with its node: it begins anew elsewhere when that was fenced, and requests that it had then
-may never be answered. Printed is the longest time that a client had no reply.
+anew. What SQL held is lost with its node: it begins anew elsewhere once that is cut off (power_switch.py), and requests
+that it had then may never be answered, or twice. Printed is the longest time that a client had no reply.
 """
 
 from __future__ import annotations
@@ -80,7 +80,8 @@ class _Worlds:
         if self._of != of or self._bed is None:
             self.close()
             self._bed, self._of = Testbed.start(TestbedOptions(
-                CLUSTER, clients=len(CLIENTS), label="failover", deployments=(deployment,), orchestrator="watch")), of
+                CLUSTER, clients=len(CLIENTS), label="failover", deployments=(deployment,), orchestrator="watch",
+                fencing=True)), of
         outcome = struck(self._bed, deployment, kind, turn, load(self._bed, deployment))
         if outcome.complaints:
             self.close()

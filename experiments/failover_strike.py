@@ -51,10 +51,7 @@ class Outcome(msgspec.Struct):
 
 @dataclass(slots=True)
 class _Watch:
-    """What the controller says while parts fail: the places of replicas at every look, and all events.
-
-    It is also the operator of section 3.5: what is dead and has something that nobody else can serve, it cuts off.
-    """
+    """What the controller says while parts fail: the places of replicas at every look, and all events."""
 
     bed: Testbed
     complaints: list[str] = field(default_factory=list)
@@ -73,15 +70,6 @@ class _Watch:
             if said not in self.complaints:
                 self.complaints.append(said)
         self._hear()
-        state = self.bed.asked().state()
-        replicated = {r.instance for r in state.replicas}
-        if not any(node.life == "alive" for node in state.nodes):
-            return  # a controller that has just begun holds everybody for dead
-        for node in state.nodes:
-            if node.life == "dead" and set(node.instances) - replicated:
-                stranded = self.bed.fence(node.name)
-                if stranded:
-                    raise ExperimentError(f"{', '.join(stranded)} of {node.name} have no place elsewhere")
 
     def anew(self) -> set[str]:
         """Return the instances that began anew, with nothing."""

@@ -74,7 +74,8 @@ class Orchestrating(ABC):
             raise ExperimentError("this testbed was started without its orchestrator: it cannot come in later")
         node, run_dir = self.controller_node.name, self.world.run_dir
         config = ServiceConfig(str(run_dir / "inventory.json"), node, str(run_dir), str(run_dir / JOURNAL_NAME),
-                               self.deployments, self.clock, self.options.orchestrator == "on", self.options.overload)
+                               self.deployments, self.clock, self.options.orchestrator == "on", self.options.overload,
+                               self.options.fencing)
         self.controller_process = self.fork(
             Order("resource-controller", "controller.control_service:run", msgspec.msgpack.encode(config),
                   self.node_pid(node), str(run_dir / "resource-controller.log")), node)

@@ -30,6 +30,7 @@ from experiments.node_setup import agent_order, set_up_single, team_order
 from experiments.observing import Observing
 from experiments.orchestrating import ORCHESTRATOR, Orchestrating
 from experiments.pacing import UNPACED, Pacing
+from experiments.power_switch import pid_file, power_order
 from experiments.running import RunningClient, RunningProcess
 from experiments.switches import configure_switches, lacp_members, leave_queues_alone
 from nodes.bonding import teaming_mode
@@ -60,7 +61,9 @@ class TestbedOptions:
     """What to build. `cluster` is a name (topologies.catalog) or a Cluster; `pacing` says at what speed it plays.
 
     `orchestrator`: "off", nodes report to nobody; "watch", a resource controller hears them and moves what it is told
-    to by hand; "on", it also moves what `overload` says must move.
+    to by hand; "on", it also moves what `overload` says must move. `fencing`: it has a dead node cut off for good if
+    that ran something that nobody else can serve, which then begins anew, empty, elsewhere; else that is the operator's
+    to decide (`fence`), for a node that is only silent has everything when it is back.
     """
 
     cluster: str | Cluster = "type1x3"
@@ -72,6 +75,7 @@ class TestbedOptions:
     frame_loss: float = 0.0
     orchestrator: str = "off"
     overload: OverloadOptions = field(default_factory=OverloadOptions)
+    fencing: bool = False
 
     __test__ = False  # a noun, not a test, whatever its name starts with
 
@@ -80,6 +84,8 @@ class TestbedOptions:
             raise ExperimentError(f"a frame loss of {self.frame_loss}; the limits are 0 and 1")
         if self.orchestrator not in ORCHESTRATOR:
             raise ExperimentError(f"no orchestrator {self.orchestrator!r}; there are {', '.join(ORCHESTRATOR)}")
+        if self.fencing and self.orchestrator == "off":
+            raise ExperimentError("nodes cannot be fenced with the orchestrator off: nobody would know of their death")
         replicated = [d.name for d in self.deployments if d.replicated]
         if replicated and self.orchestrator == "off":
             raise ExperimentError(f"{', '.join(replicated)} cannot be replicated with the orchestrator off")
@@ -165,6 +171,9 @@ class Testbed(Observing, Orchestrating, Faults):
                         self._set_up(node)
                 if self.options.orchestrator != "off":
                     self.start_controller()
+                if self.options.fencing:
+                    node = self.controller_node
+                    self.fork(power_order(self.node_pid(node.name), self.world.run_dir), node.name)
                 for node in self.inventory.nodes:
                     if node.role not in ("client", "controller"):
                         self._set_up(node)
@@ -265,6 +274,7 @@ class Testbed(Observing, Orchestrating, Faults):
                             self.options.frame_loss, self.pacing.cores_of(entry), self.clock, pace, self.controller_ip,
                             again and self.resource is not None)
         self.agents[name] = self.fork(order, name)
+        self._write(pid_file(name), b"%d" % self.agents[name].pid)
         if again:
             self.tell_of_restart(name)
 

@@ -58,6 +58,11 @@ class Child:
     pid: int
 
 
+def process_name(name: str) -> str:
+    """Return what the system calls the child of an order called `name`; it takes 15 characters."""
+    return f"e3-{name}"[:15]
+
+
 class Nursery:
     """The owner's handle on the nursery process. Not thread-safe: one thread orders and waits.
 
@@ -163,7 +168,7 @@ def _run_child(order: Order, parent: int, descriptors: list[int]) -> None:
         os.dup2(log, 2)
         os.close(log)
         libc = ctypes.CDLL(None)
-        libc.prctl(PR_SET_NAME, f"e3-{order.name}".encode()[:15], 0, 0, 0)
+        libc.prctl(PR_SET_NAME, process_name(order.name).encode(), 0, 0, 0)
         libc.prctl(PR_SET_TIMERSLACK, ctypes.c_ulong(TIMER_SLACK_NS), 0, 0, 0)
         for procs in order.cgroup_procs:
             with open(procs, "w") as file:

@@ -82,7 +82,7 @@ def test_a_failure_of_either_application_of_the_experiment_loses_nothing_that_wa
     inventory = inventory_of(cluster_named(EXPERIMENTS_CLUSTER, clients=2))
     store, thermostats = store_on(inventory), thermostats_on(inventory)
     with Testbed.start(TestbedOptions(EXPERIMENTS_CLUSTER, clients=2, label="failover", orchestrator="watch",
-                                      deployments=(store, thermostats))) as both:
+                                      deployments=(store, thermostats), fencing=True)) as both:
         for outcome in (struck(both, store, "hang", 1, StoreLoad(both, store)),
                         struck(both, thermostats, "server", 1, ThermostatLoad(both, thermostats))):
             print(outcome.row())
