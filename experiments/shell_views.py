@@ -20,7 +20,7 @@ from experiments.energy import WindowPower
 from experiments.errors import ExperimentError
 from nodes.deployment import Deployment
 from nodes.forwarding import Forwarding, Port
-from nodes.runtime import packed_ip
+from nodes.frames import packed_ip
 from topologies.inventory import Inventory, NodeEntry
 
 ALIVE, NO_CARRIER, LACP_DOWN = "alive", "DEAD: no carrier", "DEAD: LACP is down"

@@ -19,6 +19,7 @@ from nodes.emulated_clock import EmulatedClock
 from nodes.execution import Execution
 from nodes.forwarding import Port
 from nodes.host_network import run, setup_commands, team_config
+from nodes.host_runtime import Datagrams, HostRuntime
 from nodes.interfaces import disable_ipv6, set_up
 from nodes.ip_stack import UDP_ECHO_PORT
 from nodes.lateness import Lateness
@@ -27,7 +28,8 @@ from nodes.node_control import NodeControl, Reports
 from nodes.pace import Pace
 from nodes.port_bytes import carried_by
 from nodes.readiness import Readiness, rest_at
-from nodes.runtime import Counters, Datagrams, Frames, HostRuntime, ServiceRuntime, SmartNicRuntime
+from nodes.service_runtime import Counters, ServiceRuntime
+from nodes.smartnic_runtime import Frames, SmartNicRuntime
 from nodes.socket_drops import PacketDrops, udp_drops
 from nodes.team import run_team
 from nodes.transport import Transport

@@ -13,7 +13,6 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
 from microservices.errors import ServiceError
@@ -22,15 +21,16 @@ from microservices.service import Request
 from microservices.state import State
 from nodes.cores import Cores
 from nodes.deployment import Deployment
+from nodes.foresight import Foresight
 from nodes.instances import CostModel, Executing, Foreseen, HandOver, Outlet, RunningInstance, Waiting
 from nodes.lateness import Lateness
-from nodes.messages import KIND_ERROR, KIND_REPLY, KIND_REQUEST, MAX_PAYLOAD, ChannelId, DataMessage
+from nodes.messages import KIND_ERROR, KIND_REPLY, ChannelId, DataMessage
 from nodes.origin import Origin
+from nodes.outputs import LOGGED, TO_CLIENT_AS_ERROR, Collector, Output, check_output, has_room, onward_of
 from nodes.residents import Key, Residents
 from nodes.transport import Address, Sends
 
 MAX_ERROR_BYTES = 200
-INBOX_LIMIT = 64  # requests that instances of the same node may leave in an instance's queue
 log = logging.getLogger(__name__)
 
 
@@ -60,9 +60,7 @@ class Execution(Residents):
         self._in_node_s = in_node_s
         self._ahead_s = ahead_s
         self._ahead: list[tuple[float, int, RunningInstance]] = []  # computed before their time, and when that is
-        self.foresight = foresight if cost is not None and stopwatch is not None else 0
-        self._foreseen = 0  # computed, and not on a core yet
-        self._behind: Counter[ChannelId] = Counter()  # known and not computed, by the channel that they came by
+        self._foresight = Foresight(foresight if cost is not None and stopwatch is not None else 0)
         self._overruns = self._overrun_max_ns = 0
         self._computing_s = 0.0  # that handlers really took
         self._order = itertools.count()
@@ -72,6 +70,11 @@ class Execution(Residents):
         for deployment in deployments:
             self.deploy(deployment, (routers or {}).get(deployment.number), empty)
 
+    @property
+    def foresight(self) -> int:
+        """How many requests may be computed before their time."""
+        return self._foresight.limit
+
     def foresee(self, message: DataMessage, channel: ChannelId, arrival: float,
                 in_memory: bool = False) -> Foreseen | None:
         """Run the handler of a request that is to be submitted at `arrival`, if it may run; what it gave goes with it.
@@ -80,12 +83,12 @@ class Execution(Residents):
         computed in its order. An instance is in no hurry to leave: its foreseen requests get their cores first.
         """
         instance = self._instances.get((message.application, message.instance))
-        if instance is None or instance.halted or self._foreseen >= self.foresight or channel in self._behind:
-            self._behind[channel] += 1
+        if instance is None or instance.halted or not self._foresight.admits(channel):
+            self._foresight.left((channel,))
             return None
         if in_memory:
             self._note_hand_over(message)
-        self._foreseen += 1
+        self._foresight.computed()
         instance.foreseen += 1
         return Foreseen(*self._computed(instance, message, max(arrival, self.cores.next_free_at)))
 
@@ -95,7 +98,7 @@ class Execution(Residents):
         instance = self._instances.get((message.application, message.instance))
         if instance is None:
             self._unknown += 1
-            self._caught_up(message)
+            self._foresight.caught_up(message.channel)
             self._to_client(message, KIND_ERROR, b"no such instance on this node", now, outlet, out)
             if channel is not None:
                 outlet.consumed(channel, now)
@@ -140,7 +143,7 @@ class Execution(Residents):
                     self._note_hand_over(message)
                 self.submit(message, None, done.finish + self._in_node_s, outlet, out, foreseen=foreseen)
             else:  # the receiver has left meanwhile
-                self._caught_up(message)
+                self._foresight.caught_up(message.channel)
                 outlet.offer(message, self._addresses[message.application, message.instance], done.finish, out)
         self._pass_on(done.instance, done.message, done.hops, done.finish, outlet, out)
         self._unpark(now, outlet)
@@ -168,7 +171,7 @@ class Execution(Residents):
         return found
 
     def _start(self, instance: RunningInstance, now: float, outlet: Outlet, out: Sends) -> None:
-        if not _has_room(instance, outlet):
+        if not has_room(instance, outlet):
             instance.queued = False
             instance.parked = True
             instance.blocked += 1
@@ -222,22 +225,14 @@ class Execution(Residents):
 
     def take_out(self, key: Key) -> None:
         for waiting in self._instances[key].inbox:
-            self._caught_up(waiting.message)
+            self._foresight.caught_up(waiting.message.channel)
         super().take_out(key)
 
     def put_in(self, key: Key, state: State | None, inbox: Iterable[Waiting]) -> None:
         waiting = tuple(inbox)
         if self.foresight:
-            self._behind.update(one.message.channel for one in waiting)
+            self._foresight.left(one.message.channel for one in waiting)
         super().put_in(key, state, waiting)
-
-    def _caught_up(self, message: DataMessage) -> None:
-        """Note that a request that was not computed before its time is computed now, or goes elsewhere."""
-        if self._behind:
-            channel = message.channel
-            self._behind[channel] -= 1
-            if self._behind[channel] <= 0:
-                del self._behind[channel]
 
     def _begin_on_core(self, instance: RunningInstance) -> None:
         """Note that a request of `instance` is on its core now, and let the next one wait for its turn."""
@@ -252,7 +247,7 @@ class Execution(Residents):
             self._runnable.append(instance)
 
     def _may_compute_ahead(self, now: float, outlet: Outlet) -> bool:
-        return self.cores.is_idle(now + self._ahead_s) and _has_room(self._runnable[0], outlet)
+        return self.cores.is_idle(now + self._ahead_s) and has_room(self._runnable[0], outlet)
 
     def _run_paced(self, instance: RunningInstance, waiting: Waiting) -> None:
         """Run the handler now unless it has run, and let what it gave leave at its computed finish.
@@ -267,10 +262,10 @@ class Execution(Residents):
         start, finish = self.cores.occupy(name, max(arrived, instance.ready_at), busy)
         if foreseen is not None:
             hops, ended = foreseen
-            self._foreseen -= 1
+            self._foresight.used()
             instance.foreseen -= 1
         else:
-            self._caught_up(message)
+            self._foresight.caught_up(message.channel)
             hops, ended = self._computed(instance, message, start)
         if ended > finish:
             self._overruns += 1
@@ -297,7 +292,7 @@ class Execution(Residents):
         """Compute what is handed over on this node at `finish`; return it, and the hops that lead elsewhere."""
         elsewhere, here = [], []
         for hop in hops:
-            onward = _onward(message, hop) if (message.application, hop.instance) in self._instances else None
+            onward = onward_of(message, hop) if (message.application, hop.instance) in self._instances else None
             if onward is not None and self._in_memory(onward):
                 here.append(HandOver(onward, self.foresee(onward, onward.channel, finish + self._in_node_s, True)))
             else:
@@ -321,13 +316,13 @@ class Execution(Residents):
         try:
             outputs = instance.service.handle(Request(message.payload, start), instance.state)
             for output in outputs:
-                _check_output(output.payload)
+                check_output(output.payload)
             hops = instance.router.next(message.instance, outputs)
         except Exception as error:  # whatever a user's handler raises must not end the node
             instance.errors += 1
             if not isinstance(error, ServiceError):
                 log.exception("%s failed on a request", instance.name)
-            hops = [Hop((str(error) or type(error).__name__).encode()[:MAX_ERROR_BYTES], _ERROR)]
+            hops = [Hop((str(error) or type(error).__name__).encode()[:MAX_ERROR_BYTES], TO_CLIENT_AS_ERROR)]
         return hops if instance.replica is None else instance.replica.handled(message, hops)
 
     def _pass_on(self, instance: RunningInstance, message: DataMessage, hops: list[Hop], finish: float,
@@ -343,7 +338,7 @@ class Execution(Residents):
                 elif instance.answering:
                     self._to_client(message, KIND_ERROR, payload, finish, outlet, out)
             else:
-                onward = _onward(message, Hop(payload, number))
+                onward = onward_of(message, Hop(payload, number))
                 if self._in_memory(onward):
                     self._note_hand_over(onward)
                     self.submit(onward, None, finish + self._in_node_s, outlet, out,
@@ -361,7 +356,7 @@ class Execution(Residents):
 
     def outputs(self, instance: RunningInstance, message: DataMessage, hops: list[Hop]) -> list[Output]:
         """Return the messages that a replicated instance sends for a request, and where to: all go by channel."""
-        collected = _Collector()
+        collected = Collector()
         self._pass_on(instance, message, hops, 0.0, collected, [])
         return collected.outputs
 
@@ -375,47 +370,8 @@ class Execution(Residents):
         if self._parked:
             waiting, self._parked = self._parked, []
             for instance in waiting:
-                if _has_room(instance, outlet):
+                if has_room(instance, outlet):
                     instance.parked, instance.queued, instance.ready_at = False, True, now
                     self._runnable.append(instance)
                 else:
                     self._parked.append(instance)
-
-
-_ERROR = -2  # beside CLIENT: where an error goes
-LOGGED = -3  # and a request's number in the log of a replicated instance
-Output = tuple[DataMessage, Address]
-
-
-class _Collector:
-    """An outlet that keeps what is offered."""
-
-    def __init__(self) -> None:
-        self.outputs: list[Output] = []
-
-    def has_room(self, channel: ChannelId) -> bool:
-        return True
-
-    def offer(self, message: DataMessage, to: Address, now: float, out: Sends) -> None:
-        self.outputs.append((message, to))
-
-    def consumed(self, channel: ChannelId, now: float) -> None: ...
-
-
-def _onward(message: DataMessage, hop: Hop) -> DataMessage:
-    """Return the request that `hop` makes of `message` for another instance."""
-    return DataMessage(KIND_REQUEST, message.application, hop.instance, message.request_id, message.client_ip,
-                       message.client_port, message.hops + 1 & 0xFF, hop.payload, message.instance)
-
-
-def _has_room(instance: RunningInstance, outlet: Outlet) -> bool:
-    return (all(len(other.inbox) < INBOX_LIMIT for other in instance.local)
-            and all(outlet.has_room(channel) for channel in instance.channels))
-
-
-def _check_output(payload: object) -> None:
-    """Raise ServiceError for what fits no message, wherever it goes: a placement must not make it fail or work."""
-    if not isinstance(payload, bytes):
-        raise ServiceError(f"an output of type {type(payload).__name__}; it must be bytes")
-    if len(payload) > MAX_PAYLOAD:
-        raise ServiceError(f"an output of {len(payload)} bytes; a message carries at most {MAX_PAYLOAD}")

@@ -8,6 +8,7 @@ RFC 1071 (checksum).
 from __future__ import annotations
 
 import struct
+from ipaddress import IPv4Address
 from typing import NamedTuple
 
 from nodes.errors import WireError
@@ -41,6 +42,14 @@ _IPV4_UDP = struct.Struct(">BBHHHBBH4s4sHHHH")
 _U16 = struct.Struct(">H")
 _DONT_FRAGMENT = 0x4000
 _IPV4_CONSTANT = 0x4500 + _DONT_FRAGMENT + (DEFAULT_TTL << 8)  # the words of every header that we send, added up
+
+
+def packed_mac(text: str) -> bytes:
+    return bytes.fromhex(text.replace(":", ""))
+
+
+def packed_ip(text: str) -> bytes:
+    return IPv4Address(text).packed
 
 
 def ones_complement_sum(data: bytes) -> int:

@@ -29,7 +29,7 @@ from nodes.transport import Address, Send
 from topologies.addressing import DATA_PORT
 
 if TYPE_CHECKING:
-    from nodes.runtime import ServiceRuntime
+    from nodes.service_runtime import ServiceRuntime
 
 Image = TypeVar("Image", ReceiverImage, SenderImage)
 log = logging.getLogger(__name__)

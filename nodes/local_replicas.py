@@ -20,7 +20,7 @@ from nodes.replication_steps import Key, Outgoing
 from nodes.request_log import Leaving, RequestLog
 
 if TYPE_CHECKING:
-    from nodes.runtime import ServiceRuntime
+    from nodes.service_runtime import ServiceRuntime
 
 
 class LocalReplicas:

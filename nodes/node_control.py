@@ -25,7 +25,7 @@ from topologies.addressing import DATA_PORT
 from topologies.inventory import Inventory, NodeEntry
 
 if TYPE_CHECKING:
-    from nodes.runtime import ServiceRuntime
+    from nodes.service_runtime import ServiceRuntime
 
 Controls = list[tuple[bytes, bytes]]  # IP address, and what its control port is to get
 ToNodeControl = ControlMessage | ReplicationMessage

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from microservices.routing import Hop
-from nodes.execution import INBOX_LIMIT, LOGGED, Execution, Output
+from nodes.execution import Execution
 from nodes.instances import RunningInstance
 from nodes.messages import KIND_REQUEST, ChannelId, DataMessage
+from nodes.outputs import INBOX_LIMIT, LOGGED, Output
 from nodes.replica_ledger import Consumed, Entry, Ledger, Way
 from nodes.transport import Sends, Transport
 

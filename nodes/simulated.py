@@ -24,7 +24,7 @@ from nodes.execution import CostModel, Execution
 from nodes.messages import DataMessage
 from nodes.node_control import Controls, NodeControl, ToNodeControl, reports_of
 from nodes.port_bytes import Carried
-from nodes.runtime import Counters, ServiceRuntime
+from nodes.service_runtime import Counters, ServiceRuntime
 from nodes.simulated_clients import SimulatedClient, SimulatedLoad
 from nodes.simulated_ends import MAX_FLOWS, ChannelLog, ClientFlow, LoggedExecution, LoggedTransport
 from nodes.simulated_links import Calibration

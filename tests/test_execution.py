@@ -11,7 +11,7 @@ import pytest
 
 from microservices.application import Application, Channel, Stage
 from nodes.deployment import Deployment, deploy
-from nodes.execution import INBOX_LIMIT, MAX_ERROR_BYTES, Execution
+from nodes.execution import MAX_ERROR_BYTES, Execution
 from nodes.messages import (
     CLIENT_BIT,
     KIND_ERROR,
@@ -21,6 +21,7 @@ from nodes.messages import (
     ChannelId,
     DataMessage,
 )
+from nodes.outputs import INBOX_LIMIT
 from nodes.transport import Address
 from topologies.catalog import cluster_named
 from topologies.inventory import inventory_of

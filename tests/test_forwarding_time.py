@@ -13,7 +13,9 @@ import pytest
 from nodes import frames
 from nodes.execution import Execution
 from nodes.forwarding import Port
-from nodes.runtime import ServiceRuntime, SmartNicRuntime, packed_ip, packed_mac
+from nodes.frames import packed_ip, packed_mac
+from nodes.service_runtime import ServiceRuntime
+from nodes.smartnic_runtime import SmartNicRuntime
 from nodes.socket_drops import PACKET_STATISTICS, SOL_PACKET, PacketDrops, udp_drops
 from nodes.traffic_manager import FrameClock
 from nodes.transport import Transport

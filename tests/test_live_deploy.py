@@ -12,8 +12,9 @@ from nodes import messages
 from nodes.deployment import Deployment, deploy
 from nodes.errors import NodeError
 from nodes.execution import Execution
+from nodes.host_runtime import HostRuntime
 from nodes.messages import CLIENT_BIT, KIND_DEPLOY, KIND_DEPLOYED, KIND_REQUEST, DataMessage, StatsMessage
-from nodes.runtime import HostRuntime, ServiceRuntime
+from nodes.service_runtime import ServiceRuntime
 from nodes.transport import Address, Transport
 from topologies.addressing import CONTROL_PORT, DATA_PORT
 from topologies.catalog import cluster_named

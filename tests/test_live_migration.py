@@ -65,7 +65,7 @@ def test_clients_that_send_to_it_themselves_are_told_and_follow(faults: NetworkF
     if not told:
         monkeypatch.setattr(ResourceController, "_tell_clients", lambda *_: None)
     else:
-        for module in ("runtime", "local_instances"):
+        for module in ("service_runtime", "local_instances"):
             monkeypatch.setattr(f"nodes.{module}.moved_to", lambda *_: AckMessage(1, ()).encode())
     moving = MovingRack(lone_store(), ("s2n1",), faults)
     moving.client(1 << 20, window=4)

@@ -17,10 +17,12 @@ from nodes.control_messages import HEARTBEAT_BYTES, HEARTBEAT_S, SLOTS, Heartbea
 from nodes.deployment import Deployment, deploy
 from nodes.errors import NodeError
 from nodes.execution import Execution
+from nodes.host_runtime import HostRuntime
 from nodes.node_control import NodeControl, reports_of
 from nodes.port_bytes import Carried, carried_by
-from nodes.runtime import HostRuntime, ServiceRuntime, SmartNicRuntime
+from nodes.service_runtime import ServiceRuntime
 from nodes.simulated import Simulation
+from nodes.smartnic_runtime import SmartNicRuntime
 from nodes.traffic_manager import TrafficManager
 from nodes.transport import Address, Sends, Transport
 from topologies.addressing import CONTROL_PORT

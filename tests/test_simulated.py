@@ -23,8 +23,9 @@ from nodes.channel import ChannelOptions, Receiver, Sender
 from nodes.cores import Cores
 from nodes.deployment import Deployment, deploy
 from nodes.errors import NodeError
-from nodes.execution import INBOX_LIMIT, RunningInstance
+from nodes.instances import RunningInstance
 from nodes.messages import DataMessage
+from nodes.outputs import INBOX_LIMIT
 from nodes.simulated import NetworkFaults, SimulatedClient, Simulation
 from nodes.simulated_ends import LoggedExecution
 from nodes.simulated_network import NetworkCounters, SimulatedNetwork

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from nodes import frames, messages
 from nodes.execution import Execution
 from nodes.forwarding import Forwarding, Port
-from nodes.runtime import ServiceRuntime, SmartNicRuntime, packed_ip, packed_mac
+from nodes.frames import packed_ip, packed_mac
+from nodes.service_runtime import ServiceRuntime
+from nodes.smartnic_runtime import SmartNicRuntime
 from nodes.traffic_manager import TrafficManager
 from nodes.transport import Transport
 from topologies.addressing import CONTROL_PORT, DATA_PORT

@@ -11,7 +11,7 @@ from experiments.control_plane import inside
 from experiments.testbed import Testbed, TestbedOptions
 from nodes import frames, messages
 from nodes.errors import NodeError
-from nodes.runtime import packed_ip, packed_mac
+from nodes.frames import packed_ip, packed_mac
 from topologies.addressing import CONTROL_PORT, DATA_PORT
 
 

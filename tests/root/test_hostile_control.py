@@ -36,7 +36,7 @@ from nodes.control_messages import (
 )
 from nodes.deployment import deploy
 from nodes.fetching import digest_of
-from nodes.runtime import packed_ip, packed_mac
+from nodes.frames import packed_ip, packed_mac
 from topologies.addressing import CONTROL_PORT, DATA_PORT
 from topologies.catalog import cluster_named
 from topologies.inventory import inventory_of
