@@ -73,7 +73,7 @@ class _Watch:
 
     def anew(self) -> set[str]:
         """Return the instances that began anew, with nothing."""
-        return {event.instance for event in self.events if event.what == "nowhere"}
+        return {event.instance for event in self.events if event.what in ("nowhere", "restarting")}
 
     def _hear(self) -> None:
         for event in self.bed.asked().events(self.seen):
