@@ -34,6 +34,7 @@ setup(
         "msgspec",
         "numpy",
         "pyahocorasick",
+        "pysyncobj",
         "PyYAML",
         "rich",
         "scapy",

@@ -27,6 +27,9 @@ CLIENT = (IPv4Address(INVENTORY.node("c1").ip).packed, 40_000)
 APPLICATION = nfv_fin(shards=3)
 DEPLOYMENT = deploy(APPLICATION, place_in_turn(APPLICATION, INVENTORY), INVENTORY)
 SERVICE = {instance.number: instance.service for instance in APPLICATION.instances}
+NAMES = {i.number: f"{DEPLOYMENT.name}/{i.name}" for i in APPLICATION.instances}
+NIC, HOST = "s1n1", "s1h"
+ON_NIC = [place.number for place in DEPLOYMENT.places if place.node == NIC]
 STEP_S = 0.01
 
 
@@ -162,3 +165,12 @@ class Room:
         name = next(name for name in self.agents if ip_of(name) == send.ip)
         message = messages.decode(send.data)
         self._agent(name, lambda agent, said: agent.receive(source, message, self.now, said))  # type: ignore[arg-type]
+
+
+
+def starve(room: Room, seconds: float = 0.6, node: str = NIC) -> None:
+    """Let `node` report a standing queue and an idle port, and its instances their shares, the last the largest."""
+    for i in range(round(seconds / HEARTBEAT_S)):
+        number = ON_NIC[i % len(ON_NIC)]
+        room.beat(node, number, us=10, queue=100, network=0.1, cpu=0.1 + 0.1 * ON_NIC.index(number))
+        room.pass_time(HEARTBEAT_S)

@@ -17,8 +17,8 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import msgspec
 import numpy as np
+from replica_store import KEY, Store
 
 from controller.fault_domains import Place, faults
 from controller.heartbeats import Gate
@@ -26,100 +26,19 @@ from controller.membership import Membership
 from controller.replica_steps import Happening, ReplicaEntry, State, Viewed, decode_entries, encode_entry
 from controller.replicas import ReplicaControl
 from experiments.linearizability import NEVER, UNKNOWN, Operation, Verdict, check_store, read_exchange
-from microservices.errors import StateError
-from microservices.kvs import Kvs
-from microservices.service import Request
 from nodes import messages
 from nodes.control_messages import HEARTBEAT_S, NO_INSTANCE, SLOTS, Answer, Command, Heartbeat, slot_of_time
-from nodes.migration_agent import Key
 from nodes.replication import Replicator
 from nodes.replication_messages import Part
 
-KEY = (1, 3)
 PLACES = {f"s{s}{n}": Place(f"s{s}{n}", f"s{s}", 1 if s < 3 else 2) for s in range(1, 5) for n in ("h", "n1")}
 NODES = tuple(PLACES)
 CLIENTS = ("c1", "c2", "c3")
 IPS = {"ctl": bytes((10, 1, 253, 1)), **{c: bytes((10, 1, 254, i)) for i, c in enumerate(CLIENTS, 1)},
        **{n: bytes((10, PLACES[n].rack, int(n[1]), 1 if n.endswith("h") else 11)) for n in NODES}}
 AT = {ip: name for name, ip in IPS.items()}
-KVS = Kvs()
 PATIENCE_S = 1.5  # of a client with one operation
 AGAIN_S = 0.06
-
-
-class Seen(msgspec.Struct, array_like=True):
-    """What an entry or a snapshot is made of: whose request it was, what it answered, and what changed."""
-
-    client: int
-    number: int
-    reply: bytes
-    changes: bytes
-
-
-class Store:
-    """A node's runtime in small: the store, and of each client its last request and reply."""
-
-    def __init__(self, room: Room, name: str) -> None:
-        self.room, self.name = room, name
-        self.forget(KEY)
-
-    def forget(self, key: Key) -> None:
-        self.state = KVS.new_state()
-        self.seen: dict[int, tuple[int, bytes]] = {}
-        self.unanswered: set[int] = set()  # clients whose last reply may not leave yet
-        self.executes = False
-
-    def found(self, key: Key) -> None:
-        self.serve(key)
-
-    def serve(self, key: Key) -> None:
-        self.state.start_changes()
-        self.executes = True
-
-    def snapshot(self, key: Key) -> bytes:
-        return msgspec.msgpack.encode((self.state.snapshot(), self.seen))
-
-    def restore(self, key: Key, snapshot: bytes) -> str | None:
-        try:
-            state, seen = msgspec.msgpack.decode(snapshot, type=tuple[bytes, dict[int, tuple[int, bytes]]])
-            self.state.restore(state)
-        except (msgspec.MsgspecError, StateError) as error:
-            return str(error)
-        self.seen = seen
-        return None
-
-    def apply(self, key: Key, entry: bytes) -> str | None:
-        try:
-            one = msgspec.msgpack.decode(entry, type=Seen)
-            self.state.apply_changes(one.changes)
-        except (msgspec.MsgspecError, StateError) as error:
-            return str(error)
-        self.seen[one.client] = one.number, one.reply
-        return None
-
-    def clients(self, key: Key) -> list[tuple[bytes, int]]:
-        return []
-
-    def execute(self, client: int, number: int, request: bytes) -> bytes | None:
-        """Return an entry to replicate; None for a request that was executed before."""
-        before, reply = self.seen.get(client, (-1, b""))
-        if number <= before:
-            if number == before and client not in self.unanswered:
-                self.release(KEY, (client, number, reply))
-            return None
-        (output,) = KVS.handle(Request(request), self.state)
-        self.seen[client] = number, output.payload
-        self.unanswered.add(client)
-        return msgspec.msgpack.encode(Seen(client, number, output.payload, self.state.take_changes()))
-
-    def release(self, key: Key, outputs: object) -> None:
-        if outputs is None:
-            return  # of a variant that has let them go before
-        client, number, reply = outputs  # type: ignore[misc]
-        if self.seen[client][0] == number:
-            self.unanswered.discard(client)
-        to = CLIENTS[client % len(CLIENTS)]
-        self.room.carry(self.name, to, lambda: self.room.clients[to].replied(client, number, reply))
 
 
 @dataclass
@@ -307,6 +226,10 @@ class Room:
             action()
         if not done():
             self.now = until_s
+
+    def client_of(self, client: int) -> str:
+        """Return the name of the machine on which the client of this number runs."""
+        return CLIENTS[client % len(CLIENTS)]
 
     def carry(self, source: str, to: str, deliver: Callable[[], None]) -> None:
         """Deliver once, twice or never, and not in order."""

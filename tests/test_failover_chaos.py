@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 
 import pytest
-from replica_room import CLIENTS, IPS, KEY, NODES, PLACES, Room
+from replica_room import CLIENTS, IPS, NODES, PLACES, Room
+from replica_store import KEY
 
 from controller.membership import Life
 from controller.replica_steps import Event as Turn

@@ -13,6 +13,7 @@ DOORS = {
                 "experiments/benchmarks/boot.py"},
     "ryu": {"controller/openflow_library.py"},
     "os_ken": {"controller/openflow_library.py"},
+    "pysyncobj": {"controller/raft_journal.py"},
     "scapy": {"experiments/scapy_layer.py"},
     "matplotlib": {"experiments/plot.py", "experiments/application_plot.py", "experiments/chart_plot.py",
                    "experiments/placement_plot.py", "experiments/timeline_plot.py"},
