@@ -22,6 +22,7 @@ import msgspec
 from controller import control_requests as asked
 from controller.control_requests import ToldTimeline, decode_request, encode_reply
 from controller.errors import ControllerError
+from controller.fencing import Fencing, to_fence
 from controller.journal_file import FileJournal
 from controller.overload import OverloadOptions
 from controller.resource_controller import ResourceController
@@ -90,6 +91,7 @@ class _Service:
         self._names: dict[bytes, str] = {}
         self._packed: dict[str, bytes] = {}
         self._asked = asked.listen(Path(told.run_dir) / asked.SOCKET_NAME)
+        self._fencing = Fencing(self._controller.failover.membership)
         self._power = str(Path(told.run_dir) / asked.POWER_SOCKET_NAME) if told.fences else ""
         gc.freeze()  # what is there now stays; only what comes later is looked through for garbage
 
@@ -116,7 +118,7 @@ class _Service:
             self._send(sends)
 
     def _fence(self, now: float) -> None:
-        for node in self._controller.to_fence(now):
+        for node in to_fence(self._controller, self._fencing, now):
             with contextlib.suppress(OSError):  # nobody there, or busy: it is asked again
                 self._asked.sendto(node.encode(), self._power)
 

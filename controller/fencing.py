@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from controller.membership import Life, Membership
+from controller.resource_controller import ResourceController
 
 ASK_AGAIN_S = 0.5  # ours
 
@@ -31,3 +32,16 @@ class Fencing:
         found = [node for node in wanted if now >= self._asked.get(node, now - ASK_AGAIN_S) + ASK_AGAIN_S]
         self._asked |= dict.fromkeys(found, now)
         return found
+
+
+def to_fence(controller: ResourceController, fencing: Fencing, now: float) -> list[str]:
+    """Return the nodes that somebody is to cut off now, and make it an event; for after each `tick` of `controller`.
+
+    Who has cut one off calls `controller.declared_dead`.
+    """
+    on_their_way = {m.key for m in controller.control.open.values()}
+    found = fencing.due(now, (node for key, node in controller.where.node_of.items()
+                              if key not in controller.where.replicated and key not in on_their_way))
+    for node in found:
+        controller.record.tell(now, "fence", node, detail="it is silent, and has what nobody else can serve")
+    return found

@@ -28,7 +28,6 @@ from controller.controller_record import ControllerRecord
 from controller.controller_view import LastReports, replicas_of, under_way
 from controller.errors import MigrationError
 from controller.failover import Failover
-from controller.fencing import Fencing
 from controller.heartbeats import HeartbeatInbox
 from controller.load_table import NOWHERE, NodeTable, PlacedInstance
 from controller.membership import Life
@@ -69,9 +68,9 @@ class ResourceController:
         computing = [n for n in inventory.nodes if n.role in ("host", "smartnic")]
         self.automatic = automatic
         self.where = Whereabouts()
-        self._record = ControllerRecord(self.where)
-        self.events, self.timelines = self._record.events, self._record.timelines
-        self._tell = self._record.tell
+        self.record = ControllerRecord(self.where)
+        self.events, self.timelines = self.record.events, self.record.timelines
+        self._tell = self.record.tell
         self.names = [n.name for n in computing]
         self._index = {name: i for i, name in enumerate(self.names)}
         self._roles = [n.role for n in computing]
@@ -99,7 +98,6 @@ class ResourceController:
         self.orchestrator = self._make_orchestrator(options)
         self.failover = Failover(inventory, self.names, ips, self.orchestrator.gate.last_slot, journal,
                                  self.control.term, self.control.epochs, self.control.boots, self._fits)
-        self._fencing = Fencing(self.failover.membership)
         for deployment in deployments:
             self.failover.replicate(deployment)
         self._follow_replicas()
@@ -164,18 +162,6 @@ class ResourceController:
         commands: Outgoing = []
         self.control.tick(now, commands)
         self._send(commands, out)
-
-    def to_fence(self, now: float) -> list[str]:
-        """Return the nodes that somebody is to keep from the network, if it is time to ask: see controller/fencing.py.
-
-        Who has done so calls `declared_dead`. To be asked for after each `tick`.
-        """
-        on_their_way = {m.key for m in self.control.open.values()}
-        found = self._fencing.due(now, {node for key, node in self.where.node_of.items()
-                                        if key not in self.where.replicated and key not in on_their_way})
-        for node in found:
-            self._tell(now, "fence", node, detail="it is silent, and has what nobody else can serve")
-        return found
 
     def declared_dead(self, node: str, now: float, out: Sends) -> list[str]:
         """Note that a node is dead and kept from the network: whoever calls this has seen to it.
@@ -306,7 +292,7 @@ class ResourceController:
             if not self.automatic:
                 raise MigrationError("the controller only watches")
             why = f"{move.cause}; {move.why}"
-            self._record.alarm_s[key] = move.slot * HEARTBEAT_S
+            self.record.alarm_s[key] = move.slot * HEARTBEAT_S
             neighbour = self._neighbour_on_its_way(key)
             if neighbour:
                 self._postponed[key] = to, why
@@ -384,7 +370,7 @@ class ResourceController:
         m = self.control.migration(happening.migration)
         if m is None:
             return
-        self._record.happened(happening, m, why)
+        self.record.happened(happening, m, why)
         if happening.what in TELL_CLIENTS:
             self._tell_clients(m, out)
 

@@ -13,21 +13,15 @@ import logging
 import os
 import select
 import signal
-import time
 from pathlib import Path
 
 from controller.control_requests import POWER_SOCKET_NAME, ControllerClient, listen
 from controller.errors import MigrationError
+from experiments.node_setup import pid_file
 from nodes.nursery import Order, process_name
 
 GONE_WITHIN_S = 5.0
-NAMED_WITHIN_S = 0.2  # a process that was just forked does not have its name yet
 log = logging.getLogger(__name__)
-
-
-def pid_file(node: str) -> str:
-    """Return the name of the file, in the run directory, with the pid of the agent of `node`."""
-    return f"agent-{node}.pid"
 
 
 def power_order(pid: int, run_dir: Path) -> Order:
@@ -63,11 +57,8 @@ def cut_off(run_dir: Path, node: str) -> bool:
     except (OSError, ValueError):
         return False  # no such node, or its agent is being started
     try:
-        deadline = time.monotonic() + NAMED_WITHIN_S
-        while Path(f"/proc/{pid}/comm").read_text().strip() != process_name(node):
-            if time.monotonic() > deadline:
-                return True  # the agent has ended, and its number is another's
-            time.sleep(0.01)
+        if Path(f"/proc/{pid}/comm").read_text().strip() != process_name(node):
+            return True  # the agent has ended, and its number is another's
         signal.pidfd_send_signal(descriptor, signal.SIGKILL)
         return bool(select.select([descriptor], [], [], GONE_WITHIN_S)[0])
     except (FileNotFoundError, ProcessLookupError):

@@ -38,7 +38,8 @@ START_TIMEOUT_S = 20.0
 class Order(msgspec.Struct, frozen=True):
     """Start `entry` ("module:function") with `config`, encoded for it, in the namespace of `namespace_pid`.
 
-    `entry` takes the encoded config and returns None, or bytes that are written to `result_file`.
+    `entry` takes the encoded config and returns None, or bytes that are written to `result_file`. In `pid_file`, if
+    one is named, stands the process that was started last, once it is called `process_name(name)`.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Order(msgspec.Struct, frozen=True):
     log: str
     cgroup_procs: tuple[str, ...] = ()
     result_file: str = ""
+    pid_file: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +172,9 @@ def _run_child(order: Order, parent: int, descriptors: list[int]) -> None:
         libc = ctypes.CDLL(None)
         libc.prctl(PR_SET_NAME, process_name(order.name).encode(), 0, 0, 0)
         libc.prctl(PR_SET_TIMERSLACK, ctypes.c_ulong(TIMER_SLACK_NS), 0, 0, 0)
+        if order.pid_file:
+            with open(order.pid_file, "w") as file:
+                file.write(f"{os.getpid()}")
         for procs in order.cgroup_procs:
             with open(procs, "w") as file:
                 file.write("0")

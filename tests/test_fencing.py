@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from replicated_rack import ReplicatedRack, counter_chain, lone_store
 
-from controller.fencing import ASK_AGAIN_S, Fencing
+from controller.fencing import ASK_AGAIN_S, Fencing, to_fence
 from controller.membership import Membership
 from experiments.errors import ExperimentError
-from experiments.power_switch import cut_off, pid_file
+from experiments.node_setup import pid_file
+from experiments.power_switch import cut_off
 from experiments.testbed import TestbedOptions
 from nodes.control_messages import HEARTBEAT_S
 from nodes.nursery import process_name
@@ -59,26 +60,29 @@ def test_a_controller_that_has_just_begun_asks_for_nobody_but_for_whom_it_never_
 def test_only_what_nobody_else_can_serve_has_its_node_cut_off_and_then_begins_anew(tmp_path: Path) -> None:
     rack = ReplicatedRack(counter_chain(tmp_path, backups=(1, 1, 0)), {0: "s1n1", 1: "s2n1", 2: "s3n1"}, CLEAN)
     controller, out = rack.control.controller, []
+    fencing = Fencing(controller.failover.membership)
     rack.kill("s3n1", down_s=60.0)
     rack.run(0.3)
-    assert controller.to_fence(rack.now) == []
+    assert to_fence(controller, fencing, rack.now) == []
     rack.run(0.4)
-    assert controller.to_fence(rack.now) == ["s3n1"]
+    assert to_fence(controller, fencing, rack.now) == ["s3n1"]
     assert controller.declared_dead("s3n1", rack.now, out) == []
     rack.simulation.network.after(rack.control, out)
     rack.run(ASK_AGAIN_S)
-    assert controller.to_fence(rack.now) == []
+    assert to_fence(controller, fencing, rack.now) == []
     rack.until(lambda: not controller.control.open)
     rack.run(ASK_AGAIN_S)
-    assert controller.to_fence(rack.now) == [] and controller.where.node_of[300, 2] != "s3n1"
+    assert to_fence(controller, fencing, rack.now) == [] and controller.where.node_of[300, 2] != "s3n1"
     assert [event.node for event in controller.events if event.what == "fence"] == ["s3n1"]
 
 
 def test_who_holds_replicas_alone_is_never_asked_for() -> None:
     rack = ReplicatedRack(lone_store(), {0: "s1n1"}, CLEAN)
     rack.kill_server("s1n1", down_s=60.0)
+    controller = rack.control.controller
+    fencing = Fencing(controller.failover.membership)
     rack.run(1.0)
-    assert rack.control.controller.to_fence(rack.now) == []
+    assert to_fence(controller, fencing, rack.now) == []
 
 
 @pytest.fixture
