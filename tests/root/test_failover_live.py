@@ -4,7 +4,7 @@
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -78,7 +78,7 @@ def test_when_the_primarys_server_dies_every_acknowledged_write_survives_and_ser
     assert all(result.answered > 100 for result in shared)
 
 
-def test_a_failure_of_either_application_of_the_experiment_loses_nothing_that_was_acknowledged() -> None:
+def test_a_failure_of_either_application_loses_nothing_acknowledged_and_what_ran_alone_is_cut_off() -> None:
     inventory = inventory_of(cluster_named(EXPERIMENTS_CLUSTER, clients=2))
     store, thermostats = store_on(inventory), thermostats_on(inventory)
     with Testbed.start(TestbedOptions(EXPERIMENTS_CLUSTER, clients=2, label="failover", orchestrator="watch",
@@ -88,6 +88,26 @@ def test_a_failure_of_either_application_of_the_experiment_loses_nothing_that_wa
             print(outcome.row())
             assert outcome.complaints == [] and outcome.answered > 100
             assert 0.3 < outcome.outage_s < 2.0
+        (name,) = (p.node for p in both.present(thermostats).places if p.number not in thermostats.replicated)
+        pid = both.agent_pid(name)
+        both.fail("hang", name)
+        wait_for(lambda: name not in {p.node for p in both.present(thermostats).places
+                                      if p.number not in thermostats.replicated})
+        assert any((event.what, event.node) == ("fence", name) for event in both.asked().events())
+        both.heal("hang", name)
+        wait_for(lambda: life_of(both, name) == "alive" and not both.unpaired())
+        assert both.agent_pid(name) != pid, "what was cut off has begun anew"
+
+
+def life_of(bed: Testbed, name: str) -> str:
+    return next(node.life for node in bed.asked().state().nodes if node.name == name)
+
+
+def wait_for(true: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    until = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 def test_without_an_orchestrator_nothing_can_be_replicated() -> None:
