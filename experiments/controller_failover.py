@@ -15,7 +15,7 @@ import itertools
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -40,6 +40,7 @@ from experiments.orchestrating import JOURNAL_NAME
 from experiments.results import Run
 from experiments.run_options import RunOptions
 from experiments.testbed import Testbed, TestbedOptions
+from nodes.residents import running
 from topologies.catalog import cluster_named
 from topologies.inventory import inventory_of
 
@@ -144,8 +145,21 @@ def _killed(bed: Testbed, turn: _Turn, after_s: float) -> Kill:
     bed.heal("controller")
     owner = _settled(bed, turn.store)
     settled_s = time.monotonic() - started
-    lives = tuple(name for name, counters in bed.counters().items() if f"handled {instance}" in counters)
-    return Kill(instance, source, destination, state, owner, lives, settled_s)
+    return Kill(instance, source, destination, state, owner, living(_all_counters(bed), instance), settled_s)
+
+
+def _all_counters(bed: Testbed) -> dict[str, dict[str, int]]:
+    """Ask all agents; raises ExperimentError if one does not answer, since it may run anything."""
+    computing = {n.name for n in bed.inventory.nodes if n.role in ("host", "smartnic")}
+    found = bed.counters()
+    if found.keys() != computing:
+        raise ExperimentError(f"no answer from {', '.join(sorted(computing - found.keys()))}: what runs there?")
+    return found
+
+
+def living(counters: Mapping[str, Mapping[str, int]], instance: str) -> tuple[str, ...]:
+    """Return the nodes whose agents say that `instance` begins requests there now, whatever the controller says."""
+    return tuple(sorted(name for name, counted in counters.items() if instance in running(counted)))
 
 
 def state_in(entries: Iterable[Entry], migration: int) -> str:

@@ -22,6 +22,7 @@ from experiments.power_switch import power_order
 from nodes.deployment import Deployment, Place
 from nodes.emulated_clock import EmulatedClock
 from nodes.nursery import Child, Nursery, Order
+from nodes.residents import running
 from nodes.world import World
 from topologies.inventory import Inventory, NodeEntry
 
@@ -181,8 +182,8 @@ class Orchestrating(ABC):
         if self.resource is None:
             return []
         expected = next(n.instances for n in self.resource.state().nodes if n.name == node)
-        runs = self.control.counters([self.inventory.node(node)]).get(node, {})
-        return [name for name in expected if f"handled {name}" not in runs]
+        runs = running(self.control.counters([self.inventory.node(node)]).get(node, {}))
+        return [name for name in expected if name not in runs]
 
 
 def placed_as(deployment: Deployment, found: Places, inventory: Inventory) -> Deployment:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import pytest
+from moving_rack import MovingRack, counter_store
 
 from controller.migration_journal import Ended, Entry, Started, Term, Turned
-from experiments.controller_failover import OVER, Kill, judge, state_in
+from experiments.controller_failover import OVER, Kill, judge, living, state_in
 from experiments.errors import ExperimentError
 
 STARTED = Started(1, 7, 3, 0, "s1n1", "s1h", ("s2n1",), 2)
@@ -46,3 +49,39 @@ def test_kills_that_end_with_one_instance_at_either_end_hold() -> None:
 def test_two_instances_or_none_or_one_elsewhere_or_too_few_kills_are_found(
         differing: dict[str, object], found: str) -> None:
     assert failing([GOOD, msgspec.structs.replace(GOOD, **differing)]) == [found]
+
+
+# -- where an instance lives, as agents say it -----------------------------------------------------------------------
+
+def lives(moving: MovingRack, instance: str = "counters/store-1") -> tuple[str, ...]:
+    return living(moving.simulation.counters(), instance)
+
+
+def test_an_instance_lives_where_it_moved_to_and_not_where_it_once_was(tmp_path: Path) -> None:
+    moving = MovingRack(counter_store(tmp_path), ("s1n1", "s2n1", "s3n1"))
+    moving.client(200)
+    for node in ("s2h", "s1h", "s2n1", "s2h"):
+        moving.move(node)
+        assert lives(moving) == (node,)
+    assert lives(moving, "counters/front-1") == ("s1n1",)
+
+
+def test_an_instance_that_is_frozen_on_its_way_lives_nowhere(tmp_path: Path) -> None:
+    moving = MovingRack(counter_store(tmp_path), ("s1n1", "s2n1", "s3n1"))
+    moving.client(200)
+    moving.control.move("store-1", "s2h")
+    moving.stage("moving")
+    assert lives(moving) == ()
+    moving.settle()
+    assert lives(moving) == ("s2h",)
+
+
+def test_a_second_living_copy_is_found_also_where_the_instance_once_was(tmp_path: Path) -> None:
+    moving = MovingRack(counter_store(tmp_path), ("s1n1", "s2n1", "s3n1"))
+    moving.client(200)
+    moving.move("s2h")
+    for node in ("s2n1", "s3h"):
+        moving.simulation.runtime(node).execution.put_in(moving.key, None, ())
+    assert lives(moving) == ("s2h", "s2n1", "s3h")
+    assert failing([msgspec.structs.replace(GOOD, owner="s1h", lives=lives(moving))], 1) == [
+        "times that one instance lived, where the controller says"]
