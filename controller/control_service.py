@@ -22,6 +22,7 @@ import msgspec
 from controller import control_requests as asked
 from controller.control_requests import ToldTimeline, decode_request, encode_reply
 from controller.errors import ControllerError
+from controller.fencing import Fencing, to_fence
 from controller.journal_file import FileJournal
 from controller.overload import OverloadOptions
 from controller.resource_controller import ResourceController
@@ -42,7 +43,10 @@ log = logging.getLogger(__name__)
 
 
 class ServiceConfig(msgspec.Struct, frozen=True):
-    """What the process is told at its start: see ResourceController. `run_dir` is where its sockets stand."""
+    """What the process is told at its start: see ResourceController. `run_dir` is where its sockets stand.
+
+    `fences`: somebody there cuts off nodes whose names come to POWER_SOCKET_NAME, and then says so.
+    """
 
     inventory_path: str
     node: str
@@ -52,6 +56,7 @@ class ServiceConfig(msgspec.Struct, frozen=True):
     clock: EmulatedClock = EmulatedClock()
     automatic: bool = True
     options: OverloadOptions = OverloadOptions()
+    fences: bool = False
 
 
 class _Stop(Exception):
@@ -86,6 +91,8 @@ class _Service:
         self._names: dict[bytes, str] = {}
         self._packed: dict[str, bytes] = {}
         self._asked = asked.listen(Path(told.run_dir) / asked.SOCKET_NAME)
+        self._fencing = Fencing(self._controller.failover.membership)
+        self._power = str(Path(told.run_dir) / asked.POWER_SOCKET_NAME) if told.fences else ""
         gc.freeze()  # what is there now stays; only what comes later is looked through for garbage
 
     def serve(self) -> None:
@@ -106,7 +113,14 @@ class _Service:
             due = controller.due()
             if due is not None and due <= now:
                 controller.tick(now, sends)
+                if self._power:
+                    self._fence(now)
             self._send(sends)
+
+    def _fence(self, now: float) -> None:
+        for node in to_fence(self._controller, self._fencing, now):
+            with contextlib.suppress(OSError):  # nobody there, or busy: it is asked again
+                self._asked.sendto(node.encode(), self._power)
 
     def _hear(self, now: float, sends: Sends) -> None:
         receive, take, packed = self._udp.recvfrom, self._controller.receive, self._packed

@@ -18,6 +18,7 @@ from controller.errors import MigrationError
 from controller.fault_domains import faults, places_of
 from experiments.control_plane import ControlPlane
 from experiments.errors import ExperimentError
+from experiments.power_switch import power_order
 from nodes.deployment import Deployment, Place
 from nodes.emulated_clock import EmulatedClock
 from nodes.nursery import Child, Nursery, Order
@@ -26,9 +27,8 @@ from nodes.world import World
 from topologies.inventory import Inventory, NodeEntry
 
 if TYPE_CHECKING:
-    from experiments.testbed import TestbedOptions
+    from experiments.testbed_options import TestbedOptions
 
-ORCHESTRATOR = ("off", "watch", "on")
 JOURNAL_NAME = "controller.journal"
 UP_WITHIN_S = 10.0
 LOOK_AGAIN_S = 0.02
@@ -75,7 +75,10 @@ class Orchestrating(ABC):
             raise ExperimentError("this testbed was started without its orchestrator: it cannot come in later")
         node, run_dir = self.controller_node.name, self.world.run_dir
         config = ServiceConfig(str(run_dir / "inventory.json"), node, str(run_dir), str(run_dir / JOURNAL_NAME),
-                               self.deployments, self.clock, self.options.orchestrator == "on", self.options.overload)
+                               self.deployments, self.clock, self.options.orchestrator == "on", self.options.overload,
+                               self.options.fencing)
+        if self.options.fencing and self.controller_process is None:
+            self.fork(power_order(self.node_pid(node), run_dir), node)
         self.controller_process = self.fork(
             Order("resource-controller", "controller.control_service:run", msgspec.msgpack.encode(config),
                   self.node_pid(node), str(run_dir / "resource-controller.log")), node)

@@ -6,8 +6,9 @@ import pytest
 from controller_room import DEPLOYMENT, INVENTORY
 
 from experiments.errors import ExperimentError
-from experiments.orchestrating import ORCHESTRATOR, placed_as
+from experiments.orchestrating import placed_as
 from experiments.testbed import TestbedOptions
+from experiments.testbed_options import ORCHESTRATOR
 
 
 def test_a_deployment_is_told_as_the_controller_has_it_and_the_rest_as_it_was_deployed() -> None:
