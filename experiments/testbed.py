@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 import signal
 import time
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ from experiments.errors import ExperimentError
 from experiments.faults import Faults
 from experiments.node_setup import agent_order, set_up_single, team_order
 from experiments.observing import Observing
-from experiments.orchestrating import ORCHESTRATOR, Orchestrating
+from experiments.orchestrating import CONTROLLERS, ORCHESTRATOR, Orchestrating
 from experiments.pacing import UNPACED, Pacing
 from experiments.running import RunningClient, RunningProcess
 from experiments.switches import configure_switches, lacp_members, leave_queues_alone
@@ -58,7 +59,8 @@ class TestbedOptions:
     """What to build. `cluster` is a name (topologies.catalog) or a Cluster; `pacing` says at what speed it plays.
 
     `orchestrator`: "off", nodes report to nobody; "watch", a resource controller hears them and moves what it is told
-    to by hand; "on", it also moves what `overload` says must move.
+    to by hand; "on", it also moves what `overload` says must move. `controllers`: 1, its journal is a file; 3, it is
+    replicated to three nodes, of which any two go on without the third.
     """
 
     cluster: str | Cluster = "type1x3"
@@ -70,6 +72,7 @@ class TestbedOptions:
     frame_loss: float = 0.0
     orchestrator: str = "off"
     overload: OverloadOptions = field(default_factory=OverloadOptions)
+    controllers: int = 1
 
     __test__ = False  # a noun, not a test, whatever its name starts with
 
@@ -78,6 +81,9 @@ class TestbedOptions:
             raise ExperimentError(f"a frame loss of {self.frame_loss}; the limits are 0 and 1")
         if self.orchestrator not in ORCHESTRATOR:
             raise ExperimentError(f"no orchestrator {self.orchestrator!r}; there are {', '.join(ORCHESTRATOR)}")
+        if self.controllers not in CONTROLLERS:
+            raise ExperimentError(f"{self.controllers} controllers; there can be "
+                                  + " or ".join(str(n) for n in CONTROLLERS))
         replicated = [d.name for d in self.deployments if d.replicated]
         if replicated and self.orchestrator == "off":
             raise ExperimentError(f"{', '.join(replicated)} cannot be replicated with the orchestrator off")
@@ -101,6 +107,8 @@ class Testbed(Faults, Observing, Orchestrating):
         self.teaming = teaming_mode()
         self.started_s: dict[str, float] = {}  # seconds that each step of the start took
         self.agents: dict[str, Child] = {}
+        self.controller_processes: dict[str, Child] = {}
+        self._secret = secrets.token_hex(16)
         self._teams: dict[str, Child] = {}
         self._groups: dict[str, Cgroup] = {}
         self._processes_started = 0
@@ -115,8 +123,12 @@ class Testbed(Faults, Observing, Orchestrating):
         options = options or TestbedOptions()
         cluster = options.cluster
         if isinstance(cluster, str):
-            cluster = cluster_named(cluster, clients=options.clients)
+            racks = len(cluster_named(cluster).racks)
+            cluster = cluster_named(cluster, clients=options.clients, controllers=-(-options.controllers // racks))
         inventory = inventory_of(cluster)  # refuses what cannot be before anything is made
+        if 0 < len(inventory.of_role("controller")) < options.controllers:
+            raise ExperimentError(f"cluster {inventory.cluster} has {len(inventory.of_role('controller'))} controller "
+                                  f"nodes; {options.controllers} are needed")
         world = World.start(options.label, options.datapath)
         try:
             bed = cls(options, inventory, world)
@@ -256,7 +268,7 @@ class Testbed(Faults, Observing, Orchestrating):
         pace = self.pacing.pace(entry, self.inventory, self.clock, self.deployments)
         deployments = tuple(self.present(deployment) for deployment in self.deployments) if again else self.deployments
         order = agent_order(entry, self.net[name].pid, self.world.run_dir, self.inventory, deployments,
-                            self.options.frame_loss, self.pacing.cores_of(entry), self.clock, pace, self.controller_ip,
+                            self.options.frame_loss, self.pacing.cores_of(entry), self.clock, pace, self.controller_ips,
                             again and self.resource is not None)
         self.agents[name] = self.fork(order, name)
         if again:
@@ -348,7 +360,7 @@ class Testbed(Faults, Observing, Orchestrating):
     # -- coming up ------------------------------------------------------------------------------------------
 
     def wait_until_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
-        """Wait till the switches are programmed, every port of a server has LACP up, and every agent answers.
+        """Wait till switches are programmed, servers' ports have LACP up, agents answer, and a controller decides.
 
         Where something is replicated, also till it has a backup. Raises ExperimentError, saying what is not ready,
         after `timeout_s` and, for backups, three emulated seconds more.
@@ -367,6 +379,10 @@ class Testbed(Faults, Observing, Orchestrating):
                 continue
             answered = self.control.counters(silent, timeout_s=2.0)
             silent = [n for n in silent if n.name not in answered]
+            if not silent and self.undecided():
+                missing = "a controller node that decides"
+                time.sleep(0.05)
+                continue
             unpaired = self.unpaired() if not silent else []
             if not silent and not unpaired:
                 return
@@ -376,7 +392,7 @@ class Testbed(Faults, Observing, Orchestrating):
     def _complaints(self) -> str:
         """Return the last error in each log that has one; the logs themselves go with the world."""
         said = {path.stem: [line for line in path.read_text(errors="replace").splitlines() if "rror" in line]
-                for name in ("agent-*.log", "team-*.log", "tor-app.log", "nursery.log", "resource-controller.log")
+                for name in ("agent-*.log", "team-*.log", "tor-app.log", "nursery.log", "resource-controller*.log")
                 for path in sorted(self.world.run_dir.glob(name))}
         return "".join(f"; {name} said: {lines[-1]}" for name, lines in said.items() if lines)
 

@@ -11,7 +11,8 @@ import pytest
 from controller_room import DEPLOYMENT, Room
 
 from controller import control_requests as asked
-from controller.control_requests import ControllerClient, decode_request, encode_reply, listen
+from controller.control_client import ControllerClient
+from controller.control_requests import decode_request, encode_reply, listen
 from controller.controller_events import ControllerEvent
 from controller.errors import MigrationError
 
