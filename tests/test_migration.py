@@ -213,6 +213,21 @@ def test_a_command_for_an_earlier_run_of_a_node_makes_nothing_live() -> None:
     assert node.local.live is None
 
 
+def test_a_binary_that_is_half_pushed_is_fetched_from_the_controller_that_took_over() -> None:
+    room, successor = Room(1), bytes((10, 1, 253, 2))
+    agent = room.nodes[DESTINATION].agent
+    agent.authority.ips = (CTL, successor)
+    what = {"size": len(BINARY), "digest": digest_of(BINARY)}
+    obey(room, DESTINATION, command(Verb.PREPARE, 5, peer=CTL, **what))
+    (answer,) = obey(room, DESTINATION, command(Verb.PREPARE, 5, peer=successor, term=2, **what), successor)
+    assert answer.refusal == Refusal.NONE and answer.standing == Standing.PREPARING
+    asked: list[tuple[bytes, ControlMessage]] = []
+    agent.tick(room.now + 1.0, asked)
+    assert {ip for ip, message in asked if isinstance(message, Fetch)} == {successor}
+    (answer,) = obey(room, DESTINATION, command(Verb.PREPARE, 5, peer=CTL, **what))
+    assert answer.refusal == Refusal.OLD_TERM
+
+
 @pytest.mark.parametrize("sender", ["s2h", "s1h", "s2n1", "a client"])
 def test_commands_from_anybody_but_the_controller_are_counted_and_nothing_moves(sender: str) -> None:
     room = moved()
