@@ -21,7 +21,7 @@ setup(
     # Whatever is no Python file and is read at run time: rule sets, dissectors.
     package_data={
         "microservices": ["*.rules", "*.json"],
-        "experiments": ["*.lua", "*.csv", "*.j2", "*.css"],
+        "experiments": ["*.lua", "*.csv", "*.j2", "*.css", "scenarios/*.yaml"],
     },
     # Mininet and Open vSwitch come from the system's packages. Exact versions are in requirements.lock.
     install_requires=[

@@ -308,7 +308,7 @@ class MigrationControl:
 
     def _turn(self, m: Migration, event: Event, now: float, out: Outgoing) -> None:
         if event in LOST:
-            m.lost.add(LOST[event])
+            m.lost |= {LOST[event]} if m.source != m.destination else set(LOST.values())
         m.lost |= {end for end, node in (("source", m.source), ("destination", m.destination)) if node in self._dead}
         to = TRANSITIONS.get((m.state, event))
         if to is None:

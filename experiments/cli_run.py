@@ -22,12 +22,14 @@ def run(names: Annotated[list[str], typer.Argument(help="Experiments, or all; se
         simulate: Annotated[bool, typer.Option("--simulate", help="In virtual time, without packets.")] = False,
         sensitivity: Annotated[bool, typer.Option("--sensitivity", help="How the result changes with each assumption, "
                                                   "in virtual time.")] = False,
+        file: Annotated[str, typer.Option(help="What an experiment reads what it is to do from, as scenario does.")]
+        = "",
         json: Json = False) -> None:
     """Run experiments; each writes results/NAME/RUN-ID/. An option that an experiment cannot honour is refused."""
     from experiments.registry import ALL, EXPERIMENTS, chosen
     from experiments.run_options import time_scale_of
 
-    options = RunOptions(quick, resume, time_scale_of(time_scale), retry, simulate, sensitivity)
+    options = RunOptions(quick, resume, time_scale_of(time_scale), retry, simulate, sensitivity, file)
     if ALL in names:
         _run_all(options, json)
     content = {}

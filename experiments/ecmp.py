@@ -92,13 +92,12 @@ def run(options: RunOptions, say: Callable[[str], None]) -> dict[str, Any]:
 def _phases(bed: Testbed, say: Callable[[str], None]) -> list[Phase]:
     time.sleep(2 * SETTLE_S)
     phases = [_quiet("all alive")]
-    for what, name, break_it, mend_it in (("link down", "s1n2", bed.fail_link, bed.heal_link),
-                                          ("agent hung", "s1n3", bed.hang_agent, bed.resume_agent)):
+    for what, name, kind in (("link down", "s1n2", "link"), ("agent hung", "s1n3", "hang")):
         interface = bed.inventory.ports_of_node(name)[0].interface
-        for verb, change, up in ((what, break_it, False), (f"after {what}", mend_it, True)):
+        for verb, change, up in ((what, bed.fail, False), (f"after {what}", bed.heal, True)):
             changed = time.monotonic()
-            change(name)
-            saw_s, host_saw_s = _wait_seen(bed, interface, name, up, changed)
+            change(kind, name)
+            saw_s, host_saw_s = wait_seen(bed, interface, name, up, changed)
             say(f"{name} {verb}: the switch saw it after {saw_s:.2f} s, the host after {host_saw_s:.2f} s")
             time.sleep(SETTLE_S)
             phases.append(_quiet(verb, "" if up else interface, saw_s, host_saw_s))
@@ -111,7 +110,7 @@ def _quiet(name: str, dead: str = "", saw_s: float = 0.0, host_saw_s: float = 0.
     return Phase(name, start, time.time_ns(), dead, saw_s, host_saw_s)
 
 
-def _wait_seen(bed: Testbed, interface: str, smartnic: str, up: bool, since: float) -> tuple[float, float]:
+def wait_seen(bed: Testbed, interface: str, smartnic: str, up: bool, since: float) -> tuple[float, float]:
     """Wait till switch and host both use (`up`) or avoid the port; return the seconds that each took."""
     member = bed.inventory.pcie_of_smartnic(smartnic).host_interface
     switch_s = host_s = None

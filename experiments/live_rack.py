@@ -7,7 +7,7 @@ Nothing that runs is restarted or moved. What a dead server held is gone: its in
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from controller.placement.constraints import ClusterState
 from controller.placement.demand import Behaviour, demand_of
@@ -53,9 +53,9 @@ class LiveRack:
             raise
         return placed
 
-    def fail_server(self, host: str) -> list[str]:
+    def fail_server(self, host: str) -> Sequence[str]:
         """Cut the power of a server, and let placement know."""
-        gone = self.bed.fail_server(host)
+        gone = self.bed.fail("server", host)
         for name in gone:
             self.state.fail(name)
         return gone

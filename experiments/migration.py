@@ -45,6 +45,7 @@ FIRST_LOAD_REAL_S = 0.5  # before the first migration
 MIGRATION_LIMIT_S = 60.0  # real
 RESULT_LIMIT_S = 120.0
 BAD = ("errors", "wrong", "lost", "late", "duplicated", "foreign")
+WRITTEN, READ = "requests answered right, once and in order", "keys and counters read back afterwards"
 Rows = list[tuple[str, str, str, bool]]
 
 
@@ -157,17 +158,7 @@ def _judge(rows: Rows, phase: Phase, store: Store) -> None:
     moved = sum(line.outcome == "moved" for line in store.lines)
     rows.append((f"{what} moved", f"{moved} of {len(store.lines)} times", f"{phase.migrations}",
                  moved == phase.migrations))
-    for name, results in (("requests answered right, once and in order", store.written),
-                          ("keys and counters read back afterwards", store.read)):
-        sent, answered = sum(r.sent for r in results), sum(r.answered for r in results)
-        bad = {kind: count for kind in BAD if (count := sum(getattr(r, kind) for r in results))}
-        unfinished = sum(r.unfinished for r in results)
-        told = f"{answered} of {sent}" + "".join(f", {count} {kind}" for kind, count in bad.items())
-        if unfinished:
-            told += f", {unfinished} unanswered"
-        complaint = next((c for r in results for c in r.complaints), "")
-        rows.append((f"{what}: {name}", told + (f" ({complaint})" if complaint else ""), "all",
-                     answered == sent > 0 and not bad and not unfinished))
+    rows += [answers_row(f"{what}: {WRITTEN}", store.written), answers_row(f"{what}: {READ}", store.read)]
     longest = max(r.longest_gap_s for r in store.written)
     size = max((line.state_bytes for line in store.lines), default=0)
     rows.append((f"{what}: longest time without a reply to one writer", f"{1e3 * longest:.3g} ms", "", True))
@@ -176,6 +167,19 @@ def _judge(rows: Rows, phase: Phase, store: Store) -> None:
     rows.append((f"{what}: steps in ms, median (longest)",
                  ", ".join(f"{step} {1e3 * mid:.3g} ({1e3 * most:.3g})" for step, (mid, most) in times.items()),
                  'in all "10s to 100s of ms"', True))
+
+
+def answers_row(what: str, results: Sequence[ClientResult]) -> tuple[str, str, str, bool]:
+    """Return a row that holds if every request of `results` was answered, once and right."""
+    sent, answered = sum(r.sent for r in results), sum(r.answered for r in results)
+    bad = {kind: count for kind in BAD if (count := sum(getattr(r, kind) for r in results))}
+    unfinished = sum(r.unfinished for r in results)
+    told = f"{answered} of {sent}" + "".join(f", {count} {kind}" for kind, count in bad.items())
+    if unfinished:
+        told += f", {unfinished} unanswered"
+    complaint = next((c for r in results for c in r.complaints), "")
+    return (what, told + (f" ({complaint})" if complaint else ""), "all",
+            answered == sent > 0 and not bad and not unfinished)
 
 
 def step_times(lines: Sequence[ToldTimeline]) -> dict[str, tuple[float, float]]:

@@ -24,6 +24,7 @@ from experiments.errors import ExperimentError
 from nodes.deployment import Deployment, Place
 from nodes.emulated_clock import EmulatedClock
 from nodes.nursery import Child, Nursery, Order
+from nodes.residents import running
 from nodes.world import World
 from topologies.addressing import RAFT_PORT
 from topologies.inventory import Inventory, NodeEntry
@@ -213,10 +214,6 @@ class Orchestrating(ABC):
             copies[b"%b, joining" % r.instance.encode()] = [name for name in (r.primary, r.joiner) if name]
         return faults(copies, places_of(self.inventory))
 
-    @abstractmethod
-    def agent_pid(self, name: str) -> int:
-        """Return the pid of the agent of a node."""
-
     agents: dict[str, Child]
 
     def fence(self, node: str) -> list[str]:
@@ -225,7 +222,7 @@ class Orchestrating(ABC):
         What it ran alone begins anew elsewhere, with nothing. Returns the names of what has no place.
         """
         if self.nursery.status(self.agents[node]) is None:
-            os.kill(self.agent_pid(node), signal.SIGKILL)
+            os.kill(self.agents[node].pid, signal.SIGKILL)
             self.nursery.status(self.agents[node], timeout_s=5.0)
         return self.asked().fenced(node)
 
@@ -240,8 +237,8 @@ class Orchestrating(ABC):
         if self.resource is None:
             return []
         expected = next(n.instances for n in self.resource.state().nodes if n.name == node)
-        runs = self.control.counters([self.inventory.node(node)]).get(node, {})
-        return [name for name in expected if f"handled {name}" not in runs]
+        runs = running(self.control.counters([self.inventory.node(node)]).get(node, {}))
+        return [name for name in expected if name not in runs]
 
 
 def spread(controllers: Sequence[NodeEntry]) -> list[NodeEntry]:

@@ -71,8 +71,13 @@ EXPERIMENTS = {e.name: e for e in (
     _experiment("rack-applications",
                 "Table 3's eight applications on one rack, alone, in pairs, and with 2 % of frames lost"),
     _experiment("ecmp", "flows to a host spread over its SmartNICs, and move when one fails (section 3.2)"),
+    _experiment("ecmp-availability",
+                "traffic between two hosts goes on while one SmartNIC after another dies and returns (section 3.2)"),
+    _experiment("scenario", "a rack under load while parts of it fail and are healed as a file says (--file)", "file"),
     _experiment("migration", "a key-value store moves 100 times under load, also on lossy SmartNICs; nothing is lost "
                 "(section 3.4)"),
+    _experiment("controller-failover",
+                "the resource controller is killed in the middle of a migration 50 times; one instance lives"),
     _experiment("two-worlds", "two testbeds at once; one is killed and cleaned away, the other goes on"),
     _experiment("controller-restart", "the ToR app is killed and restarted under load; no request is lost"),
     _experiment("racks", "four racks behind a fat tree: equal-cost paths between racks, proved from captures"),

@@ -23,6 +23,7 @@ class RunOptions:
     `time_scale`: how many real seconds an emulated one lasts, or "auto"; None leaves it to the experiment. `retry`: how
     often a point whose fidelity verdict fails is measured again at a larger time scale. `simulate`: in virtual time
     and one process, in place of real packets. `sensitivity`: not the result, but how it changes with each assumption.
+    `file`: what the experiment reads what it is to do from.
     """
 
     quick: bool = False
@@ -31,6 +32,7 @@ class RunOptions:
     retry: int = 0
     simulate: bool = False
     sensitivity: bool = False
+    file: str = ""
 
     def __post_init__(self) -> None:
         scale = self.time_scale

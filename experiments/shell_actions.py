@@ -1,4 +1,4 @@
-"""The interactive CLI's verbs that do something: send, fail, heal, restart the ToR app, measure the network."""
+"""The interactive CLI's verbs that do something: send requests, restart the ToR app, measure the network."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from experiments import shell_views as views
 from experiments.client import ClientConfig
 from experiments.errors import ExperimentError
 from experiments.shell_captures import CapturingVerbs
-from experiments.shell_verbs import no_words, process_state, starting, words_of
-from experiments.shell_views import ALIVE, chosen
-from nodes.emulated_node import run_in
-from topologies.inventory import switch_links
+from experiments.shell_failures import SWITCH_SEES_WITHIN_S, FailingVerbs
+from experiments.shell_verbs import no_words, starting, words_of
+from experiments.shell_views import chosen
 
 MAX_REQUESTS = 1_000_000
 FLOWS = 8
@@ -24,13 +23,11 @@ WINDOW = 1
 REPLY_TIMEOUT_REAL_S = 3.0  # a person waits
 DRAIN_REAL_S = 2.0  # after Ctrl-C: whoever typed it waits no longer for replies that a dead node owes
 PAYLOAD_BYTES = 512
-SWITCH_SEES_WITHIN_S = 15.0  # LACP with fast timers needs up to 3 s to notice, and about as long to come back
 IPERF_PORT = 5201
 MAX_STREAMS = 128  # iperf3's own
-KINDS = {"link": "node or switch interface whose link can fail", "node": "SmartNIC", "agent": "agent"}
 
 
-class ActingVerbs(CapturingVerbs):
+class ActingVerbs(CapturingVerbs, FailingVerbs):
     """Mixed into a cmd.Cmd, as LookingVerbs is."""
 
     def __init__(self) -> None:
@@ -87,119 +84,6 @@ class ActingVerbs(CapturingVerbs):
 
     def complete_send(self, text: str, *_: object) -> list[str]:
         return starting(text, self.names("client"))
-
-    # -- failures ----------------------------------------------------------------------------------------------
-
-    def do_fail(self, line: str) -> None:
-        """Break something, and see how the switch notices.
-        Usage: fail link NODE | fail node SMARTNIC | fail agent NODE
-
-        link   the cable between NODE and the ToR is pulled; between switches, the link of that interface (tor1-agg1)
-        node   the SmartNIC loses its power: its agent ends, both its links lose carrier
-        agent  the agent hangs (SIGSTOP) with its links up, which only LACP can notice, within 3 s"""
-        kind, name = self._failure(line, "fail")
-        if kind == "link":
-            self._set_link(name, up=False)
-        elif process_state(self.bed.agent_pid(name)) == "ended":
-            raise ExperimentError(f"{name} has failed already: `heal node {name}`")
-        elif kind == "node":
-            self.bed.fail_node(name)
-        else:
-            self.bed.hang_agent(name)
-        self.say({"link": f"the link of {name} is down", "node": f"{name} is off",
-                  "agent": f"the agent of {name} hangs"}[kind])
-        self._watch(kind, name, alive=False)
-
-    def do_heal(self, line: str) -> None:
-        """Mend what `fail` broke, and see when the switch uses it again.
-        Usage: heal link NODE | heal node SMARTNIC | heal agent NODE
-
-        A node comes back with an empty state: its instances start anew."""
-        kind, name = self._failure(line, "heal")
-        if kind == "link":
-            self._set_link(name, up=True)
-        elif kind == "node":
-            self.bed.heal_node(name)
-        else:
-            if process_state(self.bed.agent_pid(name)) == "ended":
-                raise ExperimentError(f"the agent of {name} has ended: `heal node {name}` starts another")
-            self.bed.resume_agent(name)
-        self.say({"link": f"the link of {name} is up", "node": f"{name} is on, with a new agent",
-                  "agent": f"the agent of {name} goes on"}[kind])
-        self._watch(kind, name, alive=True)
-
-    def _failure(self, line: str, verb: str) -> tuple[str, str]:
-        words = words_of(line)
-        if len(words) != 2:
-            raise ExperimentError(f"usage: {verb} link NODE | {verb} node SMARTNIC | {verb} agent NODE")
-        kind = chosen(words[0], list(KINDS), "kind of failure")
-        return kind, chosen(words[1], self._can_fail(kind), KINDS[kind])
-
-    def _can_fail(self, kind: str) -> list[str]:
-        if kind == "link":
-            nodes = [name for name in self.names() if self.bed.inventory.ports_of_node(name)]
-            return nodes + [end.interface for ends in switch_links(self.bed.inventory) for end in ends]
-        return self.names("smartnic") if kind == "node" else self.names("host", "smartnic")
-
-    def _set_link(self, name: str, up: bool) -> None:
-        if name not in self.names():  # an interface between switches; either end may have been taken down
-            ends = [p.interface for p in self.bed.inventory.ports if name in (p.interface, p.peer_interface)]
-            for interface in ends:
-                run_in(None, ["ip", "link", "set", interface, "up" if up else "down"])
-        elif up:
-            self.bed.heal_link(name)
-        else:
-            self.bed.fail_link(name)
-
-    def _watch(self, kind: str, name: str, alive: bool) -> None:
-        """Wait till the switch sees what happened, and say how long that took."""
-        ports = [p.interface for p in self.bed.inventory.ports if name in (p.peer, p.interface, p.peer_interface)]
-        if not ports or (kind == "agent" and self.bed.inventory.node(name).role == "host"):
-            self.say("no port of a switch depends on it: groups stay as they are")
-            if alive:
-                self._await_answers(name, time.monotonic())
-            return
-        start = time.monotonic()
-        while time.monotonic() - start < SWITCH_SEES_WITHIN_S:
-            states = self.liveness()
-            took_s = time.monotonic() - start
-            if all((states.get(port) == ALIVE) is alive for port in ports):
-                for port in ports:
-                    self.say(f"after {took_s:.1f} s the switch sees {port} {states[port]}")
-                if alive:
-                    self._await_answers(name, start)
-                return
-            time.sleep(0.05)
-        self.say(f"after {SWITCH_SEES_WITHIN_S:g} s the switch still sees "
-                 + ", ".join(f"{port} {states.get(port, views.UNKNOWN)}" for port in ports))
-
-    def _await_answers(self, name: str, start: float) -> None:
-        """Wait till the agents whose way leads over `name` answer again, and say how long that took."""
-        if name not in self.names("host", "smartnic"):
-            return
-        entry = self.bed.inventory.node(name)
-        silent = {name, self.bed.inventory.host_of(entry).name}
-        while silent and time.monotonic() - start < SWITCH_SEES_WITHIN_S:
-            answered = self.bed.counters(*silent).keys()
-            for node in sorted(answered):
-                self.say(f"after {time.monotonic() - start:.1f} s {node} answers")
-            silent -= answered
-        if silent:
-            self.say(f"{' and '.join(sorted(silent))} did not answer within {SWITCH_SEES_WITHIN_S:g} s")
-            return
-        while (lacking := self.bed.not_running_on(name)) and time.monotonic() - start < SWITCH_SEES_WITHIN_S:
-            time.sleep(0.1)
-        if self.bed.resource is not None:
-            self.say(f"after {time.monotonic() - start:.1f} s "
-                     + (f"{', '.join(lacking)} still do not run there" if lacking else "all that belongs there runs"))
-
-    def complete_fail(self, text: str, line: str, begin: int, _end: int) -> list[str]:
-        before = line[:begin].split()
-        if len(before) == 1:
-            return starting(text, list(KINDS))
-        return starting(text, self._can_fail(before[1])) if len(before) == 2 and before[1] in KINDS else []
-
-    complete_heal = complete_fail
 
     # -- the ToR app -------------------------------------------------------------------------------------------
 

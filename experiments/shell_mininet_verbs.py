@@ -52,7 +52,7 @@ class MininetVerbs(ActingVerbs, OrchestratorVerbs):
         port = ends.get(frozenset(words[:2]))
         if port is None:
             raise ExperimentError(f"no link between {words[0]} and {words[1]} that fails alone; `links` shows all, and "
-                                  "a PCIe link fails with its SmartNIC: fail node SMARTNIC")
+                                  "`fail pcie SMARTNIC` is for PCIe links")
         name = port.peer if port.peer in self.names() else port.interface
         (self.do_heal if words[2] == "up" else self.do_fail)(f"link {name}")
 

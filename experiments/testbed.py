@@ -25,7 +25,8 @@ from experiments.bed_facts import BedFacts
 from experiments.client import ClientConfig
 from experiments.control_plane import ControlPlane
 from experiments.errors import ExperimentError
-from experiments.faults import Faults
+from experiments.failures import Failure
+from experiments.faults import Down, Faults
 from experiments.node_setup import agent_order, set_up_single, team_order
 from experiments.observing import Observing
 from experiments.orchestrating import CONTROLLERS, ORCHESTRATOR, Orchestrating
@@ -38,6 +39,7 @@ from nodes.communication import Communication, ways_to
 from nodes.deployment import Deployment
 from nodes.emulated_clock import started_now
 from nodes.emulated_node import build_network, end_network, tc_batch
+from nodes.frame_filter import Program
 from nodes.nursery import Child, Nursery, Order
 from nodes.programs import python_module
 from nodes.world import DATAPATHS, World
@@ -91,7 +93,7 @@ class TestbedOptions:
             raise ExperimentError(f"no datapath {self.datapath!r}; there are {', '.join(DATAPATHS)}")
 
 
-class Testbed(Faults, Observing, Orchestrating):
+class Testbed(Observing, Orchestrating, Faults):
     """A running machine room. Make it with `start`; everything in it ends with `stop`."""
 
     __test__ = False
@@ -109,7 +111,9 @@ class Testbed(Faults, Observing, Orchestrating):
         self.agents: dict[str, Child] = {}
         self.controller_processes: dict[str, Child] = {}
         self._secret = secrets.token_hex(16)
+        self.broken: dict[Failure, Down] = {}
         self._teams: dict[str, Child] = {}
+        self._filters: dict[tuple[str | None, str], Program] = {}
         self._groups: dict[str, Cgroup] = {}
         self._processes_started = 0
         self._shaped = False
@@ -212,6 +216,8 @@ class Testbed(Faults, Observing, Orchestrating):
         """
         if pacing.quota_cores(self.inventory.of_role("host")[0], self.inventory) is not None:
             raise ExperimentError("a running testbed cannot change to the quota model: cgroups are set at the start")
+        if self.broken:
+            raise ExperimentError(f"heal first what is broken: {'; '.join(f.heal_words for f in self.broken)}")
         deployments = self.deployments if deployments is None else deployments
         for name in self.agents:
             pacing.pace(self.inventory.node(name), self.inventory, self.clock, deployments)

@@ -163,12 +163,12 @@ class Execution(Residents):
         return sum(len(i.inbox) for i in self._instances.values()) + len(self._finishing)
 
     def counters(self) -> dict[str, int]:
-        """Return requests handled and failed per instance, by "handled APPLICATION/INSTANCE"."""
+        """Return requests handled and failed per instance, by "handled APPLICATION/INSTANCE", and who has stopped."""
         found = {"dropped_unknown_instance": self._unknown, "outstanding": self.outstanding, "overruns": self._overruns,
                  "overrun_max_ns": self._overrun_max_ns, "computing_ns": round(self._computing_s * 1e9),
                  **self.cores.counters(), **self.lateness.counters("late")}
         found.update(self.handled())
-        return found
+        return found | self.stopped()
 
     def _start(self, instance: RunningInstance, now: float, outlet: Outlet, out: Sends) -> None:
         if not has_room(instance, outlet):

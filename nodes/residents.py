@@ -7,7 +7,7 @@ between them (nodes/transport.py): then they go on using it, by a detour over th
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address
 
 from microservices.application import Instance
@@ -235,3 +235,16 @@ class Residents:
             found[f"handled {instance.name}"] += instance.handled
             found[f"errors {instance.name}"] += instance.errors
         return found
+
+    def stopped(self) -> dict[str, int]:
+        """Return "stopped APPLICATION/INSTANCE", 1, of each instance that is or was here and begins no requests now."""
+        at_work = {i.name for i in self._instances.values() if not i.halted}
+        known = {name.partition(" ")[2] for name in self._former} | {i.name for i in self._instances.values()}
+        return {f"stopped {name}": 1 for name in sorted(known - at_work)}
+
+
+def running(counters: Mapping[str, int]) -> set[str]:
+    """Return the instances that begin requests on a node with these counters, as APPLICATION/INSTANCE."""
+    named = {what: {name.partition(" ")[2] for name in counters if name.startswith(f"{what} ")}
+             for what in ("handled", "stopped")}
+    return named["handled"] - named["stopped"]

@@ -16,7 +16,7 @@ DOORS = {
     "pysyncobj": {"controller/raft_journal.py"},
     "scapy": {"experiments/scapy_layer.py"},
     "matplotlib": {"experiments/plot.py", "experiments/application_plot.py", "experiments/chart_plot.py",
-                   "experiments/placement_plot.py"},
+                   "experiments/placement_plot.py", "experiments/timeline_plot.py"},
     "jinja2": {"experiments/report_page.py"},
     "weasyprint": {"experiments/report_page.py"},
 }

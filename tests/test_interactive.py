@@ -21,6 +21,7 @@ from controller.tor_status import SwitchStatus, TorStatus
 from experiments import shell_views as views
 from experiments.client import ClientConfig, ClientResult
 from experiments.errors import ExperimentError
+from experiments.failures import KINDS, Failure, failure_of, part_of
 from experiments.first_placement import place_in_turn
 from experiments.interactive import E3Shell
 from experiments.latencies import summary_of
@@ -56,6 +57,8 @@ class Bed:
         self.started_s = {"total": 1.5}
         self.world = SimpleNamespace(id="wtest", appctl=self._appctl, vsctl=self._vsctl)
         self.done: list[tuple[str, ...]] = []
+        self.broken: dict[Failure, tuple[str, ...]] = {}
+        self.resource = None
         self.configs: list[ClientConfig] = []
         self.carrier = {p.interface: True for p in self.inventory.ports}
         self.lacp = {p.interface: True for h in self.inventory.of_role("host")
@@ -90,16 +93,28 @@ class Bed:
                               ["request 0x1: no reply within 2 s"])
         return SimpleNamespace(result=lambda _limit: result, stop=lambda: self.done.append(("stop", client)))
 
-    def fail_link(self, name: str) -> None:
-        self.done.append(("fail_link", name))
-        self.carrier[self.inventory.ports_of_node(name)[0].interface] = False
+    def fail(self, kind: str, *names: str, share: float = 0.0) -> tuple[str, ...]:
+        failure = failure_of(self.inventory, kind, names, share)
+        self.broken[failure] = ()
+        self.done.append(("fail", failure.words))
+        for port in self.inventory.ports_of_node(names[0]) if names else ():
+            if kind == "link":
+                self.carrier[port.interface] = False
+            elif kind in ("hang", "crash", "pcie"):
+                self.lacp[port.interface] = False
+        return ()
 
-    def heal_link(self, name: str) -> None:
-        self.carrier[self.inventory.ports_of_node(name)[0].interface] = True
-        self.seen |= {name: {}, "s1h": {}}
-
-    def hang_agent(self, name: str) -> None:
-        self.lacp[self.inventory.ports_of_node(name)[0].interface] = False
+    def heal(self, kind: str, *names: str) -> tuple[str, ...]:
+        part = part_of(self.inventory, kind, names)
+        found = next((f for f in self.broken if f.same_part(part)), None)
+        if found is None:
+            raise ExperimentError(f"{part.heal_words} has not failed")
+        del self.broken[found]
+        self.done.append(("heal", part.heal_words))
+        for port in self.inventory.ports_of_node(names[0]) if names else ():
+            self.carrier[port.interface] = self.lacp[port.interface] = True
+        self.seen |= {name: {} for name in (*names, "s1h")}
+        return ()
 
 
 @pytest.fixture
@@ -129,8 +144,12 @@ def typed(bed: Bed, line: str, capsys: pytest.CaptureFixture[str]) -> str:
     "bogus", "nodez", "c1", "c1 exit", "send 1 c1 2", "s1n1 ping s1h", "s1n1 iperf3 -s", "send -3", "send 0",
     "send 10 c9", "send 1 2 3", "send 99999999999", "routes a b", 'routes "a', "routes nobody", "groups s1n1",
     "capture tor9", "capture a/ b/",
-    "capture off", "proof", "proof x", "fail", "fail lnk s1n1", "fail link s1h", "fail link tor1", "fail node s1h",
-    "fail agent c1", "heal link", "app frob", "app stop now", "iperf s1h", "iperf s1h s1h", "iperf s1h s1n1",
+    "capture off", "proof", "proof x", "fail lnk s1n1", "fail link s1h", "fail link tor1",
+    "fail smartnic s1h", "fail hang c1", "fail link", "fail link s1n1 s1n2", "fail tor tor1", "fail controller ctl1",
+    "fail loss s1n1", "fail loss s1n1 much", "fail loss s1n1 1.5", "fail loss s1n1 -1%", "fail loss s1n1 nan",
+    "fail partition", "fail partition s1h s1h", "fail partition s1h s9h", "fail server s1n1", "fail host s1n1",
+    "fail pcie s1h", "heal", "heal link", "heal link s1n1", "heal frob", "heal partition",
+    "app frob", "app stop now", "iperf s1h", "iperf s1h s1h", "iperf s1h s1n1",
     "iperf s1h c1 0", "iperf s1h c1 1 129", "link s1n1 tor1", "link s1n1 s1h down", "link s1n1 tor2 down", "dpctl",
     "wait x", "source", "source /nonexistent", "xterm", "xterm c9", "x", "x c1", "nodes x", "apps x", "links x",
     "pingall x", "help frob", *INSTEAD])
@@ -151,7 +170,7 @@ def test_no_line_whatever_it_holds_ends_the_session(bed: Bed, verb: str, words: 
 
 def test_an_unknown_name_is_answered_with_the_nearest_and_all_there_are(
         bed: Bed, capsys: pytest.CaptureFixture[str]) -> None:
-    assert typed(bed, "fail node s1n7", capsys) == (
+    assert typed(bed, "fail smartnic s1n7", capsys) == (
         "*** no SmartNIC 's1n7' (did you mean s1n4?); there are s1n1, s1n2, s1n3, s1n4\n")
 
 
@@ -246,16 +265,34 @@ def test_every_verb_of_ours_is_in_the_documentation() -> None:
 
 
 @pytest.mark.parametrize(("line", "text", "offered"), [
-    ("fail ", "", ["link", "node", "agent"]),
-    ("fail node ", "", ["s1n1", "s1n2", "s1n3", "s1n4"]),
-    ("heal link ", "c", ["c1", "ctl1"]),
-    ("fail agent ", "s1h", ["s1h"]),
+    ("fail ", "", list(KINDS)),
+    ("fail smartnic ", "", ["s1n1", "s1n2", "s1n3", "s1n4"]),
+    ("fail link ", "c", ["c1", "ctl1"]),
+    ("fail hang ", "s1h", ["s1h"]),
+    ("fail partition s1h ", "s1", ["s1n1", "s1n2", "s1n3", "s1n4"]),
+    ("fail tor ", "", []),
     ("fail frob ", "", []),
     ("fail link s1n1 ", "", []),
 ])
-def test_fail_and_heal_complete_kinds_then_names_that_can_fail_so(
+def test_fail_completes_kinds_then_names_that_can_fail_so(
         bed: Bed, line: str, text: str, offered: list[str]) -> None:
     assert shell(bed).complete_fail(text, line + text, len(line), len(line + text)) == offered
+
+
+def test_heal_completes_what_is_broken(bed: Bed) -> None:
+    made = shell(bed)
+    for words in (["link", "s1n1"], ["link", "s1n2"], ["hang", "s1n3"]):
+        bed.fail(*words)
+    bed.fail("loss", "s1n4", share=0.5)
+    assert made.complete_heal("", "heal ", 5, 5) == ["link", "hang", "loss", "all"]
+    assert made.complete_heal("", "heal link ", 10, 10) == ["s1n1", "s1n2"]
+    assert made.complete_heal("s", "heal loss s", 10, 11) == ["s1n4"]
+    assert made.complete_heal("", "heal all ", 9, 9) == []
+
+
+def test_help_tells_of_every_kind_of_failure(bed: Bed, capsys: pytest.CaptureFixture[str]) -> None:
+    said = typed(bed, "help fail", capsys)
+    assert not [kind for kind, known in KINDS.items() if f"{kind} {known.usage}".strip() not in said]
 
 
 def test_a_line_starts_with_a_verb_or_a_node_and_interfaces_complete_whole(bed: Bed) -> None:
@@ -342,21 +379,25 @@ def test_failing_waits_till_the_switch_sees_it_and_healing_till_nodes_answer(
     assert "tor1-s1n2 DEAD: no carrier" in typed(bed, "fail link s1n2", capsys)
     healed = typed(bed, "link tor1 s1n2 up", capsys)
     assert "tor1-s1n2 alive" in healed and "s1n2 answers" in healed and "s1h answers" in healed
-    assert "tor1-s1n3 DEAD: LACP is down" in typed(bed, "fail agent s1n3", capsys)
+    assert "tor1-s1n3 DEAD: LACP is down" in typed(bed, "fail hang s1n3", capsys)
 
 
-def test_links_between_switches_fail_by_either_of_their_names(capsys: pytest.CaptureFixture[str]) -> None:
-    made = shell(Bed("type1x1/2"))
-    assert {"tor1-agg1", "agg1-tor1", "r1s1n1"} <= set(made._can_fail("link"))
-    assert "r1s1h" not in made._can_fail("link")
+def test_fail_alone_shows_what_is_broken_and_heal_all_mends_it_the_latest_first(
+        bed: Bed, capsys: pytest.CaptureFixture[str]) -> None:
+    bed.fail("tor")
+    bed.fail("loss", "s1n1", share=0.02)
+    bed.fail("partition", "s1h", "s1n1")
+    bed.done.clear()
+    shown = typed(bed, "fail", capsys)
+    assert "loss s1n1 0.02" in shown and "heal loss s1n1" in shown and "s1h and s1n1 can reach each other" in shown
+    typed(bed, "heal all", capsys)
+    assert [words for _, words in bed.done] == ["partition s1h s1n1", "loss s1n1", "tor"] and not bed.broken
+    assert "nothing" in typed(bed, "fail", capsys)
 
 
-def test_a_node_that_has_failed_cannot_fail_again(bed: Bed, capsys: pytest.CaptureFixture[str]) -> None:
-    ended = subprocess.Popen(["true"])
-    ended.wait()
-    bed.agents["s1n1"] = ended.pid
-    for line in ("fail node s1n1", "fail agent s1n1", "heal agent s1n1"):
-        assert "heal node s1n1" in typed(bed, line, capsys)
+def test_a_share_may_be_written_in_percent(bed: Bed, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "loses 0.02 of all frames" in typed(bed, "fail loss s1n1 2%", capsys)
+    assert next(iter(bed.broken)).share == 0.02
 
 
 def test_a_node_or_a_switch_stands_for_all_its_interfaces_in_capture(bed: Bed) -> None:

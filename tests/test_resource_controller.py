@@ -181,6 +181,38 @@ def test_a_node_that_comes_back_with_nothing_gets_its_instances_afresh() -> None
     assert {line.outcome for line in room.controller.timelines.values()} == {"restarted"}
 
 
+@pytest.mark.parametrize("new_controller", [False, True])
+def test_a_node_that_comes_back_with_nothing_again_and_again_gets_its_instances_every_time(
+        new_controller: bool) -> None:
+    room = Room()
+    room.beat(NIC)
+    room.pass_time(0.1)
+    for _ in range(3):
+        room.boot(NIC)
+        if new_controller:
+            room.start_controller()
+        room.beat(NIC)
+        room.pass_time(2.0)
+        assert all(room.live_on(number) == [NIC] for number in ON_NIC)
+        assert not room.controller.control.open
+
+
+def test_a_node_that_loses_its_memory_while_its_instances_are_made_afresh_gets_them_all_the_same() -> None:
+    room = Room()
+    room.beat(NIC)
+    room.pass_time(0.1)
+    lossy = random.Random(5)
+    room.loses = lambda send: lossy.random() < 0.3
+    for _ in range(6):
+        room.boot(NIC)
+        room.beat(NIC)
+        room.pass_time(0.05)
+    room.loses = lambda send: False
+    room.pass_time(5.0)
+    assert all(room.live_on(number) == [NIC] for number in ON_NIC)
+    assert not room.controller.control.open
+
+
 def test_a_node_that_restarts_before_it_was_ever_heard_of_gets_its_instances_if_somebody_says_so() -> None:
     room = Room()
     room.boot(NIC)

@@ -51,7 +51,7 @@ def test_when_the_primarys_server_dies_every_acknowledged_write_survives_and_ser
                for w, client in ((3, "c1"), (4, "c2"))]
     time.sleep(1.5)
     killed_s = bed.clock.reader()()
-    bed.fail_server("s1h")
+    bed.fail("server", "s1h")
     time.sleep(4.0)
     for _, client in writers:
         client.stop()

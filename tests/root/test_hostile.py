@@ -88,9 +88,9 @@ def test_ten_thousand_hostile_frames_leave_both_agents_answering(bed: Testbed, w
 
 def test_a_name_that_is_nowhere_is_refused(bed: Testbed) -> None:
     with pytest.raises(Exception, match="s9n9"):
-        bed.fail_link("s9n9")
-    with pytest.raises(Exception, match="not a SmartNIC"):
-        bed.fail_node("s1h")
+        bed.fail("link", "s9n9")
+    with pytest.raises(Exception, match="no SmartNIC 's1h'"):
+        bed.fail("smartnic", "s1h")
     with pytest.raises(Exception, match="tor9-c1"):
         bed.capture(bed.world.run_dir / "captures", ["tor9-c1"])
     with pytest.raises(NodeError, match="evil"):

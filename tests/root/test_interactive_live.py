@@ -44,14 +44,14 @@ groups
 c1 ping -c1 s1h
 heal link s1n2
 groups
-fail agent s1n3
+fail hang s1n3
 nodes
 groups
-fail node s1n3
-heal node s1n3
-fail node s1n4
+fail smartnic s1n3
+heal smartnic s1n3
+fail smartnic s1n4
 links
-heal node s1n4
+heal smartnic s1n4
 groups
 send 100
 apps
@@ -63,6 +63,10 @@ app start
 app
 pingall
 iperf c1 s1h 1 4
+fail server s1h
+fail
+heal all
+send 20
 source {captures}/more
 time send 5
 nonsense
@@ -157,7 +161,7 @@ def test_a_cut_link_is_dead_in_its_group_and_the_host_still_reached_and_healed_i
 
 
 def test_a_hung_agent_is_dead_by_lacp_while_its_link_is_up(said: Said) -> None:
-    assert "DEAD: LACP is down" in said("fail agent s1n3")
+    assert "DEAD: LACP is down" in said("fail hang s1n3")
     assert "DEAD: LACP is down" in said.member("tor1-s1n3", 3)
     assert "SILENT (stopped)" in next(line for line in said("nodes", 1).splitlines() if " s1n3 " in line)
 
@@ -165,7 +169,7 @@ def test_a_hung_agent_is_dead_by_lacp_while_its_link_is_up(said: Said) -> None:
 def test_a_node_fails_with_both_its_links_and_comes_back_to_serve(said: Said) -> None:
     assert "DOWN / DOWN" in next(line for line in said("links", 1).splitlines() if "s1n4-net" in line)
     assert "DOWN / DOWN" in next(line for line in said("links", 1).splitlines() if "s1n4-pcie" in line)
-    assert "s1n4 answers" in said("heal node s1n4")
+    assert "s1n4 answers" in said("heal smartnic s1n4")
     assert "DEAD" not in said("groups", 4)
     assert "100 answered, 0 lost" in said("send 100", 1)
 
@@ -187,6 +191,13 @@ def test_a_restarted_app_mends_the_switch_and_a_dead_one_stops_no_request(said: 
 def test_all_nodes_reach_each_other_and_tcp_runs(said: Said) -> None:
     assert "18 of 18 answered" in said("pingall")
     assert re.search(r"c1 -> s1h: \d+\.\d\d Gb/s", said("iperf"))
+
+
+def test_a_server_fails_as_a_whole_and_comes_back_to_serve(said: Said) -> None:
+    assert said("fail server").count("DEAD") == 4
+    assert "heal server s1h" in said("fail\n".strip(), 5)
+    assert said("heal all").count("answers") == 5
+    assert "20 answered, 0 lost" in said("send 20", 1)
 
 
 def test_nonsense_does_not_end_the_session(said: Said) -> None:

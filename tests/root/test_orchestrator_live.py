@@ -120,8 +120,8 @@ def test_a_second_controller_cannot_start_beside_the_first(bed: Testbed) -> None
 
 
 def test_a_smartnic_that_lost_its_power_is_told_what_to_run_and_runs_it_afresh(bed: Testbed) -> None:
-    bed.fail_node("s2n1")
-    bed.heal_node("s2n1")
+    bed.fail("smartnic", "s2n1")
+    bed.heal("smartnic", "s2n1")
     assert until(lambda: "s2n1" in bed.counters("s2n1") and not bed.not_running_on("s2n1"))
     assert until(lambda: not bed.asked().state().under_way)
     assert any(event.what == "rebooted" and event.node == "s2n1" for event in bed.asked().events())

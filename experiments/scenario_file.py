@@ -1,0 +1,169 @@
+"""A scenario: a rack under load, and at which second what fails or is healed. Read from YAML, checked before it runs.
+
+    title: a SmartNIC loses its power and comes back
+    cluster: type1x3
+    application: nfv-fin
+    seconds: 20
+    load: {rate_rps: 500}
+    steps:
+      - {at_s: 5, fail: smartnic s2n1}
+      - {at_s: 12, heal: smartnic s2n1}
+
+What follows `fail` and `heal` are the words of the interactive command line, `heal: all` among them. Seconds are
+emulated ones; without a `time_scale` they are real.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import yaml
+
+from experiments.errors import ExperimentError
+from experiments.failures import KINDS, Failure, failure_of, part_of, share_of
+from experiments.first_placement import WHERE
+from experiments.orchestrating import ORCHESTRATOR
+from topologies.inventory import Inventory
+
+MOST_SECONDS, MOST_STEPS, MOST_CLIENTS = 3600.0, 1000, 16
+LEAST_BIN_S, MOST_BINS = 0.01, 5000
+ALL = "all"
+CHECKER = "store-checker"  # a load whose every reply is determined: see store_checker.py
+SPEEDS = ("unpaced", "calibrated")
+
+
+class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is done `at_s` seconds after the load has begun: one of `fail` and `heal`."""
+
+    at_s: float
+    fail: str = ""
+    heal: str = ""
+
+
+class ScenarioLoad(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What each of `clients` sends: as in ClientConfig. `workload` "": the application's own."""
+
+    clients: int = 1
+    rate_rps: float = 0.0
+    flows: int = 16
+    window: int = 1
+    payload_bytes: int = 512
+    timeout_s: float = 5.0
+    workload: str = ""
+
+
+class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All that the file says. `most_lost`: requests that may go unanswered, None for any number."""
+
+    title: str
+    seconds: float
+    steps: tuple[Step, ...]
+    cluster: str = "type1x3"
+    application: str = "nfv-fin"
+    shards: int = 3
+    where: str = "mixed"
+    orchestrator: str = "watch"
+    speed: str = "unpaced"
+    time_scale: float = 1.0
+    bin_s: float = 0.25
+    load: ScenarioLoad = ScenarioLoad()
+    most_lost: int | None = None
+
+
+class Planned(NamedTuple):
+    """A step as it will be done: `verb` is "fail" or "heal"."""
+
+    at_s: float
+    verb: str
+    failure: Failure
+
+    @property
+    def words(self) -> str:
+        return f"{self.verb} {self.failure.words if self.verb == 'fail' else self.failure.heal_words}"
+
+
+def read_scenario(path: Path) -> Scenario:
+    """Read a scenario; raises ExperimentError that names the file and what is wrong in it."""
+    try:
+        data = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ExperimentError(f"{path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ExperimentError(f"{path}: {' '.join(str(error).split())}") from error
+    try:
+        scenario = msgspec.convert(data, Scenario)
+        check(scenario)
+    except (msgspec.ValidationError, ExperimentError) as error:
+        raise ExperimentError(f"{path}: {error}") from error
+    return scenario
+
+
+def check(scenario: Scenario) -> None:
+    """Raise ExperimentError, with value and limit, for what cannot be on any rack."""
+    s, load = scenario, scenario.load
+    limits: tuple[tuple[str, float, float, float], ...] = (
+        ("seconds", s.seconds, LEAST_BIN_S, MOST_SECONDS), ("bin_s", s.bin_s, LEAST_BIN_S, s.seconds),
+        ("shards", s.shards, 1, 256), ("steps", len(s.steps), 0, MOST_STEPS), ("time_scale", s.time_scale, 1, 10_000),
+        ("load.clients", load.clients, 1, MOST_CLIENTS), ("load.rate_rps", load.rate_rps, 0, math.inf),
+        ("load.timeout_s", load.timeout_s, LEAST_BIN_S, math.inf))
+    for name, value, least, most in limits:
+        if not least <= value <= most:
+            raise ExperimentError(f"{name} is {value:g}; the limits are {least:g} and {most:g}")
+    if s.seconds / s.bin_s > MOST_BINS:
+        raise ExperimentError(f"bin_s is {s.bin_s:g}: {s.seconds:g} s have more than {MOST_BINS} of them")
+    for name, word, words in (("where", s.where, WHERE), ("orchestrator", s.orchestrator, ORCHESTRATOR),
+                              ("speed", s.speed, SPEEDS)):
+        if word not in words:
+            raise ExperimentError(f"{name} is {word!r}; there are {', '.join(words)}")
+    if s.speed == "unpaced" and s.time_scale != 1:
+        raise ExperimentError(f"time_scale is {s.time_scale:g}: only at calibrated speed is time scaled")
+    if load.workload == CHECKER and (load.flows != 1 or s.application != "kvs"):
+        raise ExperimentError(f"{CHECKER} knows the replies of application kvs on one flow, not of {s.application} on "
+                              f"{load.flows}: say `application: kvs` and `flows: 1`")
+
+
+def plan_of(scenario: Scenario, inventory: Inventory) -> list[Planned]:
+    """Return the steps in order of time, with every name looked up on the rack.
+
+    Raises ExperimentError, naming the step, for a name that is not there, a part that has failed already, or one that
+    has not and is to be healed.
+    """
+    broken: list[Failure] = []
+    plan: list[Planned] = []
+    for number, step in sorted(enumerate(scenario.steps, start=1), key=lambda pair: pair[1].at_s):
+        try:
+            plan += _planned(step, broken, scenario, inventory)
+        except ExperimentError as error:
+            raise ExperimentError(f"step {number}: {error}") from error
+    return plan
+
+
+def _planned(step: Step, broken: list[Failure], scenario: Scenario, inventory: Inventory) -> list[Planned]:
+    if bool(step.fail) == bool(step.heal):
+        raise ExperimentError(f"fail is {step.fail!r} and heal is {step.heal!r}: say one of them")
+    if not 0 <= step.at_s <= scenario.seconds:
+        raise ExperimentError(f"at_s is {step.at_s:g}; the limits are 0 and {scenario.seconds:g}, when the load ends")
+    words = (step.fail or step.heal).split()
+    if step.heal:
+        if words == [ALL]:
+            healed, broken[:] = broken[::-1], []
+            return [Planned(step.at_s, "heal", failure) for failure in healed]
+        part = part_of(inventory, words[0], words[1:])
+        found = next((f for f in broken if f.same_part(part)), None)
+        if found is None:
+            listed = "; ".join(f.heal_words for f in broken) or "nothing"
+            raise ExperimentError(f"{part.heal_words} has not failed at {step.at_s:g} s; what has: {listed}")
+        broken.remove(found)
+        return [Planned(step.at_s, "heal", found)]
+    takes_share = words[0] in KINDS and KINDS[words[0]].takes_share and len(words) > 2
+    share = share_of(words.pop()) if takes_share else 0.0
+    failure = failure_of(inventory, words[0], words[1:], share)
+    if any(f.same_part(failure) for f in broken):
+        raise ExperimentError(f"{failure.heal_words} has failed already at {step.at_s:g} s, and is not healed")
+    if failure.kind == "controller" and scenario.orchestrator == "off":
+        raise ExperimentError("there is no resource controller: orchestrator is off")
+    broken.append(failure)
+    return [Planned(step.at_s, "fail", failure)]

@@ -1,0 +1,100 @@
+"""What clients saw over time, and what was broken meanwhile: pure, for a plot and for judging."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+class Moment(msgspec.Struct, frozen=True):
+    """A step as it was done: due `at_s`, begun at `began_s`, over at `ended_s`, seconds since the load began.
+
+    `quiet_s`: the longest time without any reply that began after this and before the next step.
+    """
+
+    at_s: float
+    began_s: float
+    ended_s: float
+    verb: str
+    words: str
+    part: str
+    quiet_s: float = 0.0
+
+
+class Bin(msgspec.Struct, frozen=True):
+    """Replies that came from `at_s` on, for one bin's length; latencies in ms, None where there is no reply."""
+
+    at_s: float
+    replies: int
+    rps: float
+    p50_ms: float | None
+    p99_ms: float | None
+
+
+class Timeline(msgspec.Struct, frozen=True):
+    """All of one run; `end_s` is when the load ended."""
+
+    title: str
+    end_s: float
+    bin_s: float
+    bins: tuple[Bin, ...]
+    moments: tuple[Moment, ...]
+
+
+class Broken(msgspec.Struct, frozen=True):
+    """A stretch in which something was broken, and its number on the plot."""
+
+    number: int
+    begin_s: float
+    end_s: float
+    words: str
+
+
+def binned(answered_s: Floats, latencies_s: Floats, end_s: float, bin_s: float) -> tuple[Bin, ...]:
+    """Return the bins from 0 to `end_s` of replies at `answered_s` (in any order) with their latencies."""
+    order = np.argsort(answered_s, kind="stable")
+    at, latency = answered_s[order], latencies_s[order]
+    edges = np.arange(0.0, end_s + bin_s / 2, bin_s)
+    cuts = np.searchsorted(at, edges)
+    found = []
+    for i in range(len(edges) - 1):
+        within = latency[cuts[i]:cuts[i + 1]]
+        p50, p99 = (1e3 * float(np.percentile(within, q)) for q in (50, 99)) if len(within) else (None, None)
+        found.append(Bin(float(edges[i]), len(within), len(within) / bin_s, p50, p99))
+    return tuple(found)
+
+
+def longest_quiet(answered_s: Floats, begin_s: float, end_s: float) -> float:
+    """Return the longest time without a reply that began from `begin_s` till `end_s`, wherever it ended.
+
+    It counts from `begin_s` itself, and to `end_s` if nothing comes any more.
+    """
+    at = np.sort(answered_s)
+    at = at[at >= begin_s]
+    starts = np.concatenate(([begin_s], at[at < end_s]))
+    after = np.searchsorted(at, starts, side="right")
+    ends = np.append(at, max(end_s, begin_s))[after]
+    return float(np.max(ends - starts, initial=0.0))
+
+
+def with_quiet(moments: Sequence[Moment], answered_s: Floats, end_s: float) -> tuple[Moment, ...]:
+    """Return `moments` with how long it was quiet after each."""
+    ends = [*(later.began_s for later in moments[1:]), end_s]
+    return tuple(msgspec.structs.replace(moment, quiet_s=longest_quiet(answered_s, moment.began_s, end))
+                 for moment, end in zip(moments, ends, strict=True))
+
+
+def broken_spans(moments: Sequence[Moment], end_s: float) -> list[Broken]:
+    """Return from when to when each part was broken, numbered in the order in which they failed."""
+    spans: list[Broken] = []
+    for i, moment in enumerate(moments):
+        if moment.verb != "fail":
+            continue
+        healed = next((m.began_s for m in moments[i + 1:] if m.verb == "heal" and m.part == moment.part), end_s)
+        spans.append(Broken(len(spans) + 1, moment.began_s, healed, moment.words.removeprefix("fail ")))
+    return spans

@@ -1,0 +1,58 @@
+"""What can fail, as words: which names each kind takes, and what is said of the others."""
+
+from __future__ import annotations
+
+import pytest
+
+from experiments.errors import ExperimentError
+from experiments.failures import KINDS, Failure, failure_of, part_of, share_of
+from topologies.catalog import cluster_named
+from topologies.inventory import inventory_of
+
+RACK = inventory_of(cluster_named("type2x1"))
+RACKS = inventory_of(cluster_named("type1x1/2"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_says_what_is_so_when_it_is_broken_and_when_it_is_mended(kind: str) -> None:
+    known = KINDS[kind]
+    names = known.names(RACK)[:known.fewest]
+    failure = failure_of(RACK, kind, names, 0.5 if known.takes_share else 0.0)
+    assert failure.said() != failure.said(mended=True)
+    assert all(name in failure.said() and name in failure.said(mended=True) for name in names)
+    assert failure.same_part(part_of(RACK, kind, names))
+
+
+def test_links_between_switches_fail_by_either_of_their_names_and_hosts_without_a_port_by_none() -> None:
+    names = KINDS["link"].names(RACKS)
+    assert {"tor1-agg1", "agg1-tor1", "r1s1n1"} <= set(names)
+    assert "r1s1h" not in names
+
+
+@pytest.mark.parametrize(("kind", "names", "share", "words"), [
+    ("lnk", ["s1n1"], 0.0, "no kind of failure 'lnk' .did you mean link"),
+    ("smartnic", ["s1h"], 0.0, "no SmartNIC 's1h'"),
+    ("host", ["s1n1"], 0.0, "no host 's1n1'"),
+    ("link", ["s1h"], 0.0, "no node or switch interface whose link can fail 's1h'"),
+    ("hang", ["c1"], 0.0, "no agent 'c1'"),
+    ("link", [], 0.0, "link of 0 parts .none.: name one; usage: link NODE"),
+    ("link", ["s1n1", "s1n2"], 0.0, "2 parts"),
+    ("tor", ["tor1"], 0.0, "it takes no names"),
+    ("partition", [], 0.0, "name 1 to 100"),
+    ("partition", ["s1h", "s1h"], 0.0, "each can be named once"),
+    ("loss", ["s1n1"], 0.0, "a share of 0 .* above 0 and at most 1"),
+    ("loss", ["s1n1"], 1.01, "a share of 1.01"),
+    ("loss", ["s1n1"], float("nan"), "a share of nan"),
+    ("link", ["s1n1"], 0.5, "link takes no share, not 0.5")])
+def test_what_cannot_fail_so_is_refused_with_what_can(kind: str, names: list[str], share: float, words: str) -> None:
+    with pytest.raises(ExperimentError, match=words):
+        failure_of(RACK, kind, names, share)
+
+
+def test_a_failure_is_written_as_it_is_typed() -> None:
+    assert Failure("loss", ("s1n1",), 0.02).words == "loss s1n1 0.02"
+    assert Failure("loss", ("s1n1",), 0.02).heal_words == "loss s1n1"
+    assert Failure("partition", ("s1h", "s1n1")).words == "partition s1h s1n1"
+    assert (share_of("2%"), share_of("0.5")) == (0.02, 0.5)
+    with pytest.raises(ExperimentError, match="'a lot' is no share"):
+        share_of("a lot")
