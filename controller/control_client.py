@@ -18,6 +18,7 @@ from controller.control_requests import (
     ONE_OF_SEVERAL,
     SOCKET_NAME,
     AskEvents,
+    AskHistory,
     AskPlaces,
     AskRole,
     AskState,
@@ -35,6 +36,7 @@ from controller.control_requests import (
 )
 from controller.controller_events import ControllerEvent, ControllerState
 from controller.errors import MigrationError
+from controller.migration_journal import Entry
 from nodes.deployment import Deployment
 
 QUESTION_S = 1.0  # ours: then another controller node is asked; this one may have died over the question
@@ -82,6 +84,10 @@ class ControllerClient:
 
     def places(self) -> Places:
         return self._asked(AskPlaces(), Places)
+
+    def history(self, migration: int) -> list[Entry]:
+        """Return what the journal says of a migration, and which terms have begun since."""
+        return self._asked(AskHistory(migration), list[Entry])
 
     def move(self, instance: str, node: str) -> int:
         """Begin to move an instance; return the migration's number. Raises MigrationError if it cannot be."""

@@ -38,6 +38,12 @@ class AskPlaces(msgspec.Struct, frozen=True, tag=True):
     """Where is everything? Answered with [application, instance, node, epoch of that decision] of each instance."""
 
 
+class AskHistory(msgspec.Struct, frozen=True, tag=True):
+    """What does the journal say of a migration, and which terms began since? Answered with its entries."""
+
+    migration: int
+
+
 class AskRole(msgspec.Struct, frozen=True, tag=True):
     """Do you decide? Answered with a Role, by every controller node."""
 
@@ -95,8 +101,8 @@ class ToldTimeline(msgspec.Struct, frozen=True):
                             line.owner, line.state_bytes, min(line.at.values()), dict(line.steps_s))
 
 
-Request = AskState | AskEvents | AskTimelines | AskPlaces | AskRole | Move | Deployed | StartedAgain | Fenced
-Question = AskState | AskEvents | AskTimelines | AskPlaces | AskRole  # can be asked twice
+Question = AskState | AskEvents | AskTimelines | AskPlaces | AskHistory | AskRole  # can be asked twice
+Request = Question | Move | Deployed | StartedAgain | Fenced
 Places = list[tuple[int, int, str, int]]
 
 

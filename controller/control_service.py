@@ -25,7 +25,7 @@ from controller.control_requests import ToldTimeline, decode_request, encode_rep
 from controller.controller_node import ControllerNode, FollowsError, SharedJournal, SoleJournal
 from controller.errors import ControllerError
 from controller.journal_file import FileJournal
-from controller.migration_journal import decode_entries, encode_entry
+from controller.migration_journal import decode_entries, encode_entry, history_of
 from controller.overload import OverloadOptions
 from controller.resource_controller import ResourceController
 from microservices.errors import ServiceError
@@ -193,6 +193,8 @@ class _Service:
         if isinstance(request, asked.AskPlaces):
             epochs = controller.control.epochs
             return [(*key, node, epochs.get(key, 1)) for key, node in controller.where.node_of.items()]
+        if isinstance(request, asked.AskHistory):
+            return history_of(self._node.journal.entries(), request.migration)
         if isinstance(request, asked.Move):
             return controller.move(request.instance, request.node, now, sends)
         if isinstance(request, asked.Fenced):

@@ -144,6 +144,18 @@ def with_added(deployments: Iterable[Deployment], entries: Iterable[Entry]) -> t
     return tuple(({e.deployment.number: e.deployment for e in entries if isinstance(e, Added)} | known).values())
 
 
+def history_of(entries: Iterable[Entry], migration: int) -> list[Entry]:
+    """Return what a journal says of a migration, and which terms have begun since."""
+    found: list[Entry] = []
+    for entry in entries:
+        if isinstance(entry, Started | Turned | Ended):
+            if entry.migration == migration:
+                found.append(entry)
+        elif isinstance(entry, Term) and found:
+            found.append(entry)
+    return found
+
+
 class Replay:
     """What a journal tells: migrations to go on with, by number, the instances' last epochs, and the nodes' runs.
 

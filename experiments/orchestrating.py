@@ -81,13 +81,14 @@ class Orchestrating(ABC):
         """Return the processes of controller nodes that run, by name."""
         return {name: child for name, child in self.controller_processes.items() if self.nursery.status(child) is None}
 
-    def start_controller(self) -> None:
-        """Start the resource controller, on all its nodes where it does not run: it goes on where it was.
+    def start_controller(self, name: str = "") -> None:
+        """Start the resource controller on node `name`, or on all its nodes where it does not run.
 
-        Raises ExperimentError if it does not come up, if it runs everywhere, or if the orchestrator is off.
+        It goes on where it was. Raises ExperimentError if it does not come up, if it runs there already, or if the
+        orchestrator is off.
         """
         running = self.running_controllers()
-        missing = [node for node in self.controller_nodes if node.name not in running]
+        missing = [node for node in self.controller_nodes if node.name not in running and name in ("", node.name)]
         if not missing:
             raise ExperimentError("the resource controller runs already, as process "
                                   + ", ".join(str(child.pid) for child in running.values()))
@@ -139,6 +140,14 @@ class Orchestrating(ABC):
     def controller_gone(self) -> bool:
         """Return whether no resource controller runs."""
         return not self.running_controllers()
+
+    def can_decide(self) -> bool:
+        """Return whether enough controller nodes run for one to decide."""
+        return 2 * len(self.running_controllers()) > self.options.controllers
+
+    def whose_controller(self) -> tuple[str, ...]:
+        """Return the node that decides; () where there is only one that could."""
+        return (self.leader(),) if self.options.controllers > 1 and self.can_decide() else ()
 
     def leader(self) -> str:
         """Return the controller node that decides, waiting for one; raises MigrationError if none does in time."""

@@ -3,9 +3,9 @@
     ctl1, ctl2, ctl3 --- tor1 === s1n1, s2n1, s3n1 === s1h, s2h, s3h        c1 --- tor1
 """
 
+import socket
 import time
 from collections.abc import Callable, Iterator
-from ipaddress import IPv4Address
 
 import pytest
 
@@ -17,6 +17,7 @@ from experiments.first_placement import place_in_turn
 from experiments.testbed import Testbed, TestbedOptions
 from microservices.applications import nfv_fin
 from nodes.deployment import deploy
+from nodes.residents import running
 from topologies.addressing import RAFT_PORT
 from topologies.catalog import cluster_named
 from topologies.inventory import inventory_of
@@ -62,13 +63,18 @@ def settle(bed: Testbed) -> str:
     """Wait till nothing is under way; return the one node that runs the instance, by its own word."""
     assert until(lambda: not bed.asked().state().under_way)
     counters = bed.counters()
-    (one,) = [name for name, found in counters.items() if f"runs {MOVED}" in found]
+    (one,) = [name for name, found in counters.items() if MOVED in running(found)]
     assert one == owner(bed)
     return one
 
 
 def other_of(node: str) -> str:
     return ENDS[1] if node == ENDS[0] else ENDS[0]
+
+
+def refused(bed: Testbed) -> int:
+    """Return how many packets to the journal's port the ToR dropped."""
+    return sum(rule.packets for rule in bed.rule_counters("tor1").values() if rule.name.startswith("Raft"))
 
 
 def assert_it_works(bed: Testbed, requests: int = 100) -> None:
@@ -91,7 +97,8 @@ def test_the_leader_is_killed_in_the_middle_of_a_migration_and_another_goes_on_w
     number = next(n for n, node in before.items() if APPLICATION.instances[n].name == "nids-3")
     term = bed.asked().state().term
     bed.asked().move(MOVED, other_of(source))
-    killed = bed.kill_controller()
+    bed.fail("controller")
+    killed = next(failure.names[0] for failure in bed.broken)
     successor = bed.leader()
     assert successor != killed
     state = bed.asked().state()
@@ -100,21 +107,24 @@ def test_the_leader_is_killed_in_the_middle_of_a_migration_and_another_goes_on_w
     after = places(bed)
     assert {**after, number: ""} == {**before, number: ""}
     assert_it_works(bed)
-    bed.start_controller()
+    bed.heal("controller")
     assert bed.leader() == successor
     assert until(lambda: bed.asked().roles()[killed].leader == successor)
 
 
 def test_a_leader_in_the_minority_decides_nothing_and_the_majority_goes_on(bed: Testbed) -> None:
     source, old = settle(bed), bed.leader()
-    with cut_off(bed, old):
+    bed.fail("partition", old)
+    try:
         with pytest.raises(MigrationError, match="no majority"):
             bed.asked().move(MOVED, other_of(source))
         assert until(lambda: not bed.asked().roles()[old].decides)
         new = bed.leader()
-        assert new != old and settle(bed) == source
+        assert new != old and owner(bed) == source
         assert bed.migrate(MOVED, other_of(source)).outcome == "moved"
         assert not bed.asked().roles()[old].decides
+    finally:
+        bed.heal("partition", old)
     assert until(lambda: bed.asked().roles()[old].leader == new)
     assert settle(bed) == other_of(source)
     assert_it_works(bed)
@@ -144,13 +154,12 @@ def test_what_runs_cannot_be_started_again_nor_what_is_dead_be_killed(bed: Testb
 
 @pytest.mark.parametrize("node", ["c1", "s1n1", "s1h"])
 def test_nobody_but_controllers_reaches_the_port_of_their_journal(bed: Testbed, node: str) -> None:
-    import socket
     with inside(bed.node_pid("ctl2")), socket.socket(socket.AF_INET, socket.SOCK_STREAM) as controller:
         controller.settimeout(2.0)
         controller.connect((bed.inventory.node("ctl1").ip, RAFT_PORT))
-    before = sum(rule.packets for rule in bed.rules() if rule.name.startswith("Raft"))
+    before = refused(bed)
     with inside(bed.node_pid(node)), socket.socket(socket.AF_INET, socket.SOCK_STREAM) as stranger:
         stranger.settimeout(1.0)
         with pytest.raises(OSError):
             stranger.connect((bed.inventory.node("ctl1").ip, RAFT_PORT))
-    assert sum(rule.packets for rule in bed.rules() if rule.name.startswith("Raft")) > before
+    assert refused(bed) > before
