@@ -74,11 +74,13 @@ class Fenced(msgspec.Struct, frozen=True, tag=True):
 
 
 class Role(msgspec.Struct, frozen=True):
-    """Whether controller node `node` decides, and who does as far as it knows ("" if it does not)."""
+    """Whether controller node `node` decides, who does as far as it knows ("" if it does not), and how many it holds
+    for `alive` of the hosts and SmartNICs."""
 
     node: str
     decides: bool
     leader: str
+    alive: int = 0
 
 
 class ToldTimeline(msgspec.Struct, frozen=True):

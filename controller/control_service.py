@@ -173,8 +173,8 @@ class _Service:
         leader = self._names_at.get(self._node.journal.leader, "")
         if isinstance(request, asked.AskRole):
             decides = self._node.controller is not None
-            return encode_reply(asked.Role(self._name, decides, self._name if decides else leader), "", not decides,
-                                leader)
+            return encode_reply(asked.Role(self._name, decides, self._name if decides else leader,
+                                           self._node.alive), "", not decides, leader)
         try:
             return encode_reply(self._node.asked(lambda c: self._done(c, request, now, sends), sends))
         except FollowsError as error:

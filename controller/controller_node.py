@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 from controller.errors import ControllerError, JournalError
+from controller.membership import Life
 from controller.migration_journal import Entry, Journal
 from controller.resource_controller import ResourceController
 from controller.standby import Standby
@@ -82,6 +83,11 @@ class ControllerNode:
         self.controller: ResourceController | None = None
         self._standby = Standby(inventory)
         self._make = make
+
+    @property
+    def alive(self) -> int:
+        """How many hosts and SmartNICs this node holds for alive, whether it decides or not."""
+        return len(self._standby.membership.nodes_that_are(Life.ALIVE))
 
     def look(self, out: Sends) -> None:
         """Take over if this node leads; fall silent if it does not any more."""

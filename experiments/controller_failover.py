@@ -217,9 +217,9 @@ def _key(store: Store) -> tuple[int, int]:
 
 
 def _await_follower(bed: Testbed, name: str, leader: str) -> None:
-    """Wait till a controller node that was started again has heard who leads."""
-    deadline = time.monotonic() + SETTLED_WITHIN_S
-    while (role := bed.asked().roles().get(name)) is None or role.leader != leader:
+    """Wait till a controller node that was started again has heard who leads, and a second of all heartbeats."""
+    deadline, all_of = time.monotonic() + SETTLED_WITHIN_S, len(bed.agents)
+    while (role := bed.asked().roles().get(name)) is None or (role.leader, role.alive) != (leader, all_of):
         if time.monotonic() > deadline:
             raise ExperimentError(f"{name} follows nobody {SETTLED_WITHIN_S:g} s after its new start")
         time.sleep(LOOK_AGAIN_S)

@@ -19,7 +19,7 @@ LOOK_AGAIN_S = 0.02
 class Minority(msgspec.Struct, frozen=True):
     """One leader `old` that was cut off. `refused`: what it said when it was asked to move something.
 
-    `silent_s` and `decided_s` are real, from the cut on: till it ceased to decide, and till `new` did. `began` counts
+    `silent_s` and `decided_s` are real, from the cut on: till it ceased to decide, and till that and `new` did. `began` counts
     the migrations that the majority knows of beside its own; `lives` are the nodes that ran the instance in the end.
     """
 
@@ -93,5 +93,5 @@ def judge_minorities(cuts: Sequence[Minority]) -> list[tuple[str, str, str, bool
     wrong = next((f" ({cut})" for cut in cuts if not cut.holds), "")
     return [("leaders cut off that decided nothing, while the majority moved the instance", f"{good}{wrong}",
              str(len(cuts)), good == len(cuts)),
-            ("the majority decided after the cut, median (longest)",
+            ("the cut-off leader had refused, and the majority decided, after, median (longest)",
              f"{median(cut.decided_s for cut in cuts):.2f} s ({max(cut.decided_s for cut in cuts):.2f} s)", "", True)]

@@ -172,7 +172,9 @@ def test_who_takes_over_knows_at_once_who_is_alive_and_where_everything_is(rack:
     rack.by_hand(MOVED, ENDS[1])
     rack.live_for(1.0)
     boots = rack.three.controller.control.boots
+    assert {node.alive for node in rack.three.nodes.values()} == {len(rack.agents)}
     rack.three.kill(1)
+    assert rack.three.nodes[1].alive == 0
     rack.live_for(HEARTBEAT_S)
     assert rack.three.deciding == [2]
     assert lives(rack) == {Life.ALIVE}

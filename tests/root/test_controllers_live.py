@@ -136,10 +136,9 @@ def test_one_of_three_alone_decides_nothing_and_two_go_on(bed: Testbed) -> None:
     second = bed.kill_controller(bed.leader())
     (alone,) = bed.running_controllers()
     assert alone not in (first, second)
-    time.sleep(3.0)
-    assert not bed.asked().roles()[alone].decides
     with pytest.raises(MigrationError, match="none of 3 controller nodes decides"):
-        bed.asked().move(MOVED, other_of(source))
+        bed.asked().move(MOVED, other_of(source))  # asked for 5 s
+    assert not bed.asked().roles()[alone].decides
     assert_it_works(bed)  # nodes and clients need nobody to go on
     bed.start_controller()
     assert settle(bed) == source and len(bed.asked().roles()) == 3
@@ -152,7 +151,7 @@ def test_what_runs_cannot_be_started_again_nor_what_is_dead_be_killed(bed: Testb
         bed.kill_controller("s1h")
 
 
-@pytest.mark.parametrize("node", ["c1", "s1n1", "s1h"])
+@pytest.mark.parametrize("node", ["c1", "s1h"])
 def test_nobody_but_controllers_reaches_the_port_of_their_journal(bed: Testbed, node: str) -> None:
     with inside(bed.node_pid("ctl2")), socket.socket(socket.AF_INET, socket.SOCK_STREAM) as controller:
         controller.settimeout(2.0)
