@@ -19,8 +19,9 @@ LOOK_AGAIN_S = 0.02
 class Minority(msgspec.Struct, frozen=True):
     """One leader `old` that was cut off. `refused`: what it said when it was asked to move something.
 
-    `silent_s` and `decided_s` are real, from the cut on: till it ceased to decide, and till that and `new` did. `began` counts
-    the migrations that the majority knows of beside its own; `lives` are the nodes that ran the instance in the end.
+    `silent_s` and `decided_s` are real, from the cut on: till it ceased to decide, and till that and `new` did. `began`
+    counts the migrations that the majority knows of beside its own; `lives` are the nodes that ran the instance in the
+    end.
     """
 
     old: str
