@@ -42,13 +42,13 @@ def pid_file(node: str) -> str:
 
 def agent_order(entry: NodeEntry, pid: int, run_dir: Path, inventory: Inventory, deployments: tuple[Deployment, ...],
                 frame_loss: float, cores: int, clock: EmulatedClock, pace: Pace | None,
-                controller_ip: str = "", empty: bool = False) -> Order:
+                controller_ips: tuple[str, ...] = (), empty: bool = False) -> Order:
     """Return the order for the agent of a host or SmartNIC; a SmartNIC drops the share `frame_loss` of IPv4 frames.
 
-    It reports to the controller at `controller_ip`, if there is one, and obeys it. `empty`: it has run before, and
-    begins without instances.
+    It reports to the controllers at `controller_ips`, if there are any, and obeys who decides. `empty`: it has run
+    before, and begins without instances.
     """
-    reports = reports_of(entry, inventory, controller_ip) if controller_ip else None
+    reports = reports_of(entry, inventory, controller_ips) if controller_ips else None
     config: HostConfig | SmartNicConfig
     if entry.role == "host":
         config, function = HostConfig(entry.name, entry.ip, cores, deployments, clock, pace, reports,

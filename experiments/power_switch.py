@@ -15,7 +15,8 @@ import select
 import signal
 from pathlib import Path
 
-from controller.control_requests import POWER_SOCKET_NAME, ControllerClient, listen
+from controller.control_client import ControllerClient
+from controller.control_requests import POWER_SOCKET_NAME, listen
 from controller.errors import MigrationError
 from experiments.node_setup import pid_file
 from nodes.nursery import Order, process_name

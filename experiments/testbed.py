@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 import signal
 import time
 from collections.abc import Iterator
@@ -70,6 +71,8 @@ class Testbed(Observing, Orchestrating, Faults):
         self.teaming = teaming_mode()
         self.started_s: dict[str, float] = {}  # seconds that each step of the start took
         self.agents: dict[str, Child] = {}
+        self.controller_processes: dict[str, Child] = {}
+        self._secret = secrets.token_hex(16)
         self.broken: dict[Failure, Down] = {}
         self._teams: dict[str, Child] = {}
         self._filters: dict[tuple[str | None, str], Program] = {}
@@ -86,8 +89,12 @@ class Testbed(Observing, Orchestrating, Faults):
         options = options or TestbedOptions()
         cluster = options.cluster
         if isinstance(cluster, str):
-            cluster = cluster_named(cluster, clients=options.clients)
+            racks = len(cluster_named(cluster).racks)
+            cluster = cluster_named(cluster, clients=options.clients, controllers=-(-options.controllers // racks))
         inventory = inventory_of(cluster)  # refuses what cannot be before anything is made
+        if 0 < len(inventory.of_role("controller")) < options.controllers:
+            raise ExperimentError(f"cluster {inventory.cluster} has {len(inventory.of_role('controller'))} controller "
+                                  f"nodes; {options.controllers} are needed")
         world = World.start(options.label, options.datapath)
         try:
             bed = cls(options, inventory, world)
@@ -229,7 +236,7 @@ class Testbed(Observing, Orchestrating, Faults):
         pace = self.pacing.pace(entry, self.inventory, self.clock, self.deployments)
         deployments = tuple(self.present(deployment) for deployment in self.deployments) if again else self.deployments
         order = agent_order(entry, self.net[name].pid, self.world.run_dir, self.inventory, deployments,
-                            self.options.frame_loss, self.pacing.cores_of(entry), self.clock, pace, self.controller_ip,
+                            self.options.frame_loss, self.pacing.cores_of(entry), self.clock, pace, self.controller_ips,
                             again and self.resource is not None)
         self.agents[name] = self.fork(order, name)
         if again:
@@ -321,7 +328,7 @@ class Testbed(Observing, Orchestrating, Faults):
     # -- coming up ------------------------------------------------------------------------------------------
 
     def wait_until_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
-        """Wait till the switches are programmed, every port of a server has LACP up, and every agent answers.
+        """Wait till switches are programmed, servers' ports have LACP up, agents answer, and a controller decides.
 
         Where something is replicated, also till it has a backup. Raises ExperimentError, saying what is not ready,
         after `timeout_s` and, for backups, three emulated seconds more.
@@ -340,6 +347,10 @@ class Testbed(Observing, Orchestrating, Faults):
                 continue
             answered = self.control.counters(silent, timeout_s=2.0)
             silent = [n for n in silent if n.name not in answered]
+            if not silent and self.undecided():
+                missing = "a controller node that decides"
+                time.sleep(0.05)
+                continue
             unpaired = self.unpaired() if not silent else []
             if not silent and not unpaired:
                 return
@@ -349,7 +360,7 @@ class Testbed(Observing, Orchestrating, Faults):
     def _complaints(self) -> str:
         """Return the last error in each log that has one; the logs themselves go with the world."""
         said = {path.stem: [line for line in path.read_text(errors="replace").splitlines() if "rror" in line]
-                for name in ("agent-*.log", "team-*.log", "tor-app.log", "nursery.log", "resource-controller.log")
+                for name in ("agent-*.log", "team-*.log", "tor-app.log", "nursery.log", "resource-controller*.log")
                 for path in sorted(self.world.run_dir.glob(name))}
         return "".join(f"; {name} said: {lines[-1]}" for name, lines in said.items() if lines)
 

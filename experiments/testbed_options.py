@@ -12,6 +12,7 @@ from nodes.world import DATAPATHS
 from topologies.cluster import Cluster
 
 ORCHESTRATOR = ("off", "watch", "on")
+CONTROLLERS = (1, 3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,8 @@ class TestbedOptions:
     `orchestrator`: "off", nodes report to nobody; "watch", a resource controller hears them and moves what it is told
     to by hand; "on", it also moves what `overload` says must move. `fencing`: it has a dead node cut off for good if
     that ran something that nobody else can serve, which then begins anew, empty, elsewhere; else that is the operator's
-    to decide (`fence`), for a node that is only silent has everything when it is back.
+    to decide (`fence`), for a node that is only silent has everything when it is back. `controllers`: 1, its journal is
+    a file; 3, it is replicated to three nodes, of which any two go on without the third.
     """
 
     cluster: str | Cluster = "type1x3"
@@ -34,6 +36,7 @@ class TestbedOptions:
     orchestrator: str = "off"
     overload: OverloadOptions = field(default_factory=OverloadOptions)
     fencing: bool = False
+    controllers: int = 1
 
     __test__ = False  # a noun, not a test, whatever its name starts with
 
@@ -42,6 +45,9 @@ class TestbedOptions:
             raise ExperimentError(f"a frame loss of {self.frame_loss}; the limits are 0 and 1")
         if self.orchestrator not in ORCHESTRATOR:
             raise ExperimentError(f"no orchestrator {self.orchestrator!r}; there are {', '.join(ORCHESTRATOR)}")
+        if self.controllers not in CONTROLLERS:
+            raise ExperimentError(f"{self.controllers} controllers; there can be "
+                                  + " or ".join(str(n) for n in CONTROLLERS))
         if self.fencing and self.orchestrator == "off":
             raise ExperimentError("nodes cannot be fenced with the orchestrator off: nobody would know of their death")
         replicated = [d.name for d in self.deployments if d.replicated]
