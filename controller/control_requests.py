@@ -5,25 +5,18 @@ The socket stands in the world's run directory, which is root's alone: nothing i
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
-from controller.controller_events import ControllerEvent, ControllerState
-from controller.errors import MigrationError
 from controller.timeline import Timeline
 from nodes.deployment import Deployment
 
-SOCKET_NAME = "controller.sock"
+SOCKET_NAME, ONE_OF_SEVERAL = "controller.sock", "controller-{}.sock"
+POWER_SOCKET_NAME = "power.sock"  # takes the names of nodes that are to be cut off; answered with Fenced
 MOST_AT_ONCE = 200  # events or timelines in one answer
 BUFFER_BYTES = 4 << 20  # ours: the state of a large rack is one datagram
-_numbers = itertools.count()
 
 
 class AskState(msgspec.Struct, frozen=True, tag=True):
@@ -44,6 +37,16 @@ class AskTimelines(msgspec.Struct, frozen=True, tag=True):
 
 class AskPlaces(msgspec.Struct, frozen=True, tag=True):
     """Where is everything? Answered with [application, instance, node, epoch of that decision] of each instance."""
+
+
+class AskHistory(msgspec.Struct, frozen=True, tag=True):
+    """What does the journal say of a migration, and which terms began since? Answered with its entries."""
+
+    migration: int
+
+
+class AskRole(msgspec.Struct, frozen=True, tag=True):
+    """Do you decide? Answered with a Role, by every controller node."""
 
 
 class Move(msgspec.Struct, frozen=True, tag=True):
@@ -71,6 +74,16 @@ class Fenced(msgspec.Struct, frozen=True, tag=True):
     node: str
 
 
+class Role(msgspec.Struct, frozen=True):
+    """Whether controller node `node` decides, who does as far as it knows ("" if it does not), and how many it holds
+    for `alive` of the hosts and SmartNICs."""
+
+    node: str
+    decides: bool
+    leader: str
+    alive: int = 0
+
+
 class ToldTimeline(msgspec.Struct, frozen=True):
     """A `timeline.Timeline` as it travels."""
 
@@ -91,16 +104,18 @@ class ToldTimeline(msgspec.Struct, frozen=True):
                             line.owner, line.state_bytes, min(line.at.values()), dict(line.steps_s))
 
 
-Request = AskState | AskEvents | AskTimelines | AskPlaces | Move | Deployed | StartedAgain | Fenced
+Question = AskState | AskEvents | AskTimelines | AskPlaces | AskHistory | AskRole  # can be asked twice
+Request = Question | Move | Deployed | StartedAgain | Fenced
 Places = list[tuple[int, int, str, int]]
-T = TypeVar("T")
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """The answer, or in `error` why there is none."""
+    """The answer, or in `error` why there is none; `follows` if that is because this node does not decide."""
 
     answer: msgspec.Raw = msgspec.Raw(b"\xc0")
     error: str = ""
+    follows: bool = False
+    leader: str = ""  # of one that follows: whom to ask, if it knows
 
 
 def decode_request(data: bytes) -> Request:
@@ -108,8 +123,8 @@ def decode_request(data: bytes) -> Request:
     return msgspec.msgpack.decode(data, type=Request)
 
 
-def encode_reply(answer: object = None, error: str = "") -> bytes:
-    return msgspec.msgpack.encode(Reply(msgspec.Raw(msgspec.msgpack.encode(answer)), error))
+def encode_reply(answer: object = None, error: str = "", follows: bool = False, leader: str = "") -> bytes:
+    return msgspec.msgpack.encode(Reply(msgspec.Raw(msgspec.msgpack.encode(answer)), error, follows, leader))
 
 
 def listen(path: Path) -> socket.socket:
@@ -120,66 +135,3 @@ def listen(path: Path) -> socket.socket:
     made.setblocking(False)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
     return made
-
-
-class ControllerClient:
-    """Asks the resource controller whose socket stands in `run_dir`."""
-
-    def __init__(self, run_dir: Path, timeout_s: float = 5.0) -> None:
-        self._run_dir = run_dir
-        self._timeout_s = timeout_s
-
-    def state(self) -> ControllerState:
-        return self._asked(AskState(), ControllerState)
-
-    def events(self, after: int = 0) -> Iterator[ControllerEvent]:
-        """Yield what has happened after event number `after`, as far as the controller remembers."""
-        while found := self._asked(AskEvents(after), list[ControllerEvent]):
-            yield from found
-            after = found[-1].sequence
-
-    def timelines(self, after: int = 0) -> Iterator[ToldTimeline]:
-        """Yield how each migration after number `after` went, or goes."""
-        while found := self._asked(AskTimelines(after), list[ToldTimeline]):
-            yield from found
-            after = found[-1].migration
-
-    def places(self) -> Places:
-        return self._asked(AskPlaces(), Places)
-
-    def move(self, instance: str, node: str) -> int:
-        """Begin to move an instance; return the migration's number. Raises MigrationError if it cannot be."""
-        return self._asked(Move(instance, node), int)
-
-    def deployed(self, deployment: Deployment) -> None:
-        self._asked(Deployed(deployment), type(None))
-
-    def started_again(self, node: str) -> None:
-        """Say that a node has begun anew, should the controller never have heard of its earlier run."""
-        self._asked(StartedAgain(node), type(None))
-
-    def fenced(self, node: str) -> list[str]:
-        """Say that a node is kept from the network; return the names of what it ran and has no place elsewhere."""
-        return self._asked(Fenced(node), list[str])
-
-    def _asked(self, request: Request, kind: type[T]) -> T:
-        """Return the answer to `request`; raises MigrationError with the controller's complaint, or if none comes."""
-        to = self._run_dir / SOCKET_NAME
-        own = self._run_dir / f"ask-{os.getpid()}-{next(_numbers)}.sock"
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as asking:
-            try:
-                asking.bind(str(own))
-                asking.settimeout(self._timeout_s)
-                asking.sendto(msgspec.msgpack.encode(request), str(to))
-                data = asking.recv(BUFFER_BYTES)
-            except (FileNotFoundError, ConnectionRefusedError):
-                raise MigrationError(f"no resource controller answers at {to}: is the orchestrator off?") from None
-            except TimeoutError:
-                raise MigrationError(f"the resource controller did not answer within {self._timeout_s:g} s") from None
-            finally:
-                with contextlib.suppress(FileNotFoundError):
-                    own.unlink()
-        reply = msgspec.msgpack.decode(data, type=Reply)
-        if reply.error:
-            raise MigrationError(reply.error)
-        return msgspec.msgpack.decode(reply.answer, type=kind)

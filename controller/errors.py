@@ -25,5 +25,9 @@ class MigrationError(ControllerError, ValueError):
     """A migration that cannot be, or a journal that tells none."""
 
 
+class JournalError(ControllerError):
+    """An entry that is not known to be written: this controller must not act on it, nor on anything else."""
+
+
 class PlacementError(ControllerError, ValueError):
     """An application that does not fit, or a question about placement that has no answer; names the constraint."""

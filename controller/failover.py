@@ -10,13 +10,12 @@ be any, then knows. Clients do not answer, so they are told again for a while. S
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
 from controller.fault_domains import next_copy, places_of
-from controller.heartbeats import Ints
-from controller.membership import Change, FailureOptions, Life, Membership
+from controller.membership import Change, Life, Membership
 from controller.migration_journal import Entry, Journal, Term, Viewed
 from controller.replica_steps import Group, Happening, Key, Outgoing, ReplicaEntry
 from controller.replicas import ReplicaControl
@@ -59,18 +58,17 @@ class _Telling:
 
 
 class Failover:
-    """Membership and replicas of the nodes `names` at `ips`, whose last heartbeats the gate keeps in `last_slot`.
+    """Replicas on the nodes of `membership`, which stand at `ips`.
 
     `epochs` and `term` are those of whoever else decides on instances. `fits` says whether a node has room for one.
     """
 
-    def __init__(self, inventory: Inventory, names: Sequence[str], ips: dict[str, bytes], last_slot: Ints,
-                 journal: Journal, term: int, epochs: dict[Key, int], boots: dict[str, int],
-                 fits: Callable[[str, int, int], bool], options: FailureOptions | None = None) -> None:
-        self.membership = Membership(names, last_slot, options)
+    def __init__(self, inventory: Inventory, membership: Membership, ips: dict[str, bytes], journal: Journal, term: int,
+                 epochs: dict[Key, int], boots: dict[str, int], fits: Callable[[str, int, int], bool]) -> None:
+        self.membership = membership
         self._places = places_of(inventory)
         self.replicas = ReplicaControl(_Views(journal, term), ips, self._places, self.membership.life, epochs, fits)
-        self._names = tuple(names)
+        self._names = membership.names
         self._ips = ips
         self._term = term
         self._epochs = epochs

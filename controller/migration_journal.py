@@ -10,6 +10,7 @@ import msgspec
 
 from controller.errors import MigrationError
 from controller.migration_steps import Migration, State
+from nodes.deployment import Deployment
 
 
 class Started(msgspec.Struct, frozen=True, tag=True):
@@ -79,7 +80,21 @@ class Viewed(msgspec.Struct, frozen=True, tag=True):
     why: str = ""
 
 
-Entry = Started | Turned | Ended | Booted | Term | Viewed
+class Added(msgspec.Struct, frozen=True, tag=True):
+    """An application was deployed while the controller ran; `packed` is its Deployment in msgpack."""
+
+    packed: bytes
+
+    @staticmethod
+    def of(deployment: Deployment) -> Added:
+        return Added(msgspec.msgpack.encode(deployment))
+
+    @property
+    def deployment(self) -> Deployment:
+        return msgspec.msgpack.decode(self.packed, type=Deployment)
+
+
+Entry = Started | Turned | Ended | Booted | Term | Viewed | Added
 
 
 class Journal(Protocol):
@@ -123,6 +138,24 @@ def decode_entries(data: bytes) -> list[Entry]:
     return found
 
 
+def with_added(deployments: Iterable[Deployment], entries: Iterable[Entry]) -> tuple[Deployment, ...]:
+    """Return `deployments` and those that came later, by the journal, and are not among them."""
+    known = {deployment.number: deployment for deployment in deployments}
+    return tuple(({e.deployment.number: e.deployment for e in entries if isinstance(e, Added)} | known).values())
+
+
+def history_of(entries: Iterable[Entry], migration: int) -> list[Entry]:
+    """Return what a journal says of a migration, and which terms have begun since."""
+    found: list[Entry] = []
+    for entry in entries:
+        if isinstance(entry, Started | Turned | Ended):
+            if entry.migration == migration:
+                found.append(entry)
+        elif isinstance(entry, Term) and found:
+            found.append(entry)
+    return found
+
+
 class Replay:
     """What a journal tells: migrations to go on with, by number, the instances' last epochs, and the nodes' runs.
 
@@ -139,6 +172,8 @@ class Replay:
         for entry in entries:
             if isinstance(entry, Term):
                 self.term = entry.term
+                continue
+            if isinstance(entry, Added):
                 continue
             if isinstance(entry, Booted):
                 self.boots[entry.node] = entry.boot

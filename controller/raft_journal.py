@@ -18,13 +18,9 @@ from typing import Any, Generic, TypeVar
 
 from pysyncobj import SyncObj, SyncObjConf, SyncObjException, replicated
 
-from controller.errors import ControllerError
+from controller.errors import JournalError
 
 Entry = TypeVar("Entry")
-
-
-class JournalError(ControllerError):
-    """An entry that is not known to be written: this controller must not act on it, nor on anything else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +85,12 @@ class RaftJournal(Generic[Entry]):
     def leads(self) -> bool:
         """Whether this node leads as far as it knows: it may be about to find out that it does not."""
         return bool(self._log.isReady() and self._log._isLeader())
+
+    @property
+    def leader(self) -> str:
+        """Return the address ("IP:port") of who leads, as far as this node knows; "" while nobody does."""
+        found = self._log._getLeader()
+        return "" if found is None else str(found.id)
 
     @property
     def writes(self) -> bool:

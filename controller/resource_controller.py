@@ -32,10 +32,11 @@ from controller.heartbeats import HeartbeatInbox
 from controller.load_table import NOWHERE, NodeTable, PlacedInstance
 from controller.membership import Life
 from controller.migration import MigrationControl
-from controller.migration_journal import Journal, MemoryJournal
+from controller.migration_journal import Added, Journal, MemoryJournal, with_added
 from controller.migration_steps import Happening, Migration, Outgoing, State
 from controller.orchestrator import Move, Orchestrator
 from controller.overload import OverloadOptions
+from controller.standby import Standby
 from controller.whereabouts import Key, Whereabouts
 from nodes import messages
 from nodes.artifact import artifact_of
@@ -58,19 +59,19 @@ class ResourceController:
     `journal` is where it goes on from, and what it writes down first; one that lives as long as the object unless one
     is given. With `automatic` false, detectors are heard and their verdicts recorded, and nothing moves but by `move`.
     `controller` names its node, the first of that role unless told. `artifact` gives the bytes to push for a
-    microservice. Raises MigrationError for a journal that tells of instances that there are not.
+    microservice; `standby` knows who is alive. Raises MigrationError for a journal of instances that there are not.
     """
 
     def __init__(self, inventory: Inventory, deployments: Iterable[Deployment] = (), journal: Journal | None = None,
                  automatic: bool = True, options: OverloadOptions | None = None, controller: str = "",
-                 artifact: Callable[[str], bytes] = artifact_of) -> None:
+                 artifact: Callable[[str], bytes] = artifact_of, standby: Standby | None = None) -> None:
         entry = inventory.node(controller) if controller else inventory.of_role("controller")[0]
         computing = [n for n in inventory.nodes if n.role in ("host", "smartnic")]
         self.automatic = automatic
         self.where = Whereabouts()
-        self._record = ControllerRecord(self.where)
-        self.events, self.timelines = self._record.events, self._record.timelines
-        self._tell = self._record.tell
+        self.record = ControllerRecord(self.where)
+        self.events, self.timelines = self.record.events, self.record.timelines
+        self._tell = self.record.tell
         self.names = [n.name for n in computing]
         self._index = {name: i for i, name in enumerate(self.names)}
         self._roles = [n.role for n in computing]
@@ -86,18 +87,20 @@ class ResourceController:
         self._nodes = NodeTable(np.array([int.from_bytes(ips[name], "big") for name in self.names], dtype=np.uint32),
                                 hosts, np.array([n.rack for n in computing], dtype=np.int32),
                                 np.array([n.memory_gb * 1024 for n in computing]))
-        deployments = tuple(deployments)
+        self._journal = journal = journal or MemoryJournal()
+        deployments = with_added(deployments, journal.entries())
         for deployment in deployments:
             self.where.add(deployment)
-        journal = journal or MemoryJournal()
         self.control = MigrationControl(journal, ips, IPv4Address(entry.ip).packed, self._binary_of,
                                         self._done)
         for m in self.control.open.values():
             self.where.node_of[m.key] = m.owner or m.source
         self._boots = np.array([self.control.boots.get(name, -1) for name in self.names], dtype=np.int64)
         self.orchestrator = self._make_orchestrator(options)
-        self.failover = Failover(inventory, self.names, ips, self.orchestrator.gate.last_slot, journal,
-                                 self.control.term, self.control.epochs, self.control.boots, self._fits)
+        standby = standby or Standby(inventory)
+        self.orchestrator.gate = standby.gate
+        self.failover = Failover(inventory, standby.membership, ips, journal, self.control.term, self.control.epochs,
+                                 self.control.boots, self._fits)
         for deployment in deployments:
             self.failover.replicate(deployment)
         self._follow_replicas()
@@ -215,6 +218,7 @@ class ResourceController:
         Raises MigrationError for an instance that is known and runs elsewhere: what runs moves by migration only.
         """
         self.where.add(deployment)
+        self._journal.append(Added.of(deployment))
         before = self.orchestrator
         self.orchestrator = self._make_orchestrator(before.options)
         self.orchestrator.gate, self.orchestrator.counters = before.gate, before.counters
@@ -292,7 +296,7 @@ class ResourceController:
             if not self.automatic:
                 raise MigrationError("the controller only watches")
             why = f"{move.cause}; {move.why}"
-            self._record.alarm_s[key] = move.slot * HEARTBEAT_S
+            self.record.alarm_s[key] = move.slot * HEARTBEAT_S
             neighbour = self._neighbour_on_its_way(key)
             if neighbour:
                 self._postponed[key] = to, why
@@ -370,7 +374,7 @@ class ResourceController:
         m = self.control.migration(happening.migration)
         if m is None:
             return
-        self._record.happened(happening, m, why)
+        self.record.happened(happening, m, why)
         if happening.what in TELL_CLIENTS:
             self._tell_clients(m, out)
 

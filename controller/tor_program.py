@@ -107,11 +107,12 @@ class Ingress:
 
 @dataclass(frozen=True, slots=True)
 class Acl:
-    """A UDP destination port that nothing behind `port` may send to."""
+    """A destination port of `protocol`, "udp" or "tcp", that nothing behind `port` may send to."""
 
     name: str
     port: int
-    udp_dst: int
+    destination: int
+    protocol: str = "udp"
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +182,7 @@ def _tor(inventory: Inventory, tor: SwitchEntry) -> TorProgram:
     by_name = {n.name: n for n in nodes}
     rack = Source(f"rack {tor.index}", at.rack_prefix(tor.index))
 
+    several = len(inventory.of_role("controller")) > 1
     ingress, acls = [], []
     for port in ports:
         if port in uplinks:
@@ -194,6 +196,8 @@ def _tor(inventory: Inventory, tor: SwitchEntry) -> TorProgram:
                                answers_arp=True))
         if node.role == "client":
             acls += [Acl(f"control port {udp} from {node.name}", port.port, udp) for udp in at.CONTROL_PORTS]
+        if several and node.role != "controller":
+            acls.append(Acl(f"Raft's port from {node.name} on {port.interface}", port.port, at.RAFT_PORT, "tcp"))
 
     groups, routes = [], []
     for node in nodes:

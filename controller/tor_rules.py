@@ -1,7 +1,7 @@
 """TorProgram -> the rules of a switch's three tables, and what must change to get from one set to another.
 
     table 0  admit    per ingress port: ARP answered, own source addresses let in, all others dropped
-    table 1  forbid   control-plane UDP ports from clients dropped
+    table 1  forbid   control-plane UDP ports from clients dropped; Raft's from all but controllers
     table 2  route    TTL, the gateway's own echo, longest prefix -> port or group
 
 Nothing leaves a table unseen: every drop is a rule of its own, so the switch counts it under a name.
@@ -21,7 +21,8 @@ from controller.tor_program import EcmpGroup, IpRoute, TorProgram
 
 ADMIT, FORBID, ROUTE = 0, 1, 2
 IPV4, ARP, IPV6 = 0x0800, 0x0806, 0x86DD
-ICMP, UDP = 1, 17
+ICMP, TCP, UDP = 1, 6, 17
+_PROTOCOLS = {"tcp": TCP, "udp": UDP}
 REPLY_TTL = 64
 
 # Priorities, per table. A route's grows with the length of its prefix; the rule that keeps packets from
@@ -158,7 +159,8 @@ def _arp_answer(program: TorProgram) -> tuple[Action, ...]:
 def _forbid(program: TorProgram) -> Iterator[Rule]:
     for acl in program.acls:
         yield Rule(acl.name, FORBID, _FORBIDDEN,
-                   (("in_port", acl.port), ("eth_type", IPV4), ("ip_proto", UDP), ("udp_dst", acl.udp_dst)))
+                   (("in_port", acl.port), ("eth_type", IPV4), ("ip_proto", _PROTOCOLS[acl.protocol]),
+                    (f"{acl.protocol}_dst", acl.destination)))
     yield Rule("not forbidden", FORBID, _REST, (), goto=ROUTE)
 
 

@@ -138,6 +138,7 @@ def cli_command(cluster: ClusterArgument = "type1x3",
                 speed: Speed = "calibrated", time_scale: TimeScale = None, datapath: Datapath = "netdev",
                 orchestrator: Annotated[str, typer.Option(help="watch: hears nodes and moves what you tell it to; on: "
                                                                "also what is overloaded; off.")] = "watch",
+                controllers: Annotated[int, typer.Option(help="Nodes of the resource controller: 1 or 3.")] = 1,
                 nodes: Nodes = None) -> None:
     """Bring a rack up with NFV-FIN on it, and type at Mininet's CLI with E3's verbs."""
     from experiments.interactive import TIME_SCALE, run_interactive
@@ -145,7 +146,7 @@ def cli_command(cluster: ClusterArgument = "type1x3",
 
     usual = TIME_SCALE if speed == "calibrated" else 1.0
     pacing = Pacing(speed, usual if time_scale is None else time_scale)
-    run_interactive(cluster, clients, pacing, datapath, orchestrator)
+    run_interactive(cluster, clients, pacing, datapath, orchestrator, controllers)
 
 
 for operating in (top, migrate, events, run, report):

@@ -49,7 +49,8 @@ class Failure:
     def said(self, mended: bool = False) -> str:
         """Return what is so now, as a sentence."""
         kind = KINDS[self.kind]
-        return (kind.mended if mended else kind.broken).format(" and ".join(self.names), share=self.share)
+        named = " and ".join(self.names) or "this rack"
+        return (kind.mended if mended else kind.broken).format(named, share=self.share)
 
     def same_part(self, other: Failure) -> bool:
         return (self.kind, self.names) == (other.kind, other.names)
@@ -81,8 +82,8 @@ KINDS: dict[str, Kind] = {
     "server": Kind("HOST", "host", _roles("host"), "the server of {} is off",
                    "the server of {} is on, with new agents"),
     "tor": Kind("", "part", _none, "the ToR app is dead", "the ToR app runs", fewest=0, most=0),
-    "controller": Kind("", "part", _none, "the resource controller is dead", "the resource controller runs",
-                       fewest=0, most=0),
+    "controller": Kind("[NODE]", "controller node", _roles("controller"), "the resource controller of {} is dead",
+                       "the resource controller of {} runs", fewest=0),
     "loss": Kind("NODE SHARE", LINKED, _links, "the link of {} loses {share:.4g} of all frames each way",
                  "the link of {} loses nothing", takes_share=True),
     "partition": Kind("NODE...", "node", _roles("host", "smartnic", "client", "controller"),

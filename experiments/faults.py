@@ -56,10 +56,14 @@ class Faults(ABC):
     def start_tor_app(self) -> None: ...
 
     @abstractmethod
-    def kill_controller(self) -> None: ...
+    def whose_controller(self) -> tuple[str, ...]:
+        """Return the node whose controller is to be killed, should none be named; () where there is only one."""
 
     @abstractmethod
-    def start_controller(self) -> None: ...
+    def kill_controller(self, name: str = "") -> str: ...
+
+    @abstractmethod
+    def start_controller(self, name: str = "") -> None: ...
 
     # -- verbs -------------------------------------------------------------------------------------------------
 
@@ -69,6 +73,8 @@ class Faults(ABC):
         Raises ExperimentError for what is not there, or has failed already.
         """
         failure = failure_of(self.inventory, kind, names, share)
+        if kind == "controller" and not names:
+            failure = Failure(kind, self.whose_controller())
         self._refuse_again(failure)
         self.broken[failure] = ()
         try:
@@ -86,6 +92,8 @@ class Faults(ABC):
         """
         part = part_of(self.inventory, kind, names)
         failure = next((f for f in self.broken if f.same_part(part)), None)
+        if failure is None and kind == "controller" and not names:  # it was named when it was killed
+            failure = next((f for f in reversed(list(self.broken)) if f.kind == kind), None)
         if failure is None:
             listed = "; ".join(f.heal_words for f in self.broken) or "nothing"
             raise ExperimentError(f"{part.heal_words} has not failed; to be healed: {listed}")
@@ -204,7 +212,11 @@ class Faults(ABC):
         return ()
 
     def _wake(self, failure: Failure, _: Down) -> None:
-        os.kill(self.agent_pid(failure.names[0]), signal.SIGCONT)
+        name = failure.names[0]
+        if self._runs(name):
+            os.kill(self.agent_pid(name), signal.SIGCONT)
+        else:  # somebody has cut it off meanwhile
+            self.start_agent(name, again=True)
 
     def _smartnic_off(self, failure: Failure) -> Down:
         self._end_agent(failure.names[0])
@@ -272,12 +284,12 @@ class Faults(ABC):
         if self.tor_app.poll() is not None:  # or somebody has started it by hand
             self.start_tor_app()
 
-    def _kill_controller(self, _: Failure) -> Down:
-        self.kill_controller()
+    def _kill_controller(self, failure: Failure) -> Down:
+        self.kill_controller(*failure.names)
         return ()
 
-    def _start_controller(self, *_: object) -> None:
-        self.start_controller()
+    def _start_controller(self, failure: Failure, _: Down) -> None:
+        self.start_controller(*failure.names)
 
 
 _VERBS: dict[str, tuple[Callable[[Any, Failure], Down], Callable[[Any, Failure, Down], object]]] = {

@@ -52,7 +52,8 @@ TIME_SCALE = 200.0  # ours: slow enough for all that a person types, and still q
 ENDS_SHELL = ("exit", "logout", "exec")
 
 
-def run_interactive(cluster: str, clients: int, pacing: Pacing, datapath: str, orchestrator: str = "watch") -> None:
+def run_interactive(cluster: str, clients: int, pacing: Pacing, datapath: str, orchestrator: str = "watch",
+                    controllers: int = 1) -> None:
     """Bring `cluster` up with NFV-FIN on it and read commands from standard input until it ends.
 
     Raises the testbed's errors if it cannot be brought up, KeyboardInterrupt with the signal's name on SIGTERM.
@@ -61,7 +62,7 @@ def run_interactive(cluster: str, clients: int, pacing: Pacing, datapath: str, o
     application = nfv_fin(shards=max(1, len(inventory.of_role("smartnic")) or len(inventory.of_role("host"))))
     deployment = deploy(application, place_in_turn(application, inventory), inventory)
     options = TestbedOptions(cluster, clients=clients, label="cli", datapath=datapath, pacing=pacing,
-                             deployments=(deployment,), orchestrator=orchestrator)
+                             deployments=(deployment,), orchestrator=orchestrator, controllers=controllers)
     with Testbed.start(options) as bed, contextlib.suppress(BrokenPipeError):
         E3Shell(bed).run()
 

@@ -35,15 +35,20 @@ def team_order(entry: NodeEntry, pid: int, run_dir: Path, mode: str) -> Order:
     return Order(name, "nodes.agent:run_host_team", msgspec.msgpack.encode(config), pid, str(run_dir / f"{name}.log"))
 
 
+def pid_file(node: str) -> str:
+    """Return the name of the file, in the run directory, with the pid of the agent of `node`."""
+    return f"agent-{node}.pid"
+
+
 def agent_order(entry: NodeEntry, pid: int, run_dir: Path, inventory: Inventory, deployments: tuple[Deployment, ...],
                 frame_loss: float, cores: int, clock: EmulatedClock, pace: Pace | None,
-                controller_ip: str = "", empty: bool = False) -> Order:
+                controller_ips: tuple[str, ...] = (), empty: bool = False) -> Order:
     """Return the order for the agent of a host or SmartNIC; a SmartNIC drops the share `frame_loss` of IPv4 frames.
 
-    It reports to the controller at `controller_ip`, if there is one, and obeys it. `empty`: it has run before, and
-    begins without instances.
+    It reports to the controllers at `controller_ips`, if there are any, and obeys who decides. `empty`: it has run
+    before, and begins without instances.
     """
-    reports = reports_of(entry, inventory, controller_ip) if controller_ip else None
+    reports = reports_of(entry, inventory, controller_ips) if controller_ips else None
     config: HostConfig | SmartNicConfig
     if entry.role == "host":
         config, function = HostConfig(entry.name, entry.ip, cores, deployments, clock, pace, reports,
@@ -56,4 +61,4 @@ def agent_order(entry: NodeEntry, pid: int, run_dir: Path, inventory: Inventory,
                                 reports, empty)
         function = "run_smartnic"
     return Order(entry.name, f"nodes.agent:{function}", msgspec.msgpack.encode(config), pid,
-                 str(run_dir / f"agent-{entry.name}.log"))
+                 str(run_dir / f"agent-{entry.name}.log"), pid_file=str(run_dir / pid_file(entry.name)))

@@ -4,32 +4,36 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from controller.control_requests import ControllerClient, Places, ToldTimeline
-from controller.control_service import ServiceConfig
+from controller.control_client import ControllerClient
+from controller.control_requests import Places, ToldTimeline
+from controller.control_service import RaftConfig, ServiceConfig
 from controller.controller_events import ReplicaState
 from controller.errors import MigrationError
 from controller.fault_domains import faults, places_of
 from experiments.control_plane import ControlPlane
 from experiments.errors import ExperimentError
+from experiments.power_switch import power_order
 from nodes.deployment import Deployment, Place
 from nodes.emulated_clock import EmulatedClock
 from nodes.nursery import Child, Nursery, Order
 from nodes.residents import running
 from nodes.world import World
+from topologies.addressing import RAFT_PORT
 from topologies.inventory import Inventory, NodeEntry
 
 if TYPE_CHECKING:
-    from experiments.testbed import TestbedOptions
+    from experiments.testbed_options import TestbedOptions
 
-ORCHESTRATOR = ("off", "watch", "on")
-JOURNAL_NAME = "controller.journal"
+JOURNAL_NAME, RAFT_DIR = "controller.journal", "raft"
 UP_WITHIN_S = 10.0
 LOOK_AGAIN_S = 0.02
 
@@ -37,7 +41,8 @@ LOOK_AGAIN_S = 0.02
 class Orchestrating(ABC):
     """What a testbed does with its resource controller; the Testbed inherits it and has what it works on.
 
-    `resource` asks the controller; None where the orchestrator is off.
+    `resource` asks the controller; None where the orchestrator is off. `controller_processes` are those of its nodes,
+    by name, dead ones too.
     """
 
     options: TestbedOptions
@@ -47,7 +52,8 @@ class Orchestrating(ABC):
     deployments: tuple[Deployment, ...]
     clock: EmulatedClock
     resource: ControllerClient | None = None
-    controller_process: Child | None = None
+    controller_processes: dict[str, Child]
+    _secret: str  # of the controller nodes
     control: ControlPlane
     _places: Places | None = None  # when the controller was last asked
 
@@ -57,39 +63,77 @@ class Orchestrating(ABC):
 
     @property
     def controller_node(self) -> NodeEntry:
-        return self.inventory.of_role("controller")[0]
+        """The first: from there the testbed asks nodes for their counters, and there a single controller runs."""
+        return self.controller_nodes[0]
 
     @property
-    def controller_ip(self) -> str:
-        """The address that nodes report to; "" where the orchestrator is off."""
-        return "" if self.options.orchestrator == "off" else self.controller_node.ip
+    def controller_nodes(self) -> list[NodeEntry]:
+        """The nodes that a resource controller runs on, in as many racks as there are."""
+        return spread(self.inventory.of_role("controller"))[:self.options.controllers]
 
-    def start_controller(self) -> None:
-        """Start the resource controller, or one that goes on where a killed one was.
+    @property
+    def controller_ips(self) -> tuple[str, ...]:
+        """The addresses that nodes report to; none where the orchestrator is off."""
+        return () if self.options.orchestrator == "off" else tuple(node.ip for node in self.controller_nodes)
 
-        Raises ExperimentError if it does not come up, if there is one, or if the orchestrator is off.
+    def running_controllers(self) -> dict[str, Child]:
+        """Return the processes of controller nodes that run, by name."""
+        return {name: child for name, child in self.controller_processes.items() if self.nursery.status(child) is None}
+
+    def start_controller(self, name: str = "") -> None:
+        """Start the resource controller on node `name`, or on all its nodes where it does not run.
+
+        It goes on where it was. Raises ExperimentError if it does not come up, if it runs there already, or if the
+        orchestrator is off.
         """
-        if self.controller_process is not None and self.nursery.status(self.controller_process) is None:
-            raise ExperimentError(f"the resource controller runs already, as process {self.controller_process.pid}")
+        running = self.running_controllers()
+        missing = [node for node in self.controller_nodes if node.name not in running and name in ("", node.name)]
+        if not missing:
+            raise ExperimentError("the resource controller runs already, as process "
+                                  + ", ".join(str(child.pid) for child in running.values()))
         if self.options.orchestrator == "off":
             raise ExperimentError("this testbed was started without its orchestrator: it cannot come in later")
-        node, run_dir = self.controller_node.name, self.world.run_dir
-        config = ServiceConfig(str(run_dir / "inventory.json"), node, str(run_dir), str(run_dir / JOURNAL_NAME),
-                               self.deployments, self.clock, self.options.orchestrator == "on", self.options.overload)
-        self.controller_process = self.fork(
-            Order("resource-controller", "controller.control_service:run", msgspec.msgpack.encode(config),
-                  self.node_pid(node), str(run_dir / "resource-controller.log")), node)
-        self.resource = ControllerClient(run_dir)
+        if self.options.fencing and not self.controller_processes:
+            first = self.controller_node.name
+            self.fork(power_order(self.node_pid(first), self.world.run_dir), first)
+        for node in missing:
+            self.controller_processes[node.name] = self._fork_controller(node)
+        self.resource = ControllerClient(self.world.run_dir)
+        self._await_controllers([node.name for node in missing])
+
+    def _fork_controller(self, node: NodeEntry) -> Child:
+        run_dir, name = self.world.run_dir, _process_name(node, self.options.controllers)
+        raft = None
+        if self.options.controllers > 1:
+            (run_dir / RAFT_DIR).mkdir(mode=0o700, exist_ok=True)
+            names = {f"{other.ip}:{RAFT_PORT}": other.name for other in self.controller_nodes}
+            raft = RaftConfig(str(run_dir / RAFT_DIR), self._secret, f"{node.ip}:{RAFT_PORT}", names)
+        config = ServiceConfig(str(run_dir / "inventory.json"), node.name, str(run_dir), str(run_dir / JOURNAL_NAME),
+                               self.deployments, self.clock, self.options.orchestrator == "on", self.options.overload,
+                               self.options.fencing, raft)
+        return self.fork(Order(name, "controller.control_service:run", msgspec.msgpack.encode(config),
+                               self.node_pid(node.name), str(run_dir / f"{name}.log")), node.name)
+
+    def _await_controllers(self, names: list[str]) -> None:
+        """Wait till the nodes `names` answer. That one decides is waited for by whoever asks it something."""
         deadline = time.monotonic() + UP_WITHIN_S
         while True:
+            dead = [name for name in names if name not in self.running_controllers()]
             try:
-                self.resource.places()
-                return
+                if self.options.controllers == 1 and not dead:
+                    self.asked().places()
+                    return
+                if not dead and set(names) <= self.asked().roles().keys():
+                    return
+                why = f"no answer from {', '.join(names)}"
             except MigrationError as error:
-                if time.monotonic() > deadline or self.nursery.status(self.controller_process) is not None:
-                    said = (run_dir / "resource-controller.log").read_text(errors="replace").strip().splitlines()[-1:]
-                    raise ExperimentError(f"the resource controller is not up: {error}; {' '.join(said)}") from error
-                time.sleep(LOOK_AGAIN_S)
+                why = str(error)
+            if dead or time.monotonic() > deadline:
+                logs = [self.world.run_dir / f"{_process_name(self.inventory.node(name), self.options.controllers)}.log"
+                        for name in dead or names]
+                said = [line for log in logs for line in log.read_text(errors="replace").strip().splitlines()[-1:]]
+                raise ExperimentError(f"the resource controller is not up: {why}; {' '.join(said)}")
+            time.sleep(LOOK_AGAIN_S)
 
     @abstractmethod
     def node_pid(self, name: str) -> int:
@@ -97,21 +141,46 @@ class Orchestrating(ABC):
 
     def controller_gone(self) -> bool:
         """Return whether no resource controller runs."""
-        return self.controller_process is None or self.nursery.status(self.controller_process) is not None
+        return not self.running_controllers()
 
-    def kill_controller(self) -> None:
-        """Kill the resource controller (SIGKILL), as a crash would; its journal stays."""
-        if self.controller_gone():
+    def can_decide(self) -> bool:
+        """Return whether enough controller nodes run for one to decide."""
+        return 2 * len(self.running_controllers()) > self.options.controllers
+
+    def whose_controller(self) -> tuple[str, ...]:
+        """Return the node that decides; () where there is only one that could."""
+        return (self.leader(),) if self.options.controllers > 1 and self.can_decide() else ()
+
+    def leader(self) -> str:
+        """Return the controller node that decides, waiting for one; raises MigrationError if none does in time."""
+        return self.asked().leader() if self.options.controllers > 1 else self.controller_node.name
+
+    def undecided(self) -> bool:
+        """Return whether there are several controller nodes and none decides."""
+        return self.resource is not None and self.options.controllers > 1 and not any(
+            role.decides for role in self.resource.roles().values())
+
+    def kill_controller(self, name: str = "") -> str:
+        """Kill the resource controller (SIGKILL), as a crash would, on node `name`; its journal stays.
+
+        Without a name, of several nodes, that of the one that decides. Return whose it was.
+        """
+        running = self.running_controllers()
+        if not running:
             raise ExperimentError("no resource controller is running")
-        assert self.controller_process is not None
-        os.kill(self.controller_process.pid, signal.SIGKILL)
-        self.nursery.status(self.controller_process, timeout_s=5.0)
+        name = name or self.leader()
+        if name not in running:
+            raise ExperimentError(f"no resource controller is running on {name!r}; on {', '.join(running)}")
+        os.kill(running[name].pid, signal.SIGKILL)
+        self.nursery.status(running[name], timeout_s=5.0)
+        return name
 
     def forget_controller(self) -> None:
         """End the resource controller for good, with its journal: what comes next begins anew."""
-        if self.resource is not None:
-            self.kill_controller()
-            (self.world.run_dir / JOURNAL_NAME).unlink(missing_ok=True)
+        for name in self.running_controllers():
+            self.kill_controller(name)
+        (self.world.run_dir / JOURNAL_NAME).unlink(missing_ok=True)
+        shutil.rmtree(self.world.run_dir / RAFT_DIR, ignore_errors=True)
 
     def asked(self) -> ControllerClient:
         """Return who asks the resource controller; raises ExperimentError where the orchestrator is off."""
@@ -181,6 +250,20 @@ class Orchestrating(ABC):
         expected = next(n.instances for n in self.resource.state().nodes if n.name == node)
         runs = running(self.control.counters([self.inventory.node(node)]).get(node, {}))
         return [name for name in expected if name not in runs]
+
+
+def spread(controllers: Sequence[NodeEntry]) -> list[NodeEntry]:
+    """Return controller nodes so that the first of them stand in as many racks as there are."""
+    turns: dict[int, int] = {}
+    ranked = []
+    for order, node in enumerate(controllers):
+        turns[node.rack] = turns.get(node.rack, -1) + 1
+        ranked.append((turns[node.rack], order, node))
+    return [node for _, _, node in sorted(ranked, key=lambda one: one[:2])]
+
+
+def _process_name(node: NodeEntry, controllers: int) -> str:
+    return "resource-controller" if controllers == 1 else f"resource-controller-{node.name}"
 
 
 def placed_as(deployment: Deployment, found: Places, inventory: Inventory) -> Deployment:

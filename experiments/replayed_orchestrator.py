@@ -136,7 +136,7 @@ class _Fleet:
         self._entries = [n for n in inventory.nodes if n.role in ("host", "smartnic")]
         self.names = [n.name for n in self._entries]
         self.instances: dict[int, Instance] = {i.number: i for i in application.instances}
-        self._reporters = {n.name: LoadReporter(n.cores, reports_of(n, inventory, n.ip).port_gbps, 1, 0.0)
+        self._reporters = {n.name: LoadReporter(n.cores, reports_of(n, inventory, (n.ip,)).port_gbps, 1, 0.0)
                            for n in self._entries}
         self._done = _Instances(application.number)
         self._carried = dict.fromkeys(self.names, (0.0, 0.0))

@@ -47,13 +47,15 @@ def run(options: RunOptions, say: Callable[[str], None]) -> dict[str, Any]:
     scenario = read_scenario(Path(options.file) if options.file else SHIPPED)
     if options.quick:
         scenario = hurried(scenario)
-    inventory = inventory_of(cluster_named(scenario.cluster, clients=scenario.load.clients))
+    inventory = inventory_of(cluster_named(scenario.cluster, clients=scenario.load.clients,
+                                           controllers=scenario.controllers))
     plan = plan_of(scenario, inventory)  # what cannot be is refused before anything is started
     deployment = _deployment(scenario, inventory)
     result_run = Run("scenario")
     pacing = UNPACED if scenario.speed == "unpaced" else Pacing(scenario.speed, scenario.time_scale)
     with Testbed.start(TestbedOptions(scenario.cluster, clients=scenario.load.clients, label="scenario", pacing=pacing,
-                                      deployments=(deployment,), orchestrator=scenario.orchestrator)) as bed:
+                                      deployments=(deployment,), orchestrator=scenario.orchestrator,
+                                      controllers=scenario.controllers)) as bed:
         clients = [_client(bed, scenario, deployment, i) for i in range(1, scenario.load.clients + 1)]
         time.sleep(WARM_UP_REAL_S)
         zero_s = bed.clock.reader()()

@@ -25,7 +25,7 @@ import yaml
 from experiments.errors import ExperimentError
 from experiments.failures import KINDS, Failure, failure_of, part_of, share_of
 from experiments.first_placement import WHERE
-from experiments.orchestrating import ORCHESTRATOR
+from experiments.testbed_options import CONTROLLERS, ORCHESTRATOR
 from topologies.inventory import Inventory
 
 MOST_SECONDS, MOST_STEPS, MOST_CLIENTS = 3600.0, 1000, 16
@@ -66,6 +66,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     shards: int = 3
     where: str = "mixed"
     orchestrator: str = "watch"
+    controllers: int = 1
     speed: str = "unpaced"
     time_scale: float = 1.0
     bin_s: float = 0.25
@@ -118,6 +119,8 @@ def check(scenario: Scenario) -> None:
                               ("speed", s.speed, SPEEDS)):
         if word not in words:
             raise ExperimentError(f"{name} is {word!r}; there are {', '.join(words)}")
+    if s.controllers not in CONTROLLERS:
+        raise ExperimentError(f"controllers is {s.controllers}; there can be {' or '.join(map(str, CONTROLLERS))}")
     if s.speed == "unpaced" and s.time_scale != 1:
         raise ExperimentError(f"time_scale is {s.time_scale:g}: only at calibrated speed is time scaled")
     if load.workload == CHECKER and (load.flows != 1 or s.application != "kvs"):

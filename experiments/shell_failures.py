@@ -31,7 +31,7 @@ class FailingVerbs(LookingVerbs):
         host HOST           the host's system crashes; its SmartNICs go on
         server HOST         the server loses its power, with all its SmartNICs
         tor                 the app that programs the switches is killed; they forward as they were told
-        controller          the resource controller (its leader) is killed
+        controller [NODE]   the resource controller is killed; of three, the leader, or that of NODE
         loss NODE SHARE     NODE's link loses a share of all frames, each way: 0.02 or 2%
         partition NODE...   the network falls in two: the NODEs named, and everybody else"""
         words = words_of(line)
@@ -141,7 +141,7 @@ class FailingVerbs(LookingVerbs):
 
         Nothing while no controller can be asked.
         """
-        if self.bed.resource is None or Failure("controller") in self.bed.broken:
+        if self.bed.resource is None or not self.bed.can_decide():
             return []
         told = {m.instance for m in self.bed.resource.state().under_way}
         return sorted(told.union(*(self.bed.not_running_on(node) for node in nodes)))

@@ -158,7 +158,7 @@ class SimulatedRun:
             if entry.role in ("host", "smartnic"):
                 execution = self._simulation.runtime(entry.name).execution
                 nic = self._network.nics.get(entry.name)
-                carried = self._network.carried(reports_of(entry, self._simulation.inventory, entry.ip).interfaces)
+                carried = self._network.carried(reports_of(entry, self._simulation.inventory, (entry.ip,)).interfaces)
                 found[entry.name] = NodeLoad(nic.traffic.take_least() if nic else execution.waiting, *carried,
                                              execution.loads())
         return found

@@ -9,16 +9,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
 from controller import tor_program, tor_status
-from controller.overload import OverloadOptions
 from controller.tor_status import TorStatus
 from experiments.bed_facts import BedFacts
 from experiments.client import ClientConfig
@@ -28,10 +27,11 @@ from experiments.failures import Failure
 from experiments.faults import Down, Faults
 from experiments.node_setup import agent_order, set_up_single, team_order
 from experiments.observing import Observing
-from experiments.orchestrating import ORCHESTRATOR, Orchestrating
-from experiments.pacing import UNPACED, Pacing
+from experiments.orchestrating import Orchestrating
+from experiments.pacing import Pacing
 from experiments.running import RunningClient, RunningProcess
 from experiments.switches import configure_switches, lacp_members, leave_queues_alone
+from experiments.testbed_options import TestbedOptions
 from nodes.bonding import teaming_mode
 from nodes.cgroups import Cgroup
 from nodes.communication import Communication, ways_to
@@ -41,9 +41,8 @@ from nodes.emulated_node import build_network, end_network, tc_batch
 from nodes.frame_filter import Program
 from nodes.nursery import Child, Nursery, Order
 from nodes.programs import python_module
-from nodes.world import DATAPATHS, World
+from nodes.world import World
 from topologies.catalog import cluster_named
-from topologies.cluster import Cluster
 from topologies.inventory import Inventory, NodeEntry, inventory_of
 
 log = logging.getLogger(__name__)
@@ -54,37 +53,6 @@ READY_TIMEOUT_S = 60.0
 AGENT_END_TIMEOUT_S = 10.0
 REPLICAS_WITHIN_S = 3.0  # emulated: a node counts when it has been heard for a second
 FIRST_OWN_CLIENT_NUMBER = 100_000  # of 2^19
-
-@dataclass(frozen=True, slots=True)
-class TestbedOptions:
-    """What to build. `cluster` is a name (topologies.catalog) or a Cluster; `pacing` says at what speed it plays.
-
-    `orchestrator`: "off", nodes report to nobody; "watch", a resource controller hears them and moves what it is told
-    to by hand; "on", it also moves what `overload` says must move.
-    """
-
-    cluster: str | Cluster = "type1x3"
-    clients: int = 1
-    label: str = "e3"
-    datapath: str = "netdev"
-    pacing: Pacing = UNPACED
-    deployments: tuple[Deployment, ...] = ()
-    frame_loss: float = 0.0
-    orchestrator: str = "off"
-    overload: OverloadOptions = field(default_factory=OverloadOptions)
-
-    __test__ = False  # a noun, not a test, whatever its name starts with
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.frame_loss < 1.0:
-            raise ExperimentError(f"a frame loss of {self.frame_loss}; the limits are 0 and 1")
-        if self.orchestrator not in ORCHESTRATOR:
-            raise ExperimentError(f"no orchestrator {self.orchestrator!r}; there are {', '.join(ORCHESTRATOR)}")
-        replicated = [d.name for d in self.deployments if d.replicated]
-        if replicated and self.orchestrator == "off":
-            raise ExperimentError(f"{', '.join(replicated)} cannot be replicated with the orchestrator off")
-        if self.datapath not in DATAPATHS:
-            raise ExperimentError(f"no datapath {self.datapath!r}; there are {', '.join(DATAPATHS)}")
 
 
 class Testbed(Observing, Orchestrating, Faults):
@@ -103,6 +71,8 @@ class Testbed(Observing, Orchestrating, Faults):
         self.teaming = teaming_mode()
         self.started_s: dict[str, float] = {}  # seconds that each step of the start took
         self.agents: dict[str, Child] = {}
+        self.controller_processes: dict[str, Child] = {}
+        self._secret = secrets.token_hex(16)
         self.broken: dict[Failure, Down] = {}
         self._teams: dict[str, Child] = {}
         self._filters: dict[tuple[str | None, str], Program] = {}
@@ -119,8 +89,12 @@ class Testbed(Observing, Orchestrating, Faults):
         options = options or TestbedOptions()
         cluster = options.cluster
         if isinstance(cluster, str):
-            cluster = cluster_named(cluster, clients=options.clients)
+            racks = len(cluster_named(cluster).racks)
+            cluster = cluster_named(cluster, clients=options.clients, controllers=-(-options.controllers // racks))
         inventory = inventory_of(cluster)  # refuses what cannot be before anything is made
+        if 0 < len(inventory.of_role("controller")) < options.controllers:
+            raise ExperimentError(f"cluster {inventory.cluster} has {len(inventory.of_role('controller'))} controller "
+                                  f"nodes; {options.controllers} are needed")
         world = World.start(options.label, options.datapath)
         try:
             bed = cls(options, inventory, world)
@@ -262,7 +236,7 @@ class Testbed(Observing, Orchestrating, Faults):
         pace = self.pacing.pace(entry, self.inventory, self.clock, self.deployments)
         deployments = tuple(self.present(deployment) for deployment in self.deployments) if again else self.deployments
         order = agent_order(entry, self.net[name].pid, self.world.run_dir, self.inventory, deployments,
-                            self.options.frame_loss, self.pacing.cores_of(entry), self.clock, pace, self.controller_ip,
+                            self.options.frame_loss, self.pacing.cores_of(entry), self.clock, pace, self.controller_ips,
                             again and self.resource is not None)
         self.agents[name] = self.fork(order, name)
         if again:
@@ -354,7 +328,7 @@ class Testbed(Observing, Orchestrating, Faults):
     # -- coming up ------------------------------------------------------------------------------------------
 
     def wait_until_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
-        """Wait till the switches are programmed, every port of a server has LACP up, and every agent answers.
+        """Wait till switches are programmed, servers' ports have LACP up, agents answer, and a controller decides.
 
         Where something is replicated, also till it has a backup. Raises ExperimentError, saying what is not ready,
         after `timeout_s` and, for backups, three emulated seconds more.
@@ -373,6 +347,10 @@ class Testbed(Observing, Orchestrating, Faults):
                 continue
             answered = self.control.counters(silent, timeout_s=2.0)
             silent = [n for n in silent if n.name not in answered]
+            if not silent and self.undecided():
+                missing = "a controller node that decides"
+                time.sleep(0.05)
+                continue
             unpaired = self.unpaired() if not silent else []
             if not silent and not unpaired:
                 return
@@ -382,7 +360,7 @@ class Testbed(Observing, Orchestrating, Faults):
     def _complaints(self) -> str:
         """Return the last error in each log that has one; the logs themselves go with the world."""
         said = {path.stem: [line for line in path.read_text(errors="replace").splitlines() if "rror" in line]
-                for name in ("agent-*.log", "team-*.log", "tor-app.log", "nursery.log", "resource-controller.log")
+                for name in ("agent-*.log", "team-*.log", "tor-app.log", "nursery.log", "resource-controller*.log")
                 for path in sorted(self.world.run_dir.glob(name))}
         return "".join(f"; {name} said: {lines[-1]}" for name, lines in said.items() if lines)
 

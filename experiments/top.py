@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from controller.control_requests import ControllerClient
+from controller.control_client import ControllerClient
 from controller.controller_events import ControllerEvent, ControllerState
 from controller.errors import MigrationError
 from experiments.energy import Reports, WindowPower, power_between

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from controller.control_requests import SOCKET_NAME, ControllerClient
+from controller.control_client import ControllerClient
 from experiments.bed_facts import chosen_world, facts_in
 from experiments.control_plane import ControlPlane
 from experiments.errors import ExperimentError
@@ -37,7 +37,7 @@ def run_top(world: str, every_s: float, looks: int, as_json: bool) -> None:
     facts = facts_in(run_dir)
     nodes = [node for node in inventory.nodes if node.role in ("host", "smartnic")]
     plane = ControlPlane(facts.controller_pid, inventory.node(facts.controller).ip)
-    resource = ControllerClient(run_dir) if (run_dir / SOCKET_NAME).exists() else None
+    resource = ControllerClient(run_dir) if ControllerClient(run_dir).stands else None
     live = sys.stdout.isatty() and not as_json
     try:
         before, seen = plane.counters(nodes), 0

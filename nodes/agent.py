@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from nodes.authority import Authority
 from nodes.bonding import bonding_commands
 from nodes.deployment import Deployment
 from nodes.emulated_clock import EmulatedClock
@@ -126,8 +127,9 @@ def _control(told: SmartNicConfig | HostConfig, services: ServiceRuntime, queue_
     reports = told.reports
     if reports is None:
         return None
-    return NodeControl(services, IPv4Address(told.ip).packed, IPv4Address(reports.controller_ip).packed, _boot_now(),
-                       reports.port_gbps, queue_least, lambda: carried_by(reports.interfaces), now)
+    authority = Authority(*(IPv4Address(ip).packed for ip in reports.controller_ips))
+    return NodeControl(services, IPv4Address(told.ip).packed, authority, _boot_now(), reports.port_gbps,
+                       queue_least, lambda: carried_by(reports.interfaces), now)
 
 
 class _Driver:

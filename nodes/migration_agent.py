@@ -22,6 +22,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Protocol
 
+from nodes.authority import Authority
 from nodes.control_messages import (
     FRESH,
     Answer,
@@ -122,13 +123,12 @@ class _Here:
 
 
 class MigrationAgent:
-    """Answers commands of the controller at `controller_ip`. `boot` is the number of this run of the node."""
+    """Answers commands of the controller that `authority` obeys. `boot` is the number of this run of the node."""
 
-    def __init__(self, local: Local, controller_ip: bytes, boot: int) -> None:
+    def __init__(self, local: Local, authority: Authority, boot: int) -> None:
         self._local = local
-        self._controller_ip = controller_ip
+        self.authority = authority
         self.boot = boot
-        self.term = 0
         self.counters: Counter[str] = Counter()  # what was refused, by reason
         self._now = 0.0
         self._here: dict[Key, _Here] = {}
@@ -154,10 +154,10 @@ class MigrationAgent:
     def receive(self, source: bytes, message: ControlMessage, now: float, out: Outgoing) -> None:
         """Take a message that came to the control port from `source`, which the ToR vouches for."""
         if isinstance(message, Command):
-            if source != self._controller_ip:
+            if source not in self.authority.ips:
                 self.counters["command not from the controller"] += 1
                 return
-            out.append((source, self._obey(message, now)))
+            out.append((source, self._obey(source, message, now)))
             self.tick(now, out)
         elif isinstance(message, Fetch):
             self._serve(source, message, out)
@@ -178,7 +178,7 @@ class MigrationAgent:
             ended = self._fetched(key, here) if here.fetcher is not None and here.fetcher.complete else (
                 here.standing is Standing.STOPPING and self._stopped(key, here))
             if ended and here.told is not None:
-                out.append((self._controller_ip, self._answer(here.told, here, here.refusal)))
+                out.append((self.authority.leader, self._answer(here.told, here, here.refusal)))
 
     def due(self, now: float) -> float | None:
         """Return when `tick` has something to do; None while nothing is under way."""
@@ -188,13 +188,12 @@ class MigrationAgent:
             times.append(now + POLL_S)
         return min(times) if times else None
 
-    def _obey(self, command: Command, now: float) -> Answer:
+    def _obey(self, source: bytes, command: Command, now: float) -> Answer:
         self._now = now
         key = command.application, command.instance
         here = self._here.get(key) or _Here()
-        if command.term < self.term:
+        if not self.authority.obeys(source, command.term):
             return self._answer(command, here, Refusal.OLD_TERM)
-        self.term = command.term
         if command.boot not in (0, self.boot):
             return self._answer(command, here, Refusal.OTHER_BOOT)
         if command.verb == Verb.CONNECT:
@@ -235,6 +234,8 @@ class MigrationAgent:
 
     def _prepare(self, key: Key, here: _Here, command: Command) -> Refusal:
         if here.migration == command.migration and here.standing not in (Standing.ABSENT, Standing.RELEASED):
+            if here.standing is Standing.PREPARING and here.fetcher and here.fetcher.source != command.peer:
+                here.fetcher = Fetcher(command.peer, command.digest, command.size)  # from who leads now
             return Refusal.NONE  # however far it has come
         if here.migration == command.migration and here.standing is Standing.ABSENT and here.package:
             here.standing, here.keep_until = Standing.STAGED, math.inf  # discarded, but not forgotten

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from nodes.authority import Authority
 from nodes.control_messages import HEARTBEAT_S, Chunk, Command, ControlMessage, Fetch, slot_of_time
 from nodes.load_report import LoadReporter, NodeLoad
 from nodes.local_instances import LocalInstances
@@ -32,48 +33,48 @@ ToNodeControl = ControlMessage | ReplicationMessage
 
 
 class Reports(msgspec.Struct, frozen=True):
-    """To which controller a node reports, and of which ports: their interfaces here, and their rates together."""
+    """To which controllers a node reports, and of which ports: their interfaces here, and their rates together."""
 
-    controller_ip: str
+    controller_ips: tuple[str, ...]
     interfaces: tuple[str, ...]
     port_gbps: float
 
 
-def reports_of(entry: NodeEntry, inventory: Inventory, controller_ip: str) -> Reports:
-    """Return what a host or SmartNIC reports to the controller at `controller_ip`.
+def reports_of(entry: NodeEntry, inventory: Inventory, controller_ips: tuple[str, ...]) -> Reports:
+    """Return what a host or SmartNIC reports to the controllers at `controller_ips`.
 
     A SmartNIC tells of its port to the ToR; a host of all that it sends and receives, against the rates of all ports
     by which it can be reached.
     """
     if entry.role == "smartnic":
         port = inventory.ports_of_node(entry.name)[0]
-        return Reports(controller_ip, (port.peer_interface,), port.gbps)
+        return Reports(controller_ips, (port.peer_interface,), port.gbps)
     shared = not inventory.has_dedicated_nic(entry.name)
     interfaces = (*(link.host_interface for link in inventory.pcie_of_host(entry.name) if shared),
                   *(port.peer_interface for port in inventory.ports_of_node(entry.name)))
-    return Reports(controller_ip, interfaces, sum(port.gbps for port in inventory.ports_of_server(entry)))
+    return Reports(controller_ips, interfaces, sum(port.gbps for port in inventory.ports_of_server(entry)))
 
 
 class NodeControl:
-    """Reports of a node that runs `services` to the controller at `controller_ip` (4 bytes), and does what it says.
+    """Reports of a node that runs `services` to all controllers that `authority` knows; does what their leader says.
 
     `own_ip` is the node's address, and `boot` the number of its run: what it had in its memory before that is lost.
     `queue_least` returns the least length of the node's queue since it was last called, and `carried` what its ports,
     of `port_gbps` in all, have carried so far.
     """
 
-    def __init__(self, services: ServiceRuntime, own_ip: bytes, controller_ip: bytes, boot: int, port_gbps: float,
+    def __init__(self, services: ServiceRuntime, own_ip: bytes, authority: Authority, boot: int, port_gbps: float,
                  queue_least: Callable[[], int], carried: Callable[[], Carried], now: float) -> None:
         services.stand_at(Address(own_ip, DATA_PORT))
         self._execution = services.execution
-        self._controller_ip = controller_ip
+        self._authority = authority
         self._queue_least = queue_least
         self._carried = carried
         self._reporter = LoadReporter(services.execution.cores.count, port_gbps, boot, now)
         self._local = LocalInstances(services)
-        self.agent = MigrationAgent(self._local, controller_ip, boot)
+        self.agent = MigrationAgent(self._local, authority, boot)
         self._replicas = LocalReplicas(services, self._wake)
-        self.replicator = self._replicas.replicator = Replicator(self._replicas, own_ip, controller_ip, boot)
+        self.replicator = self._replicas.replicator = Replicator(self._replicas, own_ip, authority, boot)
         self.woken: Callable[[], None] = lambda: None  # called when `at` comes nearer between two turns
         self._heartbeats = 0
         self._beat_at = self.at = _next_boundary(now)
@@ -106,7 +107,8 @@ class NodeControl:
         self.replicator.tick(now, said)
         if now >= self._beat_at:
             load = NodeLoad(self._queue_least(), *self._carried(), self._execution.loads())
-            told.append((self._controller_ip, self._reporter.heartbeat(load, now)))
+            heartbeat = self._reporter.heartbeat(load, now)
+            told += [(ip, heartbeat) for ip in self._authority.ips]
             self._heartbeats += 1
             self._beat_at = _next_boundary(now)
         self._leave(told, said, now, out)

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from nodes.authority import Authority
 from nodes.control_messages import Chunk, Fetch, Refusal, pack_addresses
 from nodes.errors import NodeError
 from nodes.fetching import Fetcher, chunk_of
@@ -36,17 +37,16 @@ MOST_SNAPSHOT_BYTES = 1 << 30
 
 
 class Replicator:
-    """The replicated instances of the node at `own_ip`, obeying the controller at `controller_ip`.
+    """The replicated instances of the node at `own_ip`, obeying the controller that `authority` obeys.
 
     `boot` is the number of this run of the node. What the controller says to an earlier run makes nothing begin here.
     """
 
-    def __init__(self, local: Local, own_ip: bytes, controller_ip: bytes, boot: int) -> None:
+    def __init__(self, local: Local, own_ip: bytes, authority: Authority, boot: int) -> None:
         self._local = local
         self._own_ip = own_ip
-        self._controller_ip = controller_ip
+        self.authority = authority
         self.boot = boot
-        self.term = 0
         self.counters: Counter[str] = Counter()  # what was refused, by reason
         self._here: dict[Key, Here] = {}
 
@@ -77,10 +77,10 @@ class Replicator:
     def receive(self, source: bytes, message: Message, now: float, out: Outgoing) -> None:
         """Take a message that came to the control port from `source`, which the ToR vouches for."""
         if isinstance(message, View):
-            if source != self._controller_ip:
+            if source not in self.authority.ips:
                 self.counters["view not from the controller"] += 1
                 return
-            self._obey(message, now, out)
+            self._obey(source, message, now, out)
         elif isinstance(message, Append):
             self._follow(source, message, out)
         elif isinstance(message, Appended):
@@ -122,18 +122,17 @@ class Replicator:
 
     # -- views ---------------------------------------------------------------------------------------------------------
 
-    def _obey(self, view: View, now: float, out: Outgoing) -> None:
+    def _obey(self, source: bytes, view: View, now: float, out: Outgoing) -> None:
         key = view.application, view.instance
         here = self._here.setdefault(key, Here())
         event = self._asked_of_us(view)
-        refusal = self._refusal(here, view, event)
+        obeyed = self.authority.obeys(source, view.term)
+        refusal = self._refusal(here, view, event) if obeyed else Refusal.OLD_TERM
         if refusal is Refusal.NONE and (view.epoch > here.epoch or here.view is None):
             self._enter(key, here, view, event)
-        if refusal is not Refusal.OLD_TERM:
-            self.term = view.term
         if refusal is not Refusal.NONE:
             self.counters[f"refused: {refusal.name.lower().replace('_', ' ')}"] += 1
-        self._tell(view, here, refusal, out)
+        self._tell(view, here, refusal, out, to=source)
         if here.part is Part.SERVING:
             self._advance(key, here, now, out)
 
@@ -143,8 +142,6 @@ class Replicator:
         return {view.backup: Event.BACK_UP, view.joiner: Event.JOIN}.get(self._own_ip, Event.FORGET)
 
     def _refusal(self, here: Here, view: View, event: Event) -> Refusal:
-        if view.term < self.term:
-            return Refusal.OLD_TERM
         if view.epoch < here.epoch:
             return Refusal.OLD_EPOCH
         if view.boot not in (0, self.boot):
@@ -189,13 +186,15 @@ class Replicator:
         if view.joiner != NOBODY:
             here.followers[view.joiner] = joiner_of(here.log, self._local.snapshot(key))
 
-    def _tell(self, view: View, here: Here, refusal: Refusal, out: Outgoing, silent: bytes = NOBODY) -> None:
+    def _tell(self, view: View, here: Here, refusal: Refusal, out: Outgoing, silent: bytes = NOBODY,
+              to: bytes = b"") -> None:
         position = here.log.next if here.part is Part.SERVING else here.next
         said = here.complaint.encode()[:200]
         if here.part is Part.SERVING and not said:
             said = pack_addresses(self._local.clients((view.application, view.instance)))
-        out.append((self._controller_ip, Stands(view.term, self.boot, view.application, view.instance, view.epoch,
-                                                here.part, refusal, position, silent, said)))
+        stands = Stands(view.term, self.boot, view.application, view.instance, view.epoch, here.part, refusal, position,
+                        silent, said)
+        out.append((to or self.authority.leader, stands))
 
     def _turn(self, here: Here, event: Event, out: Outgoing, complaint: str = "") -> None:
         """Take a turn that no view asked for, and tell the controller."""

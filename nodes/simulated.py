@@ -17,6 +17,7 @@ from ipaddress import IPv4Address
 from microservices.routing import Router
 from microservices.workload import Workload
 from nodes import messages
+from nodes.authority import Authority
 from nodes.channel import ChannelOptions
 from nodes.deployment import Deployment
 from nodes.errors import NodeError, WireError
@@ -118,7 +119,7 @@ class Simulation:
         self._boots: dict[str, int] = {}
         self._latest_boot = 0
         self._nodes: dict[str, _Node] = {}
-        self._controller_ip = inventory.node(controller).ip if controller else ""
+        self._controller_ips = (inventory.node(controller).ip,) if controller else ()
         self._control_ports: dict[str, _ControlPort] = {}
         self._next_port = FIRST_FLOW_PORT
         if calibration is None:
@@ -177,7 +178,7 @@ class Simulation:
         entry = self.inventory.node(node)
         new = self._nodes[node] = _Node(Address(IPv4Address(entry.ip).packed, DATA_PORT),
                                        self._services(entry, tuple(deployments) or self._deployments,
-                                                      old is not None and bool(self._controller_ip)))
+                                                      old is not None and bool(self._controller_ips)))
         if down_s:
             self.network.at(down_s, lambda: self._plug(entry, new))
         else:
@@ -214,7 +215,7 @@ class Simulation:
 
     def _plug(self, entry: NodeEntry, node: _Node) -> None:
         self.network.plug(node)
-        if self._controller_ip:
+        if self._controller_ips:
             port = _ControlPort(node, self._control(entry, node.runtime), self.network)
             self._control_ports[entry.name] = port
             self.network.plug(port)
@@ -222,7 +223,7 @@ class Simulation:
 
     def _control(self, entry: NodeEntry, runtime: ServiceRuntime) -> NodeControl:
         """Return a node's side of the control plane, as nodes.agent makes it."""
-        reports = reports_of(entry, self.inventory, self._controller_ip)
+        reports = reports_of(entry, self.inventory, self._controller_ips)
         network, execution = self.network, runtime.execution
         queue_least: Callable[[], int] = lambda: execution.waiting  # noqa: E731
         carried: Callable[[], Carried] = lambda: Carried(0, 0)  # noqa: E731
@@ -231,8 +232,9 @@ class Simulation:
             if entry.name in network.nics:
                 queue_least = network.nics[entry.name].traffic.take_least
         runtime.boot_now = self._later_boot
-        return NodeControl(runtime, IPv4Address(entry.ip).packed, IPv4Address(reports.controller_ip).packed,
-                           self._boots[entry.name], reports.port_gbps, queue_least, carried, network.now)
+        authority = Authority(*(IPv4Address(ip).packed for ip in reports.controller_ips))
+        return NodeControl(runtime, IPv4Address(entry.ip).packed, authority, self._boots[entry.name],
+                           reports.port_gbps, queue_least, carried, network.now)
 
     def _later_boot(self) -> int:
         """Return a boot number that is later than any node's."""

@@ -13,6 +13,7 @@ from experiments.first_placement import place_in_turn
 from microservices.applications import nfv_fin
 from nodes import messages
 from nodes.artifact import artifact_of
+from nodes.authority import Authority
 from nodes.control_messages import HEARTBEAT_S, NO_INSTANCE, Heartbeat, float_code
 from nodes.deployment import Deployment, deploy
 from nodes.migration_agent import Key, MigrationAgent, Outgoing
@@ -103,7 +104,7 @@ class Room:
         """Start `node` anew, with nothing."""
         self._boots += 1
         self.runs[node] = Instances()
-        self.agents[node] = MigrationAgent(self.runs[node], CTL, self._boots)
+        self.agents[node] = MigrationAgent(self.runs[node], Authority(CTL), self._boots)
 
     def beat(self, node: str, instance: int = NO_INSTANCE, us: float = 0.0, queue: int = 0, network: float = 0.0,
              cpu: float = 0.0) -> None:

@@ -21,6 +21,7 @@ from controller.migration import MigrationControl
 from controller.migration_journal import Entry, MemoryJournal, decode_entries, encode_entry
 from controller.migration_steps import Happening, State
 from nodes import messages
+from nodes.authority import Authority
 from nodes.control_messages import Answer, ControlMessage, Fetch
 from nodes.errors import WireError
 from nodes.migration_agent import Key, MigrationAgent
@@ -208,7 +209,7 @@ class Room:
     def boot(self, name: str) -> None:
         local = SlowLocal(self)
         boot = next(self._boots)
-        node = self.nodes[name] = Node(name, boot, self.agent(local, IPS["ctl"], boot), local)
+        node = self.nodes[name] = Node(name, boot, self.agent(local, Authority(IPS["ctl"]), boot), local)
         self.gone.discard(name)
         self.at(self.draw.uniform(0, BEAT_S), lambda: self._beat(node))
 
@@ -216,7 +217,7 @@ class Room:
         if name not in self.gone:
             self.gone.add(name)
             local = SlowLocal(self)  # nothing is left
-            self.nodes[name] = Node(name, 0, self.agent(local, IPS["ctl"], 0), local)
+            self.nodes[name] = Node(name, 0, self.agent(local, Authority(IPS["ctl"]), 0), local)
             self.checker.died()
 
     def _beat(self, node: Node) -> None:

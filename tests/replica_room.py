@@ -27,6 +27,7 @@ from controller.replica_steps import Happening, ReplicaEntry, State, Viewed, dec
 from controller.replicas import ReplicaControl
 from experiments.linearizability import NEVER, UNKNOWN, Operation, Verdict, check_store, read_exchange
 from nodes import messages
+from nodes.authority import Authority
 from nodes.control_messages import HEARTBEAT_S, NO_INSTANCE, SLOTS, Answer, Command, Heartbeat, slot_of_time
 from nodes.replication import Replicator
 from nodes.replication_messages import Part
@@ -310,7 +311,8 @@ class Room:
         """Start a node that is down, with nothing."""
         boot = next(self._boots)
         store = Store(self, name)
-        node = self.nodes[name] = Node(name, boot, self.replicator(store, IPS[name], IPS["ctl"], boot), store)
+        replicator = self.replicator(store, IPS[name], Authority(IPS["ctl"]), boot)
+        node = self.nodes[name] = Node(name, boot, replicator, store)
         self.at(self.draw.uniform(0, HEARTBEAT_S), lambda: self._beat(node))
 
     def _beat(self, node: Node) -> None:

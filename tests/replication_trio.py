@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from nodes.authority import Authority
 from nodes.replication import Replicator
 from nodes.replication_messages import NOBODY, Part, Stands, View
 from nodes.replication_steps import Key
@@ -57,7 +58,7 @@ class Trio:
     def __init__(self) -> None:
         self.now = 0.0
         self.locals = {ip: Words() for ip in (A, B, C)}
-        self.nodes = {ip: Replicator(self.locals[ip], ip, CTL, boot=ip[3]) for ip in (A, B, C)}
+        self.nodes = {ip: Replicator(self.locals[ip], ip, Authority(CTL), boot=ip[3]) for ip in (A, B, C)}
         self.said: list[tuple[bytes, Stands]] = []
         self.stop: Callable[[bytes, bytes, object], bool] = lambda source, to, message: False
         self.passed: list[object] = []

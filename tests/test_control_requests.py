@@ -11,42 +11,45 @@ import pytest
 from controller_room import DEPLOYMENT, Room
 
 from controller import control_requests as asked
-from controller.control_requests import ControllerClient, decode_request, encode_reply, listen
+from controller.control_client import ControllerClient
+from controller.control_requests import decode_request, encode_reply, listen
 from controller.controller_events import ControllerEvent
 from controller.errors import MigrationError
 
+Answer = Callable[[asked.Request], bytes]
+Answering = Callable[..., ControllerClient]  # of an Answer, and perhaps the name of its socket
+ONE, TWO, THREE = (asked.ONE_OF_SEVERAL.format(f"ctl{n}") for n in (1, 2, 3))
+
 
 @pytest.fixture
-def answering(tmp_path: Path) -> Iterator[Callable[[Callable[[asked.Request], bytes]], ControllerClient]]:
+def answering(tmp_path: Path) -> Iterator[Answering]:
     """Return what makes a client of somebody that answers each request so."""
-    sockets, threads = [], []
+    sockets, threads, done = [], [], threading.Event()
 
-    def make(answer: Callable[[asked.Request], bytes]) -> ControllerClient:
-        served = listen(tmp_path / asked.SOCKET_NAME)
+    def make(answer: Answer, name: str = asked.SOCKET_NAME) -> ControllerClient:
+        served = listen(tmp_path / name)
         served.setblocking(True)
-        served.settimeout(0.2)
+        served.settimeout(0.05)
         sockets.append(served)
 
         def serve() -> None:
-            try:
-                while True:
+            while not done.is_set():
+                try:
                     data, who = served.recvfrom(1 << 20)
-                    served.sendto(answer(decode_request(data)), who)
-            except OSError:
-                return
+                except TimeoutError:
+                    continue
+                served.sendto(answer(decode_request(data)), who)
 
         threads.append(threading.Thread(target=serve))
         threads[-1].start()
         return ControllerClient(tmp_path, timeout_s=2.0)
 
     yield make
+    done.set()
     for one in threads:
         one.join()
     for one in sockets:
         one.close()
-
-
-Answering = Callable[[Callable[[asked.Request], bytes]], ControllerClient]
 
 
 def test_a_state_comes_back_as_it_was(answering: Answering) -> None:
@@ -91,6 +94,48 @@ def test_where_nobody_answers_that_is_said_and_nothing_is_left_behind(tmp_path: 
     with pytest.raises(MigrationError, match="is the orchestrator off"):
         ControllerClient(tmp_path).state()
     assert [path.name for path in tmp_path.iterdir()] == [asked.SOCKET_NAME]
+
+
+def test_of_several_nodes_the_one_that_decides_is_found_and_what_is_to_be_done_is_asked_for_once(
+        answering: Answering) -> None:
+    heard: list[str] = []
+
+    def follows(name: str) -> Answer:
+        return lambda _: (heard.append(name) or b"") + encode_reply(error="no", follows=True, leader="ctl3")
+
+    def decides(request: asked.Request) -> bytes:
+        heard.append("ctl3")
+        return encode_reply(7)
+
+    answering(follows("ctl1"), ONE)
+    answering(follows("ctl2"), TWO)
+    client = answering(decides, THREE)
+    assert client.move("nfv-fin/ipsec-1", "s1n1") == 7 and heard.count("ctl3") == 1
+    assert client.move("nfv-fin/ipsec-1", "s1n1") == 7
+    assert heard[-1] == "ctl3" and heard.count("ctl3") == 2 and len(heard) <= 4  # at once, the second time
+
+
+def test_a_question_to_a_node_that_does_not_answer_is_asked_of_another(
+        answering: Answering, tmp_path: Path) -> None:
+    deaf = listen(tmp_path / ONE)
+    listen(tmp_path / TWO).close()  # it is dead
+    assert answering(lambda _: encode_reply([]), THREE).places() == []
+    deaf.close()
+
+
+def test_while_no_node_decides_a_client_waits_and_then_says_so(answering: Answering) -> None:
+    answering(lambda _: encode_reply(error="no", follows=True), ONE)
+    client = answering(lambda _: encode_reply(error="no", follows=True), TWO)
+    with pytest.raises(MigrationError, match="none of 2 controller nodes decides"):
+        client.places()
+
+
+def test_every_node_says_of_itself_whether_it_decides(answering: Answering) -> None:
+    for name, node, decides in ((ONE, "ctl1", False), (TWO, "ctl2", True)):
+        role = asked.Role(node, decides, "ctl2")
+        client = answering(lambda _, role=role: encode_reply(role, follows=not role.decides, leader="ctl2"), name)
+    assert client.roles() == {"ctl1": asked.Role("ctl1", False, "ctl2"), "ctl2": asked.Role("ctl2", True, "ctl2")}
+    assert client.leader() == "ctl2"
 
 
 @pytest.mark.parametrize("data", [b"", b"\xc0", msgspec.msgpack.encode({"type": "Nonsense"}),

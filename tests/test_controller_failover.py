@@ -8,9 +8,10 @@ import msgspec
 import pytest
 from moving_rack import MovingRack, counter_store
 
-from controller.migration_journal import Ended, Entry, Started, Term, Turned
-from experiments.controller_failover import OVER, Kill, judge, living, state_in
+from controller.migration_journal import Ended, Entry, Started, Term, Turned, history_of
+from experiments.controller_failover import OVER, Kill, judge, living, state_in, until_next_term
 from experiments.errors import ExperimentError
+from experiments.minority import Minority, judge_minorities
 
 STARTED = Started(1, 7, 3, 0, "s1n1", "s1h", ("s2n1",), 2)
 GOOD = Kill("kvs/kvs-1", "s1n1", "s1h", "moving", "s1h", ("s1h",), 0.5)
@@ -49,6 +50,38 @@ def test_kills_that_end_with_one_instance_at_either_end_hold() -> None:
 def test_two_instances_or_none_or_one_elsewhere_or_too_few_kills_are_found(
         differing: dict[str, object], found: str) -> None:
     assert failing([GOOD, msgspec.structs.replace(GOOD, **differing)]) == [found]
+
+
+THREE = msgspec.structs.replace(GOOD, controllers=3, killed="ctl1", successor="ctl2", decided_s=0.8)
+WENT_ON = "times that another went on, and knew who is alive and where everything is"
+
+
+def test_of_three_controllers_another_goes_on_with_all_that_the_killed_one_knew() -> None:
+    assert not failing([THREE, THREE])
+    assert failing([THREE, msgspec.structs.replace(THREE, successor="ctl1")]) == [WENT_ON]
+    assert failing([THREE, msgspec.structs.replace(THREE, knew=False)]) == [WENT_ON]
+
+
+def test_how_far_a_migration_was_is_what_was_written_before_the_next_term() -> None:
+    entries = history_of([STARTED, Turned(7, "moving", 2, "s1n1"), Started(1, 8, 3, 1, "s1n1", "s1h", (), 2), Term(2),
+                          Ended(7, "s1h", 3)], 7)
+    assert entries[-2:] == [Term(2), Ended(7, "s1h", 3)] and len(entries) == 4
+    assert state_in(until_next_term(entries), 7) == "moving"
+    assert history_of([Term(1)], 7) == []
+
+
+CUT = Minority("ctl1", "ctl2", "no majority agreed", 1.1, 0.9, 0, "s1h", ("s1h",), True)
+
+
+def test_a_leader_that_was_cut_off_and_decided_nothing_holds() -> None:
+    assert all(ok for *_, ok in judge_minorities([CUT, CUT])) and judge_minorities([]) == []
+
+
+@pytest.mark.parametrize("differing", [{"refused": ""}, {"new": "ctl1"}, {"began": 1}, {"lives": ("s1h", "s1n1")},
+                                       {"lives": ()}, {"owner": "s1n1"}, {"follows": False}])
+def test_a_leader_that_was_cut_off_and_decided_something_is_found(differing: dict[str, object]) -> None:
+    (_, measured, _, ok), _ = judge_minorities([CUT, msgspec.structs.replace(CUT, **differing)])
+    assert not ok and measured.startswith("1 (Minority(")
 
 
 # -- where an instance lives, as agents say it -----------------------------------------------------------------------

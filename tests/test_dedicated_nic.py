@@ -56,7 +56,7 @@ def test_the_tor_reaches_the_host_by_that_port_alone_and_takes_its_packets_from_
 def test_lacp_is_spoken_on_its_port_and_heard_of_in_its_reports() -> None:
     named = {a for a in switch_lacp_settings(DEDICATED, "s1h") if a.startswith("tor1")}
     assert named == set(interfaces(DEDICATED))
-    told = reports_of(DEDICATED.node("s1h"), DEDICATED, "10.0.0.1")
+    told = reports_of(DEDICATED.node("s1h"), DEDICATED, ("10.0.0.1",))
     assert told.interfaces == ("s1h-nic1",) and told.port_gbps == 10.0
     assert len(team_config(DEDICATED, "s1h", "/nowhere").members) == 4  # type: ignore[arg-type]
 

@@ -49,6 +49,13 @@ def test_what_cannot_fail_so_is_refused_with_what_can(kind: str, names: list[str
         failure_of(RACK, kind, names, share)
 
 
+def test_the_controller_fails_with_or_without_the_name_of_its_node() -> None:
+    assert failure_of(RACK, "controller", []).said() == "the resource controller of this rack is dead"
+    assert failure_of(RACK, "controller", ["ctl1"]).said() == "the resource controller of ctl1 is dead"
+    with pytest.raises(ExperimentError, match="no controller node 's1h'"):
+        failure_of(RACK, "controller", ["s1h"])
+
+
 def test_a_failure_is_written_as_it_is_typed() -> None:
     assert Failure("loss", ("s1n1",), 0.02).words == "loss s1n1 0.02"
     assert Failure("loss", ("s1n1",), 0.02).heal_words == "loss s1n1"

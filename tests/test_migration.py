@@ -23,6 +23,7 @@ from controller.migration_journal import (
 )
 from controller.migration_steps import TRANSITIONS, Event, State
 from nodes import messages
+from nodes.authority import Authority
 from nodes.control_messages import MAX_CHUNK, Answer, Chunk, Command, ControlMessage, Fetch, Refusal, Standing, Verb
 from nodes.errors import WireError
 from nodes.fetching import ASK_AGAIN_S, WINDOW, Fetcher, chunk_of, digest_of
@@ -104,8 +105,8 @@ def test_each_controller_has_a_term_of_its_own() -> None:
 def test_a_controller_that_has_a_successor_falls_silent() -> None:
     room = Room(1, loss=0.0)
     room.run(0.05)
-    room.nodes[SOURCE].agent.term = 99
-    room.nodes[DESTINATION].agent.term = 99
+    room.nodes[SOURCE].agent.authority.term = 99
+    room.nodes[DESTINATION].agent.authority.term = 99
     room.begin()
     room.run(0.5)
     assert room.controller is not None and room.controller.deposed
@@ -210,6 +211,21 @@ def test_a_command_for_an_earlier_run_of_a_node_makes_nothing_live() -> None:
         (answer,) = obey(room, DESTINATION, command(Verb.START, 5, boot=boot))
         assert answer.refusal in (Refusal.OTHER_BOOT, Refusal.OUT_OF_PLACE)
     assert node.local.live is None
+
+
+def test_a_binary_that_is_half_pushed_is_fetched_from_the_controller_that_took_over() -> None:
+    room, successor = Room(1), bytes((10, 1, 253, 2))
+    agent = room.nodes[DESTINATION].agent
+    agent.authority.ips = (CTL, successor)
+    what = {"size": len(BINARY), "digest": digest_of(BINARY)}
+    obey(room, DESTINATION, command(Verb.PREPARE, 5, peer=CTL, **what))
+    (answer,) = obey(room, DESTINATION, command(Verb.PREPARE, 5, peer=successor, term=2, **what), successor)
+    assert answer.refusal == Refusal.NONE and answer.standing == Standing.PREPARING
+    asked: list[tuple[bytes, ControlMessage]] = []
+    agent.tick(room.now + 1.0, asked)
+    assert {ip for ip, message in asked if isinstance(message, Fetch)} == {successor}
+    (answer,) = obey(room, DESTINATION, command(Verb.PREPARE, 5, peer=CTL, **what))
+    assert answer.refusal == Refusal.OLD_TERM
 
 
 @pytest.mark.parametrize("sender", ["s2h", "s1h", "s2n1", "a client"])
@@ -346,7 +362,7 @@ def test_a_fetch_of_what_is_not_there_gets_nothing(fetch: Fetch) -> None:
 
 
 def test_too_large_a_thing_is_not_even_begun() -> None:
-    agent = MigrationAgent(Room(1).nodes[SOURCE].local, CTL, 1)
+    agent = MigrationAgent(Room(1).nodes[SOURCE].local, Authority(CTL), 1)
     out: list[tuple[bytes, ControlMessage]] = []
     agent.receive(CTL, command(Verb.PREPARE, 1, size=2**32 - 1), 0.0, out)
     assert [m.refusal for _, m in out if isinstance(m, Answer)] == [Refusal.TOO_LARGE] and len(out) == 1

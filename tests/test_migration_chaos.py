@@ -203,12 +203,12 @@ class Amnesiac(MigrationControl):
 class Unfenced(MigrationAgent):
     """Obeys commands of any epoch and for any run."""
 
-    def _obey(self, command: Command, now: float) -> object:  # type: ignore[override]
+    def _obey(self, source: bytes, command: Command, now: float) -> object:  # type: ignore[override]
         here = self._here.get((command.application, command.instance))
         if here is not None:
             here.epoch = 0
         self._connected.pop((command.application, command.instance), None)
-        return super()._obey(command, now)
+        return super()._obey(source, command, now)
 
 
 class SelfWilled(MigrationAgent):

@@ -13,6 +13,7 @@ from experiments.simulated_bed import calibration_of
 from microservices.applications import application_named
 from microservices.workloads import workload_named
 from nodes import messages
+from nodes.authority import Authority
 from nodes.control_messages import HEARTBEAT_BYTES, HEARTBEAT_S, SLOTS, Heartbeat
 from nodes.deployment import Deployment, deploy
 from nodes.errors import NodeError
@@ -115,7 +116,7 @@ def test_without_a_controller_nothing_is_reported_and_time_ends() -> None:
 def control(services: ServiceRuntime | None = None, now: float = 0.0) -> NodeControl:
     services = services or ServiceRuntime(Execution("s1n1"), Transport(1))
     own_ip = IPv4Address(RACK.node("s1n1").ip).packed
-    return NodeControl(services, own_ip, CONTROLLER, 7, 10.0, lambda: 3, lambda: Carried(0, 0), now)
+    return NodeControl(services, own_ip, Authority(CONTROLLER), 7, 10.0, lambda: 3, lambda: Carried(0, 0), now)
 
 
 def test_a_driver_that_is_late_for_several_slots_reports_once() -> None:
@@ -186,7 +187,7 @@ def test_what_interfaces_carried_is_read_from_the_kernel_with_what_is_on_the_wir
 
 
 def test_a_smartnic_reports_of_its_port_and_a_host_of_all_that_leads_to_it() -> None:
-    nic, host = (reports_of(RACK.node(name), RACK, "10.1.253.1") for name in ("s1n1", "s1h"))
+    nic, host = (reports_of(RACK.node(name), RACK, ("10.1.253.1",)) for name in ("s1n1", "s1h"))
     assert nic.interfaces == ("s1n1-net",) and nic.port_gbps == RACK.ports_of_node("s1n1")[0].gbps
     assert set(host.interfaces) == {*(link.host_interface for link in RACK.pcie_of_host("s1h")),
                                     *(port.peer_interface for port in RACK.ports_of_node("s1h"))}

@@ -54,8 +54,8 @@ def port(program: TorProgram, interface: str) -> int:
 
 
 def sent(program: TorProgram, interface: str, source: str, destination: str, *, dport: int = at.DATA_PORT,
-         sport: int = 1000, ttl: int = 64) -> Verdict:
-    flow = FlowKey(source, destination, 17, sport, dport)
+         sport: int = 1000, ttl: int = 64, protocol: int = 17) -> Verdict:
+    flow = FlowKey(source, destination, protocol, sport, dport)
     return Pipeline(program).look_up(packet_of(flow, port(program, interface), ttl))
 
 
@@ -125,6 +125,18 @@ def test_control_ports_are_closed_to_clients_and_open_to_all_others(udp: int) ->
     for interface, source in (("tor1-ctl1", at.controller_ip(1, 1)), ("tor1-s2n1", at.host_ip(1, 2)),
                               ("tor1-agg1", at.controller_ip(2, 1))):
         assert sent(program, interface, source, NIC1, dport=udp).port == port(program, "tor1-s1n1")
+
+
+def test_where_there_are_several_controllers_nobody_else_reaches_the_port_of_their_journal() -> None:
+    program = programs_of(inventory_of(cluster_named("type1x3", controllers=3)))["tor1"]
+    first = at.controller_ip(1, 1)
+    for interface, source in (("tor1-c1", CLIENT), ("tor1-s1n1", NIC1), ("tor1-s1n1", HOST)):
+        refused = sent(program, interface, source, first, dport=at.RAFT_PORT, protocol=6)
+        assert refused.port is None and refused.rules[-1].startswith("Raft's port from")
+        assert sent(program, interface, source, first, dport=80, protocol=6).port == port(program, "tor1-ctl1")
+    assert sent(program, "tor1-ctl2", at.controller_ip(1, 2), first, dport=at.RAFT_PORT,
+                protocol=6).port == port(program, "tor1-ctl1")
+    assert not any(acl.protocol == "tcp" for acl in tor("type1x3").acls)
 
 
 def test_a_packet_never_goes_back_where_it_came_from() -> None:

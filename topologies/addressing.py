@@ -15,6 +15,7 @@ DATA_PORT = 0xE300
 CONTROL_PORT = 0xE301
 TEAM_PORT = 0xE302
 CONTROL_PORTS = (CONTROL_PORT, TEAM_PORT)
+RAFT_PORT = 0xE303  # TCP, between controller nodes only; where there are several, the ToR drops it from all others
 
 ALL_NODES_PREFIX = "10.0.0.0/8"
 INTERFACE_NAME_LIMIT = 15  # IFNAMSIZ - 1

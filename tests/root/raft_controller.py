@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from controller.errors import MigrationError
+from controller.errors import JournalError, MigrationError
 from controller.migration_journal import decode_entries, encode_entry
-from controller.raft_journal import JournalError, RaftJournal
+from controller.raft_journal import RaftJournal
 from controller.resource_controller import ResourceController
 from experiments.first_placement import place_in_turn
 from microservices.applications import nfv_fin

@@ -5,7 +5,8 @@ import sys
 import time
 from pathlib import Path
 
-from controller.raft_journal import JournalError, RaftJournal
+from controller.errors import JournalError
+from controller.raft_journal import RaftJournal
 from controller.replica_steps import Viewed, decode_entries, encode_entry
 
 own, directory, *others = sys.argv[1:]
