@@ -14,6 +14,7 @@ from controller.timeline import Timeline
 from nodes.deployment import Deployment
 
 SOCKET_NAME, ONE_OF_SEVERAL = "controller.sock", "controller-{}.sock"
+POWER_SOCKET_NAME = "power.sock"  # takes the names of nodes that are to be cut off; answered with Fenced
 MOST_AT_ONCE = 200  # events or timelines in one answer
 BUFFER_BYTES = 4 << 20  # ours: the state of a large rack is one datagram
 

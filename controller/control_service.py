@@ -24,10 +24,12 @@ from controller import control_requests as asked
 from controller.control_requests import ToldTimeline, decode_request, encode_reply
 from controller.controller_node import ControllerNode, FollowsError, SharedJournal, SoleJournal
 from controller.errors import ControllerError
+from controller.fencing import Fencing, to_fence
 from controller.journal_file import FileJournal
 from controller.migration_journal import decode_entries, encode_entry, history_of
 from controller.overload import OverloadOptions
 from controller.resource_controller import ResourceController
+from controller.standby import Standby
 from microservices.errors import ServiceError
 from nodes.deployment import Deployment
 from nodes.emulated_clock import EmulatedClock
@@ -58,6 +60,7 @@ class ServiceConfig(msgspec.Struct, frozen=True):
     """What the process is told at its start: see ResourceController. `run_dir` is where its sockets stand.
 
     The journal is the file at `journal_path`, of this process alone, unless `raft` says otherwise.
+    `fences`: somebody there cuts off nodes whose names come to POWER_SOCKET_NAME, and then says so.
     """
 
     inventory_path: str
@@ -68,6 +71,7 @@ class ServiceConfig(msgspec.Struct, frozen=True):
     clock: EmulatedClock = EmulatedClock()
     automatic: bool = True
     options: OverloadOptions = OverloadOptions()
+    fences: bool = False
     raft: RaftConfig | None = None
 
 
@@ -97,8 +101,14 @@ class _Service:
         self._name, self._names_at = told.node, told.raft.names if told.raft else {}
         self._look_s = LOOK_S if told.raft else TICK_S
         journal = _journal(told)
-        self._node = ControllerNode(inventory, journal, lambda standby: ResourceController(
-            inventory, told.deployments, journal, told.automatic, told.options, told.node, standby=standby))
+
+        def make(standby: Standby) -> ResourceController:
+            controller = ResourceController(inventory, told.deployments, journal, told.automatic, told.options,
+                                            told.node, standby=standby)
+            self._fencing = Fencing(controller.failover.membership)
+            return controller
+
+        self._node = ControllerNode(inventory, journal, make)
         self._node.look([])  # a journal that tells nothing is complained about before anybody waits for an answer
         self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._udp.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, SOCKET_BUFFER_BYTES)
@@ -108,6 +118,7 @@ class _Service:
         self._packed: dict[str, bytes] = {}
         socket_name = asked.ONE_OF_SEVERAL.format(told.node) if told.raft else asked.SOCKET_NAME
         self._asked = asked.listen(Path(told.run_dir) / socket_name)
+        self._power = str(Path(told.run_dir) / asked.POWER_SOCKET_NAME) if told.fences else ""
         gc.freeze()  # what is there now stays; only what comes later is looked through for garbage
 
     def serve(self) -> None:
@@ -129,7 +140,14 @@ class _Service:
                 self._answer(now, sends)
             if node.due() <= now:
                 node.tick(now, sends)
+                if self._power and node.controller is not None:
+                    self._fence(node.controller, now)
             self._send(sends)
+
+    def _fence(self, controller: ResourceController, now: float) -> None:
+        for node in to_fence(controller, self._fencing, now):
+            with contextlib.suppress(OSError):  # nobody there, or busy: it is asked again
+                self._asked.sendto(node.encode(), self._power)
 
     def _hear(self, now: float, sends: Sends) -> None:
         receive, take, packed = self._udp.recvfrom, self._node.receive, self._packed

@@ -11,9 +11,9 @@ class ControllerEvent:
 
     `what` is "verdict" (a detector asks for relief of `node`; `detail` says what is done about it), "rebooted" (a node
     has lost what it ran), "deployed", or a step of migration number `migration`: "begin", the state that it entered,
-    "reconnected" or "done"; "dead" or "alive" (of `node`, by its heartbeats); or "nowhere", "founding", "alone",
-    "repairing", "paired" or "replacing": what a replicated instance is by a new view, in which `node` serves; of
-    "nowhere", all that it held is lost. `sequence` counts events from 1.
+    "reconnected" or "done"; "dead" or "alive" (of `node`, by its heartbeats); "fence" (somebody is to cut `node` off);
+    or "nowhere", "founding", "alone", "repairing", "paired" or "replacing": what a replicated instance is by a new
+    view, in which `node` serves; of "nowhere", all that it held is lost. `sequence` counts events from 1.
     """
 
     sequence: int

@@ -69,9 +69,9 @@ class ResourceController:
         computing = [n for n in inventory.nodes if n.role in ("host", "smartnic")]
         self.automatic = automatic
         self.where = Whereabouts()
-        self._record = ControllerRecord(self.where)
-        self.events, self.timelines = self._record.events, self._record.timelines
-        self._tell = self._record.tell
+        self.record = ControllerRecord(self.where)
+        self.events, self.timelines = self.record.events, self.record.timelines
+        self._tell = self.record.tell
         self.names = [n.name for n in computing]
         self._index = {name: i for i, name in enumerate(self.names)}
         self._roles = [n.role for n in computing]
@@ -296,7 +296,7 @@ class ResourceController:
             if not self.automatic:
                 raise MigrationError("the controller only watches")
             why = f"{move.cause}; {move.why}"
-            self._record.alarm_s[key] = move.slot * HEARTBEAT_S
+            self.record.alarm_s[key] = move.slot * HEARTBEAT_S
             neighbour = self._neighbour_on_its_way(key)
             if neighbour:
                 self._postponed[key] = to, why
@@ -374,7 +374,7 @@ class ResourceController:
         m = self.control.migration(happening.migration)
         if m is None:
             return
-        self._record.happened(happening, m, why)
+        self.record.happened(happening, m, why)
         if happening.what in TELL_CLIENTS:
             self._tell_clients(m, out)
 

@@ -212,7 +212,11 @@ class Faults(ABC):
         return ()
 
     def _wake(self, failure: Failure, _: Down) -> None:
-        os.kill(self.agent_pid(failure.names[0]), signal.SIGCONT)
+        name = failure.names[0]
+        if self._runs(name):
+            os.kill(self.agent_pid(name), signal.SIGCONT)
+        else:  # somebody has cut it off meanwhile
+            self.start_agent(name, again=True)
 
     def _smartnic_off(self, failure: Failure) -> Down:
         self._end_agent(failure.names[0])

@@ -35,6 +35,11 @@ def team_order(entry: NodeEntry, pid: int, run_dir: Path, mode: str) -> Order:
     return Order(name, "nodes.agent:run_host_team", msgspec.msgpack.encode(config), pid, str(run_dir / f"{name}.log"))
 
 
+def pid_file(node: str) -> str:
+    """Return the name of the file, in the run directory, with the pid of the agent of `node`."""
+    return f"agent-{node}.pid"
+
+
 def agent_order(entry: NodeEntry, pid: int, run_dir: Path, inventory: Inventory, deployments: tuple[Deployment, ...],
                 frame_loss: float, cores: int, clock: EmulatedClock, pace: Pace | None,
                 controller_ips: tuple[str, ...] = (), empty: bool = False) -> Order:
@@ -56,4 +61,4 @@ def agent_order(entry: NodeEntry, pid: int, run_dir: Path, inventory: Inventory,
                                 reports, empty)
         function = "run_smartnic"
     return Order(entry.name, f"nodes.agent:{function}", msgspec.msgpack.encode(config), pid,
-                 str(run_dir / f"agent-{entry.name}.log"))
+                 str(run_dir / f"agent-{entry.name}.log"), pid_file=str(run_dir / pid_file(entry.name)))

@@ -21,6 +21,7 @@ from controller.errors import MigrationError
 from controller.fault_domains import faults, places_of
 from experiments.control_plane import ControlPlane
 from experiments.errors import ExperimentError
+from experiments.power_switch import power_order
 from nodes.deployment import Deployment, Place
 from nodes.emulated_clock import EmulatedClock
 from nodes.nursery import Child, Nursery, Order
@@ -30,11 +31,9 @@ from topologies.addressing import RAFT_PORT
 from topologies.inventory import Inventory, NodeEntry
 
 if TYPE_CHECKING:
-    from experiments.testbed import TestbedOptions
+    from experiments.testbed_options import TestbedOptions
 
-ORCHESTRATOR = ("off", "watch", "on")
 JOURNAL_NAME, RAFT_DIR = "controller.journal", "raft"
-CONTROLLERS = (1, 3)
 UP_WITHIN_S = 10.0
 LOOK_AGAIN_S = 0.02
 
@@ -94,6 +93,9 @@ class Orchestrating(ABC):
                                   + ", ".join(str(child.pid) for child in running.values()))
         if self.options.orchestrator == "off":
             raise ExperimentError("this testbed was started without its orchestrator: it cannot come in later")
+        if self.options.fencing and not self.controller_processes:
+            first = self.controller_node.name
+            self.fork(power_order(self.node_pid(first), self.world.run_dir), first)
         for node in missing:
             self.controller_processes[node.name] = self._fork_controller(node)
         self.resource = ControllerClient(self.world.run_dir)
@@ -108,7 +110,7 @@ class Orchestrating(ABC):
             raft = RaftConfig(str(run_dir / RAFT_DIR), self._secret, f"{node.ip}:{RAFT_PORT}", names)
         config = ServiceConfig(str(run_dir / "inventory.json"), node.name, str(run_dir), str(run_dir / JOURNAL_NAME),
                                self.deployments, self.clock, self.options.orchestrator == "on", self.options.overload,
-                               raft)
+                               self.options.fencing, raft)
         return self.fork(Order(name, "controller.control_service:run", msgspec.msgpack.encode(config),
                                self.node_pid(node.name), str(run_dir / f"{name}.log")), node.name)
 

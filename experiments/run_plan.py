@@ -37,6 +37,7 @@ PLAN: Mapping[str, Planned] = {
     "live-placement": Planned(0.4, 0.4),
     "rack-applications": Planned(0.5, 1.2),
     "migration": Planned(0.7, 2.0),
+    "failover": Planned(4.0, 40.0),
     "channel-torture": Planned(0.1, 0.2, needs_root=False, beside_others=True),
     "fig3": Planned(0.5, 2.5),
     "scale-invariance": Planned(0.7, 2.0),

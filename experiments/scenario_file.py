@@ -25,7 +25,7 @@ import yaml
 from experiments.errors import ExperimentError
 from experiments.failures import KINDS, Failure, failure_of, part_of, share_of
 from experiments.first_placement import WHERE
-from experiments.orchestrating import CONTROLLERS, ORCHESTRATOR
+from experiments.testbed_options import CONTROLLERS, ORCHESTRATOR
 from topologies.inventory import Inventory
 
 MOST_SECONDS, MOST_STEPS, MOST_CLIENTS = 3600.0, 1000, 16

@@ -13,13 +13,11 @@ import secrets
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
 from controller import tor_program, tor_status
-from controller.overload import OverloadOptions
 from controller.tor_status import TorStatus
 from experiments.bed_facts import BedFacts
 from experiments.client import ClientConfig
@@ -29,10 +27,11 @@ from experiments.failures import Failure
 from experiments.faults import Down, Faults
 from experiments.node_setup import agent_order, set_up_single, team_order
 from experiments.observing import Observing
-from experiments.orchestrating import CONTROLLERS, ORCHESTRATOR, Orchestrating
-from experiments.pacing import UNPACED, Pacing
+from experiments.orchestrating import Orchestrating
+from experiments.pacing import Pacing
 from experiments.running import RunningClient, RunningProcess
 from experiments.switches import configure_switches, lacp_members, leave_queues_alone
+from experiments.testbed_options import TestbedOptions
 from nodes.bonding import teaming_mode
 from nodes.cgroups import Cgroup
 from nodes.communication import Communication, ways_to
@@ -42,9 +41,8 @@ from nodes.emulated_node import build_network, end_network, tc_batch
 from nodes.frame_filter import Program
 from nodes.nursery import Child, Nursery, Order
 from nodes.programs import python_module
-from nodes.world import DATAPATHS, World
+from nodes.world import World
 from topologies.catalog import cluster_named
-from topologies.cluster import Cluster
 from topologies.inventory import Inventory, NodeEntry, inventory_of
 
 log = logging.getLogger(__name__)
@@ -55,42 +53,6 @@ READY_TIMEOUT_S = 60.0
 AGENT_END_TIMEOUT_S = 10.0
 REPLICAS_WITHIN_S = 3.0  # emulated: a node counts when it has been heard for a second
 FIRST_OWN_CLIENT_NUMBER = 100_000  # of 2^19
-
-@dataclass(frozen=True, slots=True)
-class TestbedOptions:
-    """What to build. `cluster` is a name (topologies.catalog) or a Cluster; `pacing` says at what speed it plays.
-
-    `orchestrator`: "off", nodes report to nobody; "watch", a resource controller hears them and moves what it is told
-    to by hand; "on", it also moves what `overload` says must move. `controllers`: 1, its journal is a file; 3, it is
-    replicated to three nodes, of which any two go on without the third.
-    """
-
-    cluster: str | Cluster = "type1x3"
-    clients: int = 1
-    label: str = "e3"
-    datapath: str = "netdev"
-    pacing: Pacing = UNPACED
-    deployments: tuple[Deployment, ...] = ()
-    frame_loss: float = 0.0
-    orchestrator: str = "off"
-    overload: OverloadOptions = field(default_factory=OverloadOptions)
-    controllers: int = 1
-
-    __test__ = False  # a noun, not a test, whatever its name starts with
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.frame_loss < 1.0:
-            raise ExperimentError(f"a frame loss of {self.frame_loss}; the limits are 0 and 1")
-        if self.orchestrator not in ORCHESTRATOR:
-            raise ExperimentError(f"no orchestrator {self.orchestrator!r}; there are {', '.join(ORCHESTRATOR)}")
-        if self.controllers not in CONTROLLERS:
-            raise ExperimentError(f"{self.controllers} controllers; there can be "
-                                  + " or ".join(str(n) for n in CONTROLLERS))
-        replicated = [d.name for d in self.deployments if d.replicated]
-        if replicated and self.orchestrator == "off":
-            raise ExperimentError(f"{', '.join(replicated)} cannot be replicated with the orchestrator off")
-        if self.datapath not in DATAPATHS:
-            raise ExperimentError(f"no datapath {self.datapath!r}; there are {', '.join(DATAPATHS)}")
 
 
 class Testbed(Observing, Orchestrating, Faults):

@@ -38,7 +38,8 @@ START_TIMEOUT_S = 20.0
 class Order(msgspec.Struct, frozen=True):
     """Start `entry` ("module:function") with `config`, encoded for it, in the namespace of `namespace_pid`.
 
-    `entry` takes the encoded config and returns None, or bytes that are written to `result_file`.
+    `entry` takes the encoded config and returns None, or bytes that are written to `result_file`. In `pid_file`, if
+    one is named, stands the process that was started last, once it is called `process_name(name)`.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Order(msgspec.Struct, frozen=True):
     log: str
     cgroup_procs: tuple[str, ...] = ()
     result_file: str = ""
+    pid_file: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,11 @@ class Child:
 
     name: str
     pid: int
+
+
+def process_name(name: str) -> str:
+    """Return what the system calls the child of an order called `name`; it takes 15 characters."""
+    return f"e3-{name}"[:15]
 
 
 class Nursery:
@@ -163,8 +170,11 @@ def _run_child(order: Order, parent: int, descriptors: list[int]) -> None:
         os.dup2(log, 2)
         os.close(log)
         libc = ctypes.CDLL(None)
-        libc.prctl(PR_SET_NAME, f"e3-{order.name}".encode()[:15], 0, 0, 0)
+        libc.prctl(PR_SET_NAME, process_name(order.name).encode(), 0, 0, 0)
         libc.prctl(PR_SET_TIMERSLACK, ctypes.c_ulong(TIMER_SLACK_NS), 0, 0, 0)
+        if order.pid_file:
+            with open(order.pid_file, "w") as file:
+                file.write(f"{os.getpid()}")
         for procs in order.cgroup_procs:
             with open(procs, "w") as file:
                 file.write("0")

@@ -6,8 +6,9 @@ import pytest
 from controller_room import DEPLOYMENT, INVENTORY
 
 from experiments.errors import ExperimentError
-from experiments.orchestrating import ORCHESTRATOR, placed_as, spread
+from experiments.orchestrating import placed_as, spread
 from experiments.testbed import Testbed, TestbedOptions
+from experiments.testbed_options import ORCHESTRATOR
 from topologies.catalog import cluster_named
 from topologies.inventory import inventory_of
 

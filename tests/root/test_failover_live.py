@@ -4,12 +4,15 @@
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from experiments.client import ClientConfig
 from experiments.errors import ExperimentError
+from experiments.failover import CLUSTER as EXPERIMENTS_CLUSTER
+from experiments.failover_load import StoreLoad, ThermostatLoad, store_on, thermostats_on
+from experiments.failover_strike import struck
 from experiments.shared_store import SHARED, judged
 from experiments.store_checker import CHECKER, READ_BACK, StoreReadBack
 from experiments.testbed import Testbed, TestbedOptions
@@ -73,6 +76,38 @@ def test_when_the_primarys_server_dies_every_acknowledged_write_survives_and_ser
     verdict = judged(shared)
     assert verdict, str(verdict)
     assert all(result.answered > 100 for result in shared)
+
+
+def test_a_failure_of_either_application_loses_nothing_acknowledged_and_what_ran_alone_is_cut_off() -> None:
+    inventory = inventory_of(cluster_named(EXPERIMENTS_CLUSTER, clients=2))
+    store, thermostats = store_on(inventory), thermostats_on(inventory)
+    with Testbed.start(TestbedOptions(EXPERIMENTS_CLUSTER, clients=2, label="failover", orchestrator="watch",
+                                      deployments=(store, thermostats), fencing=True)) as both:
+        for outcome in (struck(both, store, "hang", 1, StoreLoad(both, store)),
+                        struck(both, thermostats, "server", 1, ThermostatLoad(both, thermostats))):
+            print(outcome.row())
+            assert outcome.complaints == [] and outcome.answered > 100
+            assert 0.3 < outcome.outage_s < 2.0
+        (name,) = (p.node for p in both.present(thermostats).places if p.number not in thermostats.replicated)
+        pid = both.agent_pid(name)
+        both.fail("hang", name)
+        wait_for(lambda: name not in {p.node for p in both.present(thermostats).places
+                                      if p.number not in thermostats.replicated})
+        assert any((event.what, event.node) == ("fence", name) for event in both.asked().events())
+        both.heal("hang", name)
+        wait_for(lambda: life_of(both, name) == "alive" and not both.unpaired())
+        assert both.agent_pid(name) != pid, "what was cut off has begun anew"
+
+
+def life_of(bed: Testbed, name: str) -> str:
+    return next(node.life for node in bed.asked().state().nodes if node.name == name)
+
+
+def wait_for(true: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    until = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 def test_without_an_orchestrator_nothing_can_be_replicated() -> None:
