@@ -79,7 +79,7 @@ EXPERIMENTS = {e.name: e for e in (
     _experiment("failover", "parts fail under load where something is replicated; nothing acknowledged is lost (3.5)",
                 "resume"),
     _experiment("controller-failover",
-                "the resource controller is killed in the middle of a migration 50 times; one instance lives"),
+                "the leader of three controllers is killed in the middle of a migration 50 times; one instance lives"),
     _experiment("two-worlds", "two testbeds at once; one is killed and cleaned away, the other goes on"),
     _experiment("controller-restart", "the ToR app is killed and restarted under load; no request is lost"),
     _experiment("racks", "four racks behind a fat tree: equal-cost paths between racks, proved from captures"),
