@@ -50,6 +50,7 @@ setup(
             "mypy",
             "pytest",
             "pytest-timeout",
+            "pytest-xdist",
             "rank-bm25",
             "ruff",
             "scikit-learn",

@@ -1,7 +1,7 @@
-"""Where E3 would run an application's microservices: SmartNIC or host by Table 1 and section 5.2, which node by HCM.
+"""Where E3 would run an application's microservices: on SmartNIC or host by Table 1 and the text, which node by HCM.
 
     host        what may run nowhere else (SQL, section 4); what Table 1 gives more requests per Joule on a host; and
-                what section 5.2 says that E3 migrates there, in the applications that it names
+                what sections 5.1 and 5.2 say that E3 has or migrates there, in the applications that they name
     SmartNIC    everything else
 
 Section 5.4 does likewise: "we avoid host starvation and microservice overload by constraining problematic microservices
@@ -30,6 +30,8 @@ from topologies.cluster import Cluster
 
 # Section 5.2: "Top Ranker in RTA-PTC, Spike in RTA-SF, API gateway in IOT-DH and IOT-TS".
 MIGRATED = {"rta-ptc": "top_ranker", "rta-sf": "spike", "iot-dh": "api_gateway", "iot-ts": "api_gateway"}
+# Section 5.1, of RTA-PTC: "E3 only places the Count microservice on the SmartNIC and migrates the rest to the host".
+ALSO_ON_HOSTS = {"rta-ptc": frozenset({"top_ranker", "knn"})}
 LEAST_RPS, MOST_RPS = 1.0, 1e8
 RESOLUTION = 0.02  # of the rate that an application is placed for
 UNLOADED = 0.01  # of that rate
@@ -44,7 +46,8 @@ def better_on_host(service: str) -> bool:
 
 def side_of(service: str, application: str) -> str:
     """Return "host" or "smartnic"."""
-    pinned = service_class(service).host_only or MIGRATED.get(application) == service
+    told = MIGRATED.get(application) == service or service in ALSO_ON_HOSTS.get(application, ())
+    pinned = service_class(service).host_only or told
     return "host" if pinned or better_on_host(service) else "smartnic"
 
 

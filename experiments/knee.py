@@ -4,6 +4,7 @@ A search is a generator: it yields the load that it wants to see, is sent a Prob
 clock and no testbed; `found_by` drives one with a function that measures.
 
     closed loop   the fewest outstanding requests that give 97 % of the saturated throughput
+    confirmed     the same where another world found it: half as many give less, twice as many hardly more
     open loop     the largest offered rate that is answered to 98 %, at a mean latency of at most twice the unloaded one
 """
 
@@ -21,6 +22,7 @@ from experiments.latencies import Latencies
 
 ATTEMPTS = 2  # at one load, if a verdict fails
 REPEATS = 3  # at one load, if noise could have decided
+NOISE = 0.02  # ours: what two measurements of one load may differ by
 FIRST_SHARE = 1 / 64  # of the rate that is first tried high, for the unloaded latency
 
 
@@ -93,8 +95,42 @@ def closed_loop(first: int = 1, most: int = 1 << 16, share: float = 0.97, growth
     return _closed_loop(first, most, share, growth, resolution)
 
 
-def _closed_loop(first: int, most: int, share: float, growth: float, resolution: float) -> Search:
+def confirmed(expected: Knee, most: int = 1 << 16, share: float = 0.97, growth: float = 0.03,
+              resolution: float = 0.03, around: int = 4) -> Search:
+    """Search the closed loop's knee where it is expected: on packets, where virtual time has found it.
+
+    By the same definition: the expected number of requests must give `share` of the throughput that saturates, and half
+    of it less. Near a flat top two searches that are both right end at different loads, since noise decides where
+    `share` is passed; so the expected number stands unless it misses `share` by more than NOISE. If it does not stand,
+    the knee is searched as by `closed_loop`, from the expected number over `around` on. Raises ExperimentError where
+    `expected` is no knee.
+    """
+    if expected.probe is None:
+        raise ExperimentError(f"no knee to be confirmed: {expected.said}")
+    return _confirmed(int(expected.probe.load), most, share, growth, resolution, around)
+
+
+def _confirmed(load: int, most: int, share: float, growth: float, resolution: float, around: int) -> Search:
     look = _Look()
+    found: dict[int, Probe] = {}
+    for tried in sorted({max(1, load // 2), load, min(2 * load, most)}):
+        probe = yield from look.at(tried)
+        if probe is None:
+            return look.refused()
+        found[tried] = probe
+    saturated = max(p.throughput_rps for p in found.values())
+    knee, fewer = found[load], found[min(found)]
+    enough = knee.throughput_rps >= (share - NOISE) * saturated
+    if enough and (fewer is knee or fewer.throughput_rps < share * saturated):
+        return Knee(knee, tuple(look.tried), f"{load} outstanding requests, as expected, give "
+                    f"{knee.throughput_rps:.6g} requests/s, {knee.throughput_rps / saturated:.1%} of the saturated "
+                    f"{saturated:.6g}; {min(found)} give {fewer.throughput_rps / saturated:.1%}", saturated)
+    return (yield from _closed_loop(max(1, load // around), most, share, growth, resolution, look))
+
+
+def _closed_loop(first: int, most: int, share: float, growth: float, resolution: float,
+                 look: _Look | None = None) -> Search:
+    look = look or _Look()
     rising: list[Probe] = []
     load = first
     while True:

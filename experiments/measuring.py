@@ -91,10 +91,12 @@ def measure(bed: Testbed, configs: Mapping[str, ClientConfig], plan: Plan = USUA
             limits: FidelityLimits = USUAL_LIMITS, meanwhile: Callable[[], None] = lambda: None) -> Measurement:
     """Put `bed` under the load of `configs`, a client config by client node, and measure; `meanwhile` runs once.
 
-    Raises ExperimentError if clients fail, or if no request comes through.
+    Requests of earlier clients are none of the `plan.warm_requests`. Raises ExperimentError if clients fail, or if no
+    request comes through.
     """
-    running = start_clients(bed, configs)
-    return measure_running(bed, running, [c.deployment for c in configs.values()], plan, limits, meanwhile, entered=0)
+    deployments = [c.deployment for c in configs.values()]
+    entered = _handled(bed.counters(), _entry_counters(deployments))
+    return measure_running(bed, start_clients(bed, configs), deployments, plan, limits, meanwhile, entered)
 
 
 def start_clients(bed: Testbed, configs: Mapping[str, ClientConfig]) -> dict[str, RunningClient]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from experiments.fidelity import USUAL_LIMITS, FidelityLimits
-from experiments.knee import Knee, Probe, closed_loop, found_by
+from experiments.knee import Knee, Probe, closed_loop, confirmed, found_by
 from experiments.load import ClientConfig
 from experiments.measuring import USUAL_PLAN, Measurement, Plan
 from experiments.simulated_bed import SimulatedBed, measured_on
@@ -56,14 +56,20 @@ class Peak:
 
 def find_peak(bed: Testbed | SimulatedBed, configs: Mapping[str, ClientConfig], first: int, most: int,
               plan: Plan = USUAL_PLAN, limits: FidelityLimits = USUAL_LIMITS,
-              say: Callable[[str], None] = lambda _: None, resolution: float = RESOLUTION) -> Peak:
+              say: Callable[[str], None] = lambda _: None, resolution: float = RESOLUTION,
+              expected: Knee | None = None) -> Peak:
     """Search the closed loop's knee from `first` outstanding requests on; `say` hears of every probe.
 
-    The knee's number of outstanding requests is found to `resolution` of it, its throughput to what that changes.
+    The knee's number of outstanding requests is found to `resolution` of it, its throughput to what that changes. A
+    knee that is `expected`, from virtual time, is confirmed, or else searched around where it should be. On packets, as
+    in virtual time, each probe begins with nothing under way and nothing in memory: what the probe before had not
+    finished, twice as much as at the knee or more, would be served first.
     """
     measured: dict[float, Measurement] = {}
 
     def probe(load: float) -> Probe:
+        if measured and isinstance(bed, Testbed):
+            bed.repace(bed.pacing)
         found = measured_on(bed, shared_out(configs, int(load)), settled(plan, load), limits)
         measured[load] = found
         said = Probe(load, found.throughput_rps, found.latencies, found.verdict)
@@ -72,4 +78,6 @@ def find_peak(bed: Testbed | SimulatedBed, configs: Mapping[str, ClientConfig], 
             + refused)
         return said
 
-    return Peak(found_by(closed_loop(first, most, resolution=resolution), probe), measured)
+    search = (closed_loop(first, most, resolution=resolution) if expected is None else
+              confirmed(expected, most, resolution=resolution))
+    return Peak(found_by(search, probe), measured)

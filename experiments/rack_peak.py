@@ -1,6 +1,6 @@
 """The peak of an application on a rack: placed, put under load by clients in a closed loop, measured at the knee.
 
-    forecast (virtual time): where is the knee?  ->  time scale  ->  the same search on packets, around it
+    forecast (virtual time): where is the knee?  ->  time scale  ->  is it there on packets? if not, where?
 
 Figures 5 to 10 and Table 5 are made of such peaks. A load that is given is measured in the same way. Several
 deployments, as the copies of an application are, have the clients in turn.
@@ -36,7 +36,6 @@ from topologies.inventory import Inventory
 
 MOST_OUTSTANDING = 8192
 FIRST_OUTSTANDING = 32
-AROUND = 4  # the search on packets begins at this part of the forecast knee
 PILOT_OUTSTANDING = 32
 TIMEOUT_S = 1e4
 # A token bucket lets as much through at once as passes in half a millisecond of real time (nodes/shaping.py). Virtual
@@ -146,12 +145,11 @@ class RackRoom:
         if self._run_options.simulate or expected is None:
             last = expected or forecast.measured[forecast.knee.tried[-1].load]
             return self._result(deployments, label, forecast.knee, last)
-        first = max(FIRST_OUTSTANDING, int(forecast.knee.probe.load / AROUND) if forecast.knee.probe else 0)
         configs = self._configs(deployments)
 
         def measured(bed: Testbed) -> tuple[Knee, Measurement]:
-            found = find_peak(bed, configs, first, MOST_OUTSTANDING, self._plan, self._limits, self._say,
-                              self._resolution)
+            found = find_peak(bed, configs, FIRST_OUTSTANDING, MOST_OUTSTANDING, self._plan, self._limits, self._say,
+                              self._resolution, expected=forecast.knee)
             return found.knee, found.measurement or found.measured[found.knee.tried[-1].load]
 
         return self._on_packets(deployments, label, expected, measured)

@@ -16,6 +16,7 @@ from experiments.scenario_timeline import Broken, Timeline, broken_spans
 
 WIDTH_IN, PANEL_IN, ROW_IN = 7.0, 1.8, 0.14
 TITLE_LETTERS = 100
+ROOM_ABOVE = 1.18  # for the numbers of stretches
 BLUE, RED = "#0072b2", "#d55e00"
 
 
@@ -42,7 +43,7 @@ def figure_of(timeline: Timeline) -> Figure:
     middle = [b.at_s + timeline.bin_s / 2 for b in timeline.bins]
     panels[0].plot(middle, [b.rps for b in timeline.bins], color=BLUE, linewidth=1.1)
     panels[0].set_ylabel("replies/s")
-    panels[0].set_ylim(bottom=0)
+    panels[0].set_ylim(0, ROOM_ABOVE * max(1.0, *(b.rps for b in timeline.bins)))
     if has_latency:
         _latency(panels[1], timeline, middle)
     panels[-1].set_xlabel("seconds since the load began")

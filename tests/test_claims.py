@@ -140,9 +140,27 @@ def test_what_type1_gains_on_beefy_is_told_by_class_and_by_application() -> None
     assert found["ee-nfv", ""].ours == pytest.approx(4 / 3) and found["ee-rta", ""].ours == 1.0
     assert found["mean-saved", "RTA"].ours == pytest.approx(50.0) and found["p99-saved", "NFV"].same_direction
     assert found["rta-ptc-latency", "tail"].ours == pytest.approx(-50.0) and found["rta-ptc-ee", ""].ours == 0.0
-    assert found["latency-cluster", ""].ours == 0.0 and found["latency-cluster", ""].same_direction is None
+    assert found["latency-cluster", ""].same_direction and not found["latency-cluster", ""].missed
     assert {key for key, one in found.items() if one.refused} == {
         ("ee-cluster", ""), ("ee-iot", ""), ("mean-saved", "IOT"), ("p99-saved", "IOT"), ("latency-cluster", "")}
+
+
+@pytest.mark.parametrize(("slower", "held"), [(1.04, True), (1.06, False)])
+def test_a_latency_cost_is_held_against_the_bound_that_the_text_gives(slower: float, held: bool) -> None:
+    points = {f"{name}/{cluster}/512": peak(name, cluster, 1e6, 500.0, slower if (name, cluster) == (
+        "iot-dh", "type1x3") else 1.0) for name in APPLICATIONS for cluster in ("type1x3", "beefyx3")}
+    found = next(one for one in findings_of("fig5", {"points": points}) if one.key == "latency-cluster")
+    assert found.same_direction is held and "iot-dh" in found.said
+
+
+def test_the_slowest_decision_is_held_against_the_shortest_migration() -> None:
+    rows = [["100 servers, 400 microservices: decision p50, p99", "0.1, 0.3 ms", ""],
+            ["50,000 servers, 200,000 microservices: decision p50, p99", "0.6, 2.6 ms", ""]]
+    found, = findings_of("fig11", {"rows": rows})
+    assert (found.key, found.holds, found.said) == ("migration-time", True,
+                                                   "p99 of 2.6 ms at most (50,000 servers, 200,000 microservices)")
+    rows[0][1] = "0.1, 10.5 ms"
+    assert findings_of("fig11", {"rows": rows})[0].holds is False
 
 
 def test_sharing_ports_is_held_against_a_nic_of_the_hosts_own() -> None:

@@ -145,7 +145,7 @@ def typed(bed: Bed, line: str, capsys: pytest.CaptureFixture[str]) -> str:
     "send 10 c9", "send 1 2 3", "send 99999999999", "routes a b", 'routes "a', "routes nobody", "groups s1n1",
     "capture tor9", "capture a/ b/",
     "capture off", "proof", "proof x", "fail lnk s1n1", "fail link s1h", "fail link tor1",
-    "fail smartnic s1h", "fail hang c1", "fail link", "fail link s1n1 s1n2", "fail tor tor1", "fail controller ctl1",
+    "fail smartnic s1h", "fail hang c1", "fail link", "fail link s1n1 s1n2", "fail tor tor1", "fail controller s1h",
     "fail loss s1n1", "fail loss s1n1 much", "fail loss s1n1 1.5", "fail loss s1n1 -1%", "fail loss s1n1 nan",
     "fail partition", "fail partition s1h s1h", "fail partition s1h s9h", "fail server s1n1", "fail host s1n1",
     "fail pcie s1h", "heal", "heal link", "heal link s1n1", "heal frob", "heal partition",

@@ -11,7 +11,7 @@ import pytest
 
 from experiments.errors import ExperimentError
 from experiments.fidelity import Observed, Verdict, judge
-from experiments.knee import Knee, Probe, Search, closed_loop, found_by, open_loop
+from experiments.knee import NOISE, Knee, Probe, Search, closed_loop, confirmed, found_by, open_loop
 from experiments.latencies import summary_of
 
 REFUSED = Verdict(False, ("CPU of the machine: 99 %, the limit is 95 %",), ())
@@ -105,6 +105,48 @@ def test_throughput_that_collapses_under_load_has_its_knee_before() -> None:
 def test_throughput_that_never_saturates_has_no_knee() -> None:
     knee = found_by(closed_loop(most=100), measured(lambda load: (load * 1000, 1e-3)))
     assert knee.probe is None and "still grows at 100" in knee.said and knee.tried[-1].load == 100
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize(("servers", "trip_s"), [(12, 100e-6), (4, 20e-6), (36, 1e-3)])
+def test_a_knee_that_is_where_it_was_expected_is_confirmed_in_three_looks_whatever_the_noise(
+        seed: int, servers: int, trip_s: float) -> None:
+    curve = machine_repair(servers, 10e-6, trip_s)
+    expected = found_by(closed_loop(), measured(curve))
+    assert expected.probe is not None
+    knee = found_by(confirmed(expected), measured(curve, NOISE / 2, seed))
+    load = expected.probe.load
+    assert knee.probe is not None and [p.load for p in knee.tried] == [load // 2, load, 2 * load]
+    assert knee.probe.load == load and "as expected" in knee.said
+    assert knee.probe.throughput_rps == pytest.approx(expected.probe.throughput_rps, rel=NOISE)
+
+
+@pytest.mark.parametrize("servers", [3, 6, 24, 48])
+def test_a_knee_that_is_elsewhere_than_expected_is_searched_and_found_there(servers: int) -> None:
+    expected = found_by(closed_loop(), measured(deterministic(12, 10e-6, 100e-6)))
+    other = measured(deterministic(servers, 10e-6, 100e-6))
+    knee, alone = found_by(confirmed(expected), other), found_by(closed_loop(), other)
+    assert knee.probe is not None and alone.probe is not None and "as expected" not in knee.said
+    assert knee.probe.load == pytest.approx(alone.probe.load, rel=0.05)
+    assert knee.reference == pytest.approx(servers / 10e-6)
+
+
+def test_a_knee_of_one_request_is_confirmed_too_and_none_is_looked_for_beyond_the_most() -> None:
+    lone = measured(deterministic(1, 1e-3, 0.0))
+    knee = found_by(confirmed(found_by(closed_loop(), lone)), lone)
+    assert knee.probe is not None and [p.load for p in knee.tried] == [1, 2]
+    expected = found_by(closed_loop(), measured(deterministic(8, 1e-3, 0.0)))
+    assert [p.load for p in found_by(confirmed(expected, most=10), measured(deterministic(8, 1e-3, 0.0))).tried] == [
+        4, 8, 10]
+
+
+def test_what_is_refused_twice_confirms_nothing_and_no_knee_cannot_be_confirmed() -> None:
+    curve = deterministic(8, 1e-3, 0.0)
+    expected = found_by(closed_loop(), measured(curve))
+    knee = found_by(confirmed(expected), measured(curve, verdict_at=lambda load: REFUSED if load > 8 else None))
+    assert knee.probe is None and "at 16 the machine did not keep up, 2 times" in knee.said
+    with pytest.raises(ExperimentError, match="no knee to be confirmed: no knee: at 16"):
+        confirmed(knee)
 
 
 @pytest.mark.parametrize("latency_factor", [1.5, 2.0, 5.0])

@@ -14,6 +14,7 @@ from experiments.errors import ExperimentError
 from experiments.fidelity import USUAL_LIMITS, FidelityLimits, Verdict
 from experiments.latencies import summary_of
 from experiments.load import ClientConfig
+from experiments.pacing import Pacing
 from experiments.peak import CHECK_EVERY, MOST_FLOWS, POOL, find_peak, in_closed_loop, shared_out
 from experiments.single_node import (
     CORES,
@@ -23,13 +24,14 @@ from experiments.single_node import (
     limit_of,
     unloaded_round_trip_s,
 )
+from experiments.testbed import Testbed
 from experiments.time_scale import USED_SHARE, Capacity, time_scale_for, wake_lateness
 from microservices.applications import application_named
 from microservices.assumptions import DEFAULTS
 from microservices.measured import Column
 from microservices.profiles import TABLE_1, active_cores, cost_s, is_network_bound
 from nodes.communication import Communication, HostStack
-from nodes.deployment import deploy
+from nodes.deployment import Deployment, deploy
 from nodes.emulated_clock import MOST_TIME_SCALE
 from topologies.catalog import cluster_named
 from topologies.inventory import inventory_of
@@ -150,6 +152,31 @@ def test_a_load_that_is_refused_twice_leaves_no_peak_and_the_reason_is_said(monk
     assert found.measurement is None and "CPU of the machine: 99 %" in found.knee.said
     assert said[1] == said[2] == "2 outstanding: 2,000 requests/s, mean 1 ms; refused: CPU of the machine: 99 %, " \
         "the limit is 95 %"
+
+
+class Repaced(Testbed):
+    """A testbed of which only is known how often its agents were started anew."""
+
+    def __init__(self) -> None:
+        self.pacing, self.repaced = Pacing("calibrated", 40.0), []
+
+    def repace(self, pacing: Pacing, deployments: tuple[Deployment, ...] | None = None) -> None:
+        self.repaced.append((pacing, deployments))
+
+
+def test_every_probe_on_packets_begins_with_nothing_under_way_as_in_virtual_time(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peaks, "measured_on", lambda bed, configs, plan, limits: Measured(configs, ()))
+    bed = Repaced()
+    found = find_peak(bed, {"c1": config("c1")}, 1, 64)
+    assert bed.repaced == [(bed.pacing, None)] * (len(found.knee.tried) - 1)  # who calls has started it for the first
+
+
+def test_a_peak_that_is_expected_is_looked_at_where_it_should_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peaks, "measured_on", lambda bed, configs, plan, limits: Measured(configs, ()))
+    expected = find_peak(None, {"c1": config("c1")}, 1, 64).knee
+    found = find_peak(None, {"c1": config("c1")}, 1, 64, expected=expected)
+    assert sorted(found.measured) == [2, 4, 8] and found.measurement is found.measured[4]
 
 
 # -- a single node --------------------------------------------------------------------------------------------------

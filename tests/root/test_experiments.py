@@ -1,6 +1,7 @@
 """Every experiment that takes seconds at its quick size must hold, on real packets.
 
 Those that honour a time scale are tables and figures of many minutes even so: test_figures_live.py tries their parts.
+Failover takes minutes, too: test_failover_live.py has one failure of each of its applications.
 Figure 11 judges how long this machine takes to decide: it must come to its end, and whether that is good is no test's
 to say.
 """
@@ -12,12 +13,23 @@ from experiments.demo import DemoOptions
 from experiments.registry import EXPERIMENTS
 from experiments.run_options import RunOptions
 
+TRIES = 3
+
+
+def a_packet_was_lost(rows: list[tuple[str, str, str]]) -> bool:
+    """Whether the routing proof misses packets: a busy machine drops one now and then, a wrong switch each time."""
+    delivery = next((measured for what, measured, _ in rows if what == "check: delivery"), ", 0 lost")
+    return ", 0 lost" not in delivery
+
 
 @pytest.mark.parametrize("name", [name for name, e in EXPERIMENTS.items()
-                                  if "time_scale" not in e.honours and name != "fig11"])
+                                  if "time_scale" not in e.honours and name not in ("fig11", "failover")])
 def test_the_experiment_holds(name: str) -> None:
     said: list[str] = []
-    outcome = EXPERIMENTS[name].run(RunOptions(quick=True), said.append)
+    for _ in range(TRIES):
+        outcome = EXPERIMENTS[name].run(RunOptions(quick=True), said.append)
+        if outcome["holds"] or not a_packet_was_lost(outcome["rows"]):
+            break
     assert outcome["holds"], (outcome["rows"], said)
 
 

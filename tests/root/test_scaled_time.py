@@ -58,6 +58,19 @@ def test_a_closed_loop_gives_the_throughput_that_its_cores_can_and_no_reply_befo
     assert found.latencies.mean_s == pytest.approx(24 / full_rps(KNN), rel=0.06)
 
 
+def test_requests_of_earlier_clients_do_not_count_as_warm_up(bed: Testbed) -> None:
+    config = in_closed_loop(played(bed, "knn", 20.0), 24)
+    plan = Plan(requests=400, warm_requests=300)
+
+    def entered(counters: dict[str, dict[str, int]]) -> int:
+        return counters["s1n1"]["handled knn/knn-1"]
+
+    first, second = (measure(bed, {"c1": config}, plan) for _ in range(2))
+    assert entered(first.before) >= 300
+    assert entered(second.before) >= entered(first.after) + 300
+    assert second.throughput_rps == pytest.approx(full_rps(KNN), rel=0.05)
+
+
 def test_one_request_at_a_time_takes_its_cost_and_its_ways_and_each_reply_is_exact(bed: Testbed) -> None:
     config = played(bed, "knn", 50.0, requests=100, flows=1, window=1, exact=True)
     result = bed.start_client("c1", config).result(60)
