@@ -21,7 +21,7 @@ from experiments.chosen_application import application_of, requests_of
 from experiments.client import ClientConfig, ClientResult
 from experiments.energy import WindowPower, power_between
 from experiments.errors import ExperimentError
-from experiments.fidelity import FidelityLimits, Verdict, judge
+from experiments.fidelity import Verdict, judge
 from experiments.first_placement import place_in_turn
 from experiments.latencies import merged
 from experiments.machine_load import LoadMeter
@@ -40,8 +40,6 @@ from topologies.inventory import inventory_of
 
 # The largest request still fits one message after IPsec has put it in a tunnel.
 TIMEOUT_S = 1000.0  # emulated; on a machine that is much too slow, the wait for the client ends first
-# A request of a microsecond is late for its finish when a process wakes a little late; lateness is judged by itself.
-LIMITS_OF_VERDICT = FidelityLimits(overrun_share=0.05)
 CAPTURE_FACTOR = 2.0  # ours: captures at every port take about as much of the machine as the emulation does
 LIMITS = {"requests": (1, 10_000_000), "clients": (1, 64), "payload_bytes": (64, 8000), "flows": (1, 1000),
           "window": (1, 64)}
@@ -171,8 +169,7 @@ def run_demo(options: DemoOptions, say: Callable[[str], None] = lambda _: None) 
         results = {name: client.result(timeout_s=60 + options.requests / 100) for name, client in running.items()}
         ended, machine = snapshot(bed), meter.read()
         latencies = merged([result.latencies for result in results.values()])
-        verdict = judge(observed(began, ended, results, latencies.mean_s, machine, switch_drops(bed) - dropped),
-                        LIMITS_OF_VERDICT)
+        verdict = judge(observed(began, ended, results, latencies, machine, switch_drops(bed) - dropped))
         power = (power_between(began, ended, inventory, Column(bed.pacing.stack.value),
                                services=services_of((deployment,)))
                  if bed.pacing.calibrated else None)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from experiments.choice import chosen
 from experiments.errors import ExperimentError
-from experiments.shell_views import chosen
 from nodes.frame_filter import MOST_ON_A_SIDE
 from topologies.inventory import Inventory, switch_links
 

@@ -23,11 +23,12 @@ SHARE, SECONDS, COUNT = "%", "s", ""
 class FidelityLimits(msgspec.Struct, frozen=True):
     """What a run may show at most; an experiment that stands more, or less, sets its own.
 
-    Of lateness and turns: as shares of the mean latency that clients measured. `overrun_share`: of all finishes of a
-    node. `process_cpu`: of one core, None: not judged, because a busy process that still is in time does no harm.
+    Of overruns, lateness and turns: as shares of the mean latency that clients measured. `overrun_share` is of what all
+    overruns together add to a request, as if none was beside another. `process_cpu`: of one core, None: not judged,
+    because a busy process that still is in time does no harm.
     """
 
-    overrun_share: float = 0.01
+    overrun_share: float = 0.02
     late_p50_share: float = 0.05
     late_p99_share: float = 0.25
     turn_p99_share: float = 0.25
@@ -43,14 +44,16 @@ USUAL_LIMITS = FidelityLimits()
 class Observed(msgspec.Struct, frozen=True):
     """What is known of a run: `sources` are the counters of each node and each client, by its name.
 
-    `drops`: frames lost outside the modelled queues, by place (a switch's port, a qdisc). CPU: busy shares, 0 to 1, of
-    the whole machine and of one core by its busiest process, which is `busiest_process`; `own_cpu` is what the testbed
-    itself used of the whole machine. Where that is known, it is judged in place of the machine's: a testbed weighs more
-    than what runs beside it (nodes/cgroups.py), and where that does get in its way, lateness shows it.
+    `requests` were answered. `drops`: frames lost outside the modelled queues, by place (a switch's port, a qdisc).
+    CPU: busy shares, 0 to 1, of the whole machine and of one core by its busiest process, which is `busiest_process`;
+    `own_cpu` is what the testbed itself used of the whole machine. Where that is known, it is judged in place of the
+    machine's: a testbed weighs more than what runs beside it (nodes/cgroups.py), and where that does get in its way,
+    lateness shows it.
     """
 
     sources: dict[str, dict[str, int]]
     mean_latency_s: float
+    requests: int
     drops: dict[str, int] = {}
     machine_cpu: float = 0.0
     process_cpu: float = 0.0
@@ -156,8 +159,9 @@ def _figures(observed: Observed, limits: FidelityLimits) -> tuple[Figure, ...]:
         return Figure(name, where, value, share * mean_s if _known(mean_s) else None, SECONDS)
 
     return (
-        Figure("overruns of finishes", *_worst((name, _overrun_share(c)) for name, c in sources.items()),
-               limits.overrun_share, SHARE),
+        Figure("overruns per request", _worst((name, c.get("overrun_ns", 0)) for name, c in sources.items())[0],
+               sum(c.get("overrun_ns", 0) for c in sources.values()) / 1e9 / max(1, observed.requests),
+               limits.overrun_share * mean_s if _known(mean_s) else None, SECONDS),
         late("lateness p50", "late_p50_ns", limits.late_p50_share),
         late("lateness p99", "late_p99_ns", limits.late_p99_share),
         late("turn of a loop p99", "turn_p99_ns", limits.turn_p99_share),
@@ -176,11 +180,6 @@ def _figures(observed: Observed, limits: FidelityLimits) -> tuple[Figure, ...]:
 
 def _known(mean_latency_s: float) -> bool:
     return mean_latency_s > 0 and math.isfinite(mean_latency_s)
-
-
-def _overrun_share(counters: Mapping[str, int]) -> float:
-    overruns = counters.get("overruns", 0)
-    return overruns / max(counters.get("finishes", 0), overruns, 1)
 
 
 def _worst(found: Iterable[tuple[str, float]]) -> tuple[str, float]:

@@ -29,7 +29,7 @@ import msgspec
 
 from controller.overload import OverloadOptions
 from experiments.e3_placement import MIGRATED, better_on_host, placed_for_peak
-from experiments.fidelity import FidelityLimits, Verdict
+from experiments.fidelity import Verdict
 from experiments.fig7_findings import CPU, GAIN, WITHOUT, Live, Point, figures_of, judged, record, said_of_starvation
 from experiments.figures import draw
 from experiments.host_starvation import starved_host
@@ -61,8 +61,6 @@ LIGHT_OUTSTANDING = 4  # before the load rises
 LIVE = tuple(f"{application}/{way}" for application in MIGRATED for way in (CPU, GAIN))
 QUICK_LIVE, QUICK_LIVE_SHARDS = (f"rta-sf/{GAIN}",), 3
 LIVE_RETRIES = 4
-# An overrun is a result that leaves late; how much that is beside what clients see, the limits of lateness tell.
-LIVE_LIMITS = FidelityLimits(overrun_share=0.5)
 OPTIONS = {CPU: OverloadOptions(),
            GAIN: OverloadOptions(movable=tuple(sorted(service for service in TABLE_1 if better_on_host(service))))}
 WAYS = (WITHOUT, CPU, GAIN)
@@ -164,7 +162,7 @@ class Rack:
             told = TestbedOptions(CLUSTER, clients=CLIENTS, label="fig7", pacing=Pacing("calibrated", scale),
                                   deployments=(deployment,), orchestrator="on", overload=rise.options)
             with Testbed.start(told) as bed:
-                found = risen_on_packets(bed, rise, plan, LIVE_LIMITS)
+                found = risen_on_packets(bed, rise, plan)
             return found, found.measured.verdict, found.measured.verdict.holds
 
         found = slowed_till_it_holds(measured_at, time_scale, min(LIVE_RETRIES, self._options.retry),

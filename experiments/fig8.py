@@ -18,7 +18,7 @@ import msgspec
 
 from experiments.e3_placement import E3Placement, placed_for_peak
 from experiments.energy import EnergyMeter, WindowPower, power_between
-from experiments.fidelity import FidelityLimits, Verdict
+from experiments.fidelity import Verdict
 from experiments.figures import draw, stored
 from experiments.load import ClientConfig
 from experiments.measuring import Measurement, Plan, measure
@@ -43,9 +43,6 @@ REPETITIONS = 3  # the paper's
 PLAN, QUICK_PLAN = Plan(6000, 1500, 90.0), Plan(2500, 600, 45.0)
 LEAST_REQUESTS = 500
 RETRIES = 3
-# Power and throughput follow from core time, which is computed and never late. An overrun is a result that leaves late;
-# how much that is beside what clients see, the limits of lateness tell.
-LIMITS = FidelityLimits(overrun_share=0.25)
 PILOT_OUTSTANDING = 64
 FIRST_OUTSTANDING, MOST_OUTSTANDING = 32, 8192
 READINGS, READING_REAL_S = 8, 0.25  # of the power's time line
@@ -100,7 +97,7 @@ class Room:
 
         def measured_at(time_scale: float) -> tuple[LoadPoint, Verdict, bool]:
             self.pace(name, time_scale)
-            found = find_peak(self._bed, configs, FIRST_OUTSTANDING, MOST_OUTSTANDING, self._plan, LIMITS)
+            found = find_peak(self._bed, configs, FIRST_OUTSTANDING, MOST_OUTSTANDING, self._plan)
             knee = found.knee
             last = found.measurement or found.measured[knee.tried[-1].load]
             reasons = last.verdict.reasons if knee.probe is not None else (knee.said, *last.verdict.reasons)
@@ -128,7 +125,7 @@ class Room:
             self._paced = None
             self.pace(name, time_scale)
             meter = EnergyMeter(self._bed.inventory, Column.LINUX, self._bed.pacing.assumptions)
-            found = measure(self._bed, configs, plan, LIMITS, partial(self._watch, meter))
+            found = measure(self._bed, configs, plan, meanwhile=partial(self._watch, meter))
             point = self._point(name, share, found, (*found.verdict.reasons, *peak.refused))
             return (msgspec.structs.replace(point, offered_rps=offered_rps, time_line=tuple(meter.time_line())),
                     found.verdict, found.verdict.holds)
@@ -187,7 +184,7 @@ class Room:
                                    (self._deployment(name),))
             self._paced = None
             # At the lightest load a request waits for nothing: its latency is what lateness is held against.
-            self._scales[name] = time_scale_for(expected.most_rps, expected.unloaded_s, capacity, LIMITS)
+            self._scales[name] = time_scale_for(expected.most_rps, expected.unloaded_s, capacity)
         return self._scales[name]
 
 

@@ -27,12 +27,12 @@ from mininet.node import Node
 from mininet.term import makeTerms, runX11
 
 from controller.errors import ControllerError
+from experiments.choice import chosen
 from experiments.errors import ExperimentError
 from experiments.first_placement import place_in_turn
 from experiments.pacing import Pacing
 from experiments.shell_mininet_verbs import MininetVerbs
 from experiments.shell_verbs import words_of
-from experiments.shell_views import chosen
 from experiments.testbed import Testbed, TestbedOptions
 from microservices.applications import nfv_fin
 from microservices.errors import ServiceError

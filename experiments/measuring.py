@@ -148,12 +148,12 @@ def _measurement(bed: Testbed, results: dict[str, ClientResult], before: Snapsho
         found.append(latencies_s[(answered_s >= began) & (answered_s < ended)])
     latencies_s = np.concatenate(found)
     latencies = summary_of(latencies_s)
-    verdict = judge(observed(before, after, results, latencies.mean_s, machine, dropped), limits)
+    verdict = judge(observed(before, after, results, latencies, machine, dropped), limits)
     return Measurement(bed.pacing.time_scale, ended - began, len(latencies_s), len(latencies_s) / (ended - began),
                        latencies, verdict, before, after, results, machine, ports)
 
 
-def observed(before: Snapshot, after: Snapshot, results: Mapping[str, ClientResult], mean_latency_s: float,
+def observed(before: Snapshot, after: Snapshot, results: Mapping[str, ClientResult], latencies: Latencies,
              machine: MachineLoad, dropped: int) -> Observed:
     """Return what a verdict needs to know of the time between two snapshots; `dropped` are the switches' frames."""
     sources = {node: _judged(after[node], before[node]) for node in after
@@ -161,14 +161,14 @@ def observed(before: Snapshot, after: Snapshot, results: Mapping[str, ClientResu
     for name, result in results.items():
         sources[name] = {"late_p50_ns": result.behind.p50_ns, "late_p99_ns": result.behind.p99_ns,
                          "turn_p99_ns": result.turns.p99_ns, "dropped_socket": result.dropped_socket}
-    return Observed(sources, mean_latency_s, {"the switches' sockets": dropped} if dropped else {},
+    return Observed(sources, latencies.mean_s, latencies.count, {"the switches' sockets": dropped} if dropped else {},
                     machine.machine_cpu, machine.process_cpu, machine.busiest_process, machine.own_cpu)
 
 
 def _judged(after: dict[str, int], before: dict[str, int]) -> dict[str, int]:
     """Return what the verdict looks at, of one node's window."""
     late, turn = summary("late", after, before), summary("turn", after, before)
-    names = ("overruns", "dropped_socket", "throttled_ns")
+    names = ("overruns", "overrun_ns", "dropped_socket", "throttled_ns")
     return {**{name: after.get(name, 0) - before.get(name, 0) for name in names},
             "dropped_socket": sum(after.get(name, 0) - before.get(name, 0)
                                   for name in ("dropped_socket", "dropped_unsent")),

@@ -19,7 +19,6 @@ from controller.control_requests import ToldTimeline
 from controller.controller_events import ControllerEvent
 from controller.overload import OverloadOptions
 from controller.resource_controller import ResourceController
-from experiments.fidelity import FidelityLimits
 from experiments.load import ClientConfig
 from experiments.measuring import Measurement, Plan, measure_running, start_clients
 from experiments.peak import in_closed_loop
@@ -115,7 +114,7 @@ def risen_virtually(bed: SimulatedBed, rise: Rise, plan: Plan) -> Risen:
                   {number: node for (_, number), node in controller.where.node_of.items()}, quiet)
 
 
-def risen_on_packets(bed: Testbed, rise: Rise, plan: Plan, limits: FidelityLimits) -> Risen:
+def risen_on_packets(bed: Testbed, rise: Rise, plan: Plan) -> Risen:
     """Play a rise on packets. The testbed's orchestrator must be on, with the rise's options; it is repaced."""
     bed.repace(bed.pacing, (rise.deployment,))
     resource, now = bed.asked(), bed.clock.reader()
@@ -138,7 +137,7 @@ def risen_on_packets(bed: Testbed, rise: Rise, plan: Plan, limits: FidelityLimit
         for client in running.values():
             client.stop()
         raise
-    found = measure_running(bed, running, [rise.deployment], plan, limits)
+    found = measure_running(bed, running, [rise.deployment], plan)
     events += resource.events(events[-1].sequence if events else 0)
     return _risen(rise, found, rise_s, events, list(resource.timelines()),
                   {number: node for _, number, node, _ in resource.places()}, quiet)

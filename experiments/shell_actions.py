@@ -10,12 +10,12 @@ from collections.abc import Callable
 import msgspec
 
 from experiments import shell_views as views
+from experiments.choice import chosen
 from experiments.client import ClientConfig
 from experiments.errors import ExperimentError
 from experiments.shell_captures import CapturingVerbs
 from experiments.shell_failures import SWITCH_SEES_WITHIN_S, FailingVerbs
 from experiments.shell_verbs import no_words, starting, words_of
-from experiments.shell_views import chosen
 
 MAX_REQUESTS = 1_000_000
 FLOWS = 8

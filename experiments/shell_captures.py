@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from experiments.capture import Capture
+from experiments.choice import chosen
 from experiments.errors import ExperimentError
 from experiments.pcap_routing import run as prove
 from experiments.results import Run
 from experiments.shell_verbs import LookingVerbs, no_words, starting, words_of
-from experiments.shell_views import View, chosen
+from experiments.shell_views import View
 
 
 @dataclass(frozen=True, slots=True)

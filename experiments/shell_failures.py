@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 
 from experiments import shell_views as views
+from experiments.choice import chosen
 from experiments.errors import ExperimentError
 from experiments.failures import KINDS, Failure, part_of, share_of
 from experiments.shell_verbs import LookingVerbs, starting, words_of
-from experiments.shell_views import ALIVE, View, chosen
+from experiments.shell_views import ALIVE, View
 
 SWITCH_SEES_WITHIN_S = 15.0  # LACP with fast timers needs up to 3 s to notice, and about as long to come back
 ALL = "all"

@@ -12,11 +12,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from experiments.choice import chosen
 from experiments.errors import ExperimentError
 from experiments.shell_actions import ActingVerbs
 from experiments.shell_orchestrator import OrchestratorVerbs
 from experiments.shell_verbs import starting, words_of
-from experiments.shell_views import chosen
 
 INSTEAD = {
     "switch": "switches are the testbed's own: see `groups`, `fail link NODE`, and `app stop`",

@@ -6,9 +6,10 @@ import time
 
 import msgspec
 
+from experiments.choice import chosen
 from experiments.errors import ExperimentError
 from experiments.shell_verbs import LookingVerbs, seconds_of, starting, words_of
-from experiments.shell_views import View, chosen
+from experiments.shell_views import View
 from experiments.top import asked_of, event_row, power_of, top_content, top_views
 
 CLEAR_SCREEN = "\x1b[H\x1b[2J"

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from experiments import shell_views as views
+from experiments.choice import chosen
 from experiments.energy import power_between
 from experiments.errors import ExperimentError
 from experiments.node_power import services_of
-from experiments.shell_views import View, chosen
+from experiments.shell_views import View
 from experiments.switches import lacp_members
 from microservices.measured import Column
 from nodes.emulated_node import run_in

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import io
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -25,7 +24,6 @@ from topologies.inventory import Inventory, NodeEntry
 
 ALIVE, NO_CARRIER, LACP_DOWN = "alive", "DEAD: no carrier", "DEAD: LACP is down"
 UNKNOWN = "?"
-SHOWN_CHOICES = 24
 UNBROKEN = 1000
 
 Counters = Mapping[str, Mapping[str, int]]
@@ -53,18 +51,6 @@ def rendered(view: View, width: int) -> str:
     columns = width if view.sentences else UNBROKEN
     Console(file=text, width=columns, markup=False, emoji=False, highlight=False, color_system=None).print(table)
     return "".join(line.rstrip() + "\n" for line in text.getvalue().splitlines() if line.strip())
-
-
-def chosen(word: str, names: Collection[str], what: str) -> str:
-    """Return `word` if it is one of `names`; raises ExperimentError with the nearest and all there are."""
-    if word in names:
-        return word
-    if not names:
-        raise ExperimentError(f"no {what} {word!r}: there is none here")
-    near = difflib.get_close_matches(word, names, 1)
-    more = f", ... ({len(names)} in all)" if len(names) > SHOWN_CHOICES else ""
-    listed = ", ".join(list(names)[:SHOWN_CHOICES]) + more
-    raise ExperimentError(f"no {what} {word!r}{f' (did you mean {near[0]}?)' if near else ''}; there are {listed}")
 
 
 def nodes_view(inventory: Inventory, counters: Counters, processes: Mapping[str, str]) -> View:

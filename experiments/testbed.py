@@ -38,9 +38,12 @@ from nodes.communication import Communication, ways_to
 from nodes.deployment import Deployment
 from nodes.emulated_clock import started_now
 from nodes.emulated_node import build_network, end_network, tc_batch
+from nodes.errors import NodeError
 from nodes.frame_filter import Program
 from nodes.nursery import Child, Nursery, Order
+from nodes.processes import doing
 from nodes.programs import python_module
+from nodes.team import read_status
 from nodes.world import World
 from topologies.catalog import cluster_named
 from topologies.inventory import Inventory, NodeEntry, inventory_of
@@ -354,8 +357,18 @@ class Testbed(Observing, Orchestrating, Faults):
             unpaired = self.unpaired() if not silent else []
             if not silent and not unpaired:
                 return
-            missing = f"agents of {[n.name for n in silent]}" if silent else f"replicas of {unpaired}"
+            missing = f"agents of {self._at([n.name for n in silent])}" if silent else f"replicas of {unpaired}"
         raise ExperimentError(f"not ready after {timeout_s:g} s: {missing}{self._complaints()}")
+
+    def _at(self, names: list[str]) -> str:
+        """Return the named nodes, each with what its agent is at, and a host with the members of its team in use."""
+        said = []
+        for name in names:
+            at = doing(self.agents[name].pid)
+            with contextlib.suppress(NodeError):
+                at += f"; egress over {', '.join(read_status(self.team_status_path(name)).egress) or 'nothing'}"
+            said.append(f"{name} ({at})")
+        return ", ".join(said)
 
     def _complaints(self) -> str:
         """Return the last error in each log that has one; the logs themselves go with the world."""

@@ -62,6 +62,7 @@ class Execution(Residents):
         self._ahead: list[tuple[float, int, RunningInstance]] = []  # computed before their time, and when that is
         self._foresight = Foresight(foresight if cost is not None and stopwatch is not None else 0)
         self._overruns = self._overrun_max_ns = 0
+        self._overrun_s = 0.0  # by which they were too late, all together
         self._computing_s = 0.0  # that handlers really took
         self._order = itertools.count()
         self._cost = cost
@@ -165,7 +166,8 @@ class Execution(Residents):
     def counters(self) -> dict[str, int]:
         """Return requests handled and failed per instance, by "handled APPLICATION/INSTANCE", and who has stopped."""
         found = {"dropped_unknown_instance": self._unknown, "outstanding": self.outstanding, "overruns": self._overruns,
-                 "overrun_max_ns": self._overrun_max_ns, "computing_ns": round(self._computing_s * 1e9),
+                 "overrun_max_ns": self._overrun_max_ns, "overrun_ns": round(self._overrun_s * 1e9),
+                 "computing_ns": round(self._computing_s * 1e9),
                  **self.cores.counters(), **self.lateness.counters("late")}
         found.update(self.handled())
         return found | self.stopped()
@@ -269,6 +271,7 @@ class Execution(Residents):
             hops, ended = self._computed(instance, message, start)
         if ended > finish:
             self._overruns += 1
+            self._overrun_s += ended - finish
             self._overrun_max_ns = max(self._overrun_max_ns, round((ended - finish) * 1e9))
         here: list[HandOver] = []
         if self.foresight:

@@ -28,6 +28,21 @@ def started_at(pid: int) -> int | None:
     return None if state in "ZX" else int(fields[18])
 
 
+def doing(pid: int) -> str:
+    """Return what a process is at, as far as the kernel tells: "gone", "running", "stopped", or where it waits."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return "gone"
+    state = stat[stat.rindex(")") + 2]
+    if state in "RZXTt":
+        return {"R": "running", "T": "stopped", "t": "stopped"}.get(state, "gone")
+    with contextlib.suppress(OSError):  # only root may see where a process of others waits
+        where = Path(f"/proc/{pid}/wchan").read_text()
+        return f"waiting in {where}" if where.strip("0") else "waiting"
+    return "waiting"
+
+
 def all_pids() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 

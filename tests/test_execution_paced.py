@@ -160,7 +160,8 @@ def test_a_handler_that_ends_after_its_emulated_finish_is_an_overrun_and_one_at_
     submit(engine, outlet, 0.0, count=3)
     run_out(engine, outlet)  # ends at 1.5, 4.0 and 9.0; finishes are 2, 4 and 6
     counters = engine.counters()
-    assert (counters["overruns"], counters["overrun_max_ns"]) == (1, 3_000_000_000)
+    assert counters["overruns"] == 1
+    assert counters["overrun_ns"] == counters["overrun_max_ns"] == 3_000_000_000
     assert counters["computing_ns"] == 9_000_000_000
     assert counters["busy_ns back"] == 6_000_000_000  # cores are busy by the cost, not by this machine
 

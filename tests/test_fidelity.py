@@ -25,15 +25,17 @@ from experiments.fidelity import (
 )
 from experiments.machine_load import LoadMeter, machine_cpu, machine_times, thread_times
 
-FAITHFUL = {"overruns": 10, "finishes": 1000, "late_p50_ns": 50_000, "late_p99_ns": 250_000, "late_max_ns": 9_000_000,
-            "turn_p50_ns": 1000, "turn_p99_ns": 250_000, "turn_max_ns": 2_000_000, "dropped_socket": 0,
-            "throttled_ns": 0}
+FAITHFUL = {"overruns": 10, "overrun_ns": 20_000_000, "finishes": 1000, "late_p50_ns": 50_000,
+            "late_p99_ns": 250_000, "late_max_ns": 9_000_000, "turn_p50_ns": 1000, "turn_p99_ns": 250_000,
+            "turn_max_ns": 2_000_000, "dropped_socket": 0, "throttled_ns": 0}
+REQUESTS = 1000
 CLIENT = {"late_p50_ns": 1000, "late_p99_ns": 2000, "turn_p99_ns": 2000}
 
 
 def observed(drops: dict[str, int] | None = None, machine_cpu: float = 0.95, **counters: int) -> Observed:
     """A run whose mean latency is 1 ms, all at its limit unless told otherwise."""
-    return Observed({"s1n1": {**FAITHFUL, **counters}, "c1": CLIENT}, 1e-3, drops or {}, machine_cpu, 1.0, "s1n1")
+    sources = {"s1n1": {**FAITHFUL, **counters}, "c1": CLIENT}
+    return Observed(sources, 1e-3, REQUESTS, drops or {}, machine_cpu, 1.0, "s1n1")
 
 
 def test_a_run_at_all_its_limits_holds() -> None:
@@ -42,7 +44,7 @@ def test_a_run_at_all_its_limits_holds() -> None:
 
 
 @pytest.mark.parametrize(("counters", "words"), [
-    ({"overruns": 11}, ["overruns", "s1n1", "1.1 %", "limit is 1 %"]),
+    ({"overrun_ns": 21_000_000}, ["overruns per request at s1n1", "21 us", "limit is 20 us"]),
     ({"late_p50_ns": 51_000}, ["lateness p50 at s1n1", "51 us", "50 us"]),
     ({"late_p99_ns": 2_000_000}, ["lateness p99 at s1n1", "2 ms", "250 us"]),
     ({"turn_p99_ns": 300_000}, ["turn of a loop p99 at s1n1", "300 us", "250 us"]),
@@ -63,13 +65,20 @@ def test_drops_in_the_switch_and_a_saturated_machine_are_reasons() -> None:
 
 
 def test_of_several_nodes_the_worst_is_named() -> None:
-    verdict = judge(Observed({"s1n1": FAITHFUL, "s2n1": {**FAITHFUL, "overruns": 500}}, 1e-3))
-    assert verdict.reasons == ("overruns of finishes at s2n1: 50 %, the limit is 1 %",)
+    verdict = judge(Observed({"s1n1": FAITHFUL, "s2n1": {**FAITHFUL, "late_p50_ns": 70_000}}, 1e-3, 2 * REQUESTS))
+    assert verdict.reasons == ("lateness p50 at s2n1: 70 us, the limit is 50 us",)
+
+
+def test_overruns_count_by_what_all_nodes_together_add_to_a_request_however_many_they_are() -> None:
+    nodes = {"s1n1": {**FAITHFUL, "overruns": 900, "overrun_ns": 8_000_000},
+             "s2n1": {**FAITHFUL, "overruns": 2, "overrun_ns": 13_000_000}}
+    assert judge(Observed(nodes, 1e-3, 1050)).holds
+    assert judge(Observed(nodes, 1e-3, 1000)).reasons == ("overruns per request at s2n1: 21 us, the limit is 20 us",)
 
 
 def test_what_nobody_measured_is_not_held_to_be_good() -> None:
-    for nothing in (Observed({}, 1e-3), Observed({"s1n1": {"finishes": 5}}, 1e-3), Observed({"c1": CLIENT}, 0.0),
-                    Observed({"c1": CLIENT}, math.nan)):
+    for nothing in (Observed({}, 1e-3, 1), Observed({"s1n1": {"finishes": 5}}, 1e-3, 1),
+                    Observed({"c1": CLIENT}, 0.0, 1), Observed({"c1": CLIENT}, math.nan, 1)):
         verdict = judge(nothing)
         assert not verdict.holds and len(verdict.reasons) == 1, verdict.reasons
         assert msgspec.json.decode(msgspec.json.encode(verdict), type=Verdict) == verdict
@@ -83,16 +92,16 @@ def test_an_experiment_sets_its_own_limits() -> None:
 
 
 def test_a_verdict_goes_into_a_manifest_and_comes_back() -> None:
-    verdict = judge(observed(overruns=900, throttled_ns=1))
+    verdict = judge(observed(overrun_ns=900_000_000, throttled_ns=1))
     assert msgspec.json.decode(msgspec.json.encode(verdict), type=Verdict) == verdict
 
 
 def test_a_run_of_several_parts_holds_if_all_do_and_names_the_part() -> None:
-    good, bad = judge(observed()), judge(observed(overruns=900))
+    good, bad = judge(observed()), judge(observed(overrun_ns=900_000_000))
     assert combined({"a": good, "b": good}).holds and not combined({}).holds
     both = combined({"a": good, "b": bad})
-    assert both.reasons == ("b: overruns of finishes at s1n1: 90 %, the limit is 1 %",)
-    assert both.figure("overruns of finishes").where == "b s1n1"  # type: ignore[union-attr]
+    assert both.reasons == ("b: overruns per request at s1n1: 900 us, the limit is 20 us",)
+    assert both.figure("overruns per request").where == "b s1n1"  # type: ignore[union-attr]
 
 
 def test_the_next_time_scale_comes_from_the_worst_ratio() -> None:
@@ -101,7 +110,7 @@ def test_the_next_time_scale_comes_from_the_worst_ratio() -> None:
     assert next_time_scale(judge(observed(dropped_socket=1)), 10.0) == 20.0
     assert next_time_scale(judge(observed(machine_cpu=1.0)), 10.0) == 20.0
     assert next_time_scale(judge(observed(late_p99_ns=10**9)), 10.0) == 80.0
-    assert next_time_scale(judge(Observed({}, 0.0)), 10.0) is not None
+    assert next_time_scale(judge(Observed({}, 0.0, 0)), 10.0) is not None
 
 
 @given(st.integers(0, 10**10), st.integers(0, 1000), st.floats(1, MOST_TIME_SCALE))
@@ -164,7 +173,7 @@ def test_a_proc_of_another_form_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_where_the_testbed_s_own_cpu_is_known_that_is_judged_and_not_what_runs_beside_it() -> None:
-    base = Observed({"s1n1": {"late_p99_ns": 1}}, 1e-3, machine_cpu=1.0)
+    base = Observed({"s1n1": {"late_p99_ns": 1}}, 1e-3, 1, machine_cpu=1.0)
     assert not judge(base).holds
     beside = judge(msgspec.structs.replace(base, own_cpu=0.4))
     assert beside.holds and beside.figure("CPU of the machine") is not None

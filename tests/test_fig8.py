@@ -76,7 +76,7 @@ def test_power_is_shown_over_idle_power_and_load_in_percent_of_the_peak() -> Non
 
 def test_a_refused_point_is_marked_and_fails_the_run() -> None:
     points = list(GOOD["iot-ts"])
-    points[2] = msgspec.structs.replace(points[2], refused=("overruns of finishes at s1h: 3 %, the limit is 1 %",))
+    points[2] = msgspec.structs.replace(points[2], refused=("overruns per request at s1h: 30 us, the limit is 20 us",))
     rows, holds = judged({**GOOD, "iot-ts": points})
     assert not holds and any("iot-ts at 40%" in r[0] and "REFUSED" in r[1] for r in rows)
     assert chart_of(stored("fig8", figure_data({**GOOD, "iot-ts": points}))).any_refused

@@ -220,7 +220,7 @@ def test_a_verdict_that_fails_once_costs_one_more_probe(search: Callable[[], Sea
 
 
 def test_a_knee_says_what_it_tried_and_goes_into_a_manifest() -> None:
-    verdict = judge(Observed({"c1": {"late_p99_ns": 1}}, 1e-3))
+    verdict = judge(Observed({"c1": {"late_p99_ns": 1}}, 1e-3, 1))
     knee = found_by(closed_loop(), measured(deterministic(2, 1e-3, 3e-3), verdict_at=lambda _: verdict))
     lines = knee.lines()
     assert len(lines) == len(knee.tried) and [line.endswith("<- the knee") for line in lines].count(True) == 1

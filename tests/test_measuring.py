@@ -81,14 +81,14 @@ def test_bad_ends_of_requests_are_counted_by_how_over_all_clients() -> None:
 # -- what the verdict is told ------------------------------------------------------------------------------------------
 
 def test_the_verdict_hears_of_the_window_only() -> None:
-    before = counters(1.0, late_s=(5.0,) * 100, overruns=50, to_network=1, dropped_socket=7)
-    after = {**counters(3.0, overruns=52, to_network=9, dropped_socket=8, dropped_unsent=3)}
+    before = counters(1.0, late_s=(5.0,) * 100, overruns=50, overrun_ns=900, to_network=1, dropped_socket=7)
+    after = {**counters(3.0, overruns=52, overrun_ns=1000, to_network=9, dropped_socket=8, dropped_unsent=3)}
     lateness = Lateness()
     for late_s in (5.0,) * 100 + (1e-6,) * 10:
         lateness.record(late_s)
     after |= lateness.counters("late")
-    told = observed({"s1n1": before}, {"s1n1": after}, {}, 0.1, IDLE, 0).sources["s1n1"]
-    assert (told["overruns"], told["finishes"]) == (2, 10)
+    told = observed({"s1n1": before}, {"s1n1": after}, {}, summary_of((0.1,)), IDLE, 0).sources["s1n1"]
+    assert (told["overruns"], told["overrun_ns"], told["finishes"]) == (2, 100, 10)
     assert told["dropped_socket"] == 1 + 3  # frames lost on their way in, and those that could not be sent
     assert 1000 <= told["late_p50_ns"] <= told["late_max_ns"] <= 1190
 
@@ -98,12 +98,14 @@ def test_a_node_that_has_no_part_in_the_load_is_not_judged() -> None:
     after = {"s1n1": counters(3.0, to_network=6, to_host=5), "s2n1": counters(3.0, to_network=5, to_host=5),
              "s1h": counters(3.0, handled_SPACE_kvs=1), "s2h": counters(3.0)}
     # Passing on is work, too: s1n1 handled nothing itself.
-    assert set(observed(before, after, {}, 0.1, IDLE, 0).sources) == {"s1n1", "s1h"}
+    assert set(observed(before, after, {}, summary_of((0.1,)), IDLE, 0).sources) == {"s1n1", "s1h"}
 
 
 def test_clients_and_the_switch_are_judged_beside_the_nodes() -> None:
     behind = LatenessSummary(100, 1000, 2_000_000, 3_000_000)
-    told = observed({}, {}, {"c1": result((2.0,), (0.1,), behind=behind, dropped_socket=2)}, 0.001, IDLE, 3)
+    results = {"c1": result((2.0,), (0.1,), behind=behind, dropped_socket=2)}
+    told = observed({}, {}, results, summary_of((0.001,) * 7), IDLE, 3)
+    assert (told.mean_latency_s, told.requests) == (0.001, 7)
     verdict = judge(told)
     assert [reason.split(":")[0] for reason in verdict.reasons] == [
         "lateness p99 at c1", "frames dropped outside the modelled queues at the switches' sockets, c1's sockets"]

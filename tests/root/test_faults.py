@@ -118,6 +118,12 @@ def test_a_hung_agent_goes_on_with_all_that_it_had(bed: Testbed) -> None:
     assert bed.counters("s2n1")["s2n1"]["handled kvs/kvs-1"] >= before
 
 
+def test_who_waits_for_an_agent_that_does_not_answer_is_told_what_it_is_at(bed: Testbed) -> None:
+    bed.fail("hang", "s1h")
+    with pytest.raises(ExperimentError, match=r"agents of s1h \(stopped; egress over s1h-n1, s1h-n2\)"):
+        bed.wait_until_ready(timeout_s=3.0)
+
+
 def test_a_crashed_host_takes_its_own_address_down_and_its_smartnics_go_on(bed: Testbed) -> None:
     bed.fail("host", "s2h")
     assert until(lambda: answering(bed) == ALL - {"s2h"})
