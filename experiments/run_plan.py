@@ -39,7 +39,7 @@ PLAN: Mapping[str, Planned] = {
     "migration": Planned(0.7, 2.0),
     "ecmp-availability": Planned(0.4, 3.0),
     "scenario": Planned(0.6, 1.2),
-    "failover": Planned(3.4, 34.0),
+    "failover": Planned(3.4, 36.0),
     "controller-failover": Planned(0.4, 2.2),
     "channel-torture": Planned(0.1, 0.2, needs_root=False, beside_others=True),
     "fig3": Planned(0.5, 2.5),
