@@ -55,6 +55,7 @@ class Orchestrating(ABC):
     controller_processes: dict[str, Child]
     _secret: str  # of the controller nodes
     control: ControlPlane
+    _power_switch: Child | None = None
     _places: Places | None = None  # when the controller was last asked
 
     @abstractmethod
@@ -93,9 +94,6 @@ class Orchestrating(ABC):
                                   + ", ".join(str(child.pid) for child in running.values()))
         if self.options.orchestrator == "off":
             raise ExperimentError("this testbed was started without its orchestrator: it cannot come in later")
-        if self.options.fencing and not self.controller_processes:
-            first = self.controller_node.name
-            self.fork(power_order(self.node_pid(first), self.world.run_dir), first)
         for node in missing:
             self.controller_processes[node.name] = self._fork_controller(node)
         self.resource = ControllerClient(self.world.run_dir)
@@ -179,6 +177,10 @@ class Orchestrating(ABC):
         """End the resource controller for good, with its journal: what comes next begins anew."""
         for name in self.running_controllers():
             self.kill_controller(name)
+        if self._power_switch is not None:
+            os.kill(self._power_switch.pid, signal.SIGTERM)
+            self.nursery.status(self._power_switch, timeout_s=5.0)
+            self._power_switch = None
         (self.world.run_dir / JOURNAL_NAME).unlink(missing_ok=True)
         shutil.rmtree(self.world.run_dir / RAFT_DIR, ignore_errors=True)
 
@@ -226,6 +228,18 @@ class Orchestrating(ABC):
         return faults(copies, places_of(self.inventory))
 
     agents: dict[str, Child]
+
+    def unheard(self) -> list[str]:
+        """Return the nodes that the controller does not hold for alive, where it would have such nodes cut off."""
+        if self.resource is None or not self.options.fencing:
+            return []
+        return [node.name for node in self.resource.state().nodes if node.life != "alive"]
+
+    def arm_fencing(self) -> None:
+        """Plug in the power switch, if there is to be one: only now, for a rack that comes up is silent in parts."""
+        if self.resource is not None and self.options.fencing and self._power_switch is None:
+            first = self.controller_node.name
+            self._power_switch = self.fork(power_order(self.node_pid(first), self.world.run_dir), first)
 
     def fence(self, node: str) -> list[str]:
         """Cut a node off for good, as over a management network: its agent is ended, and the controller is told.

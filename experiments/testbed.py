@@ -21,6 +21,7 @@ from controller import tor_program, tor_status
 from controller.tor_status import TorStatus
 from experiments.bed_facts import BedFacts
 from experiments.client import ClientConfig
+from experiments.coming_up import complaints, said_of, team_status_path
 from experiments.control_plane import ControlPlane
 from experiments.errors import ExperimentError
 from experiments.failures import Failure
@@ -38,12 +39,9 @@ from nodes.communication import Communication, ways_to
 from nodes.deployment import Deployment
 from nodes.emulated_clock import started_now
 from nodes.emulated_node import build_network, end_network, tc_batch
-from nodes.errors import NodeError
 from nodes.frame_filter import Program
 from nodes.nursery import Child, Nursery, Order
-from nodes.processes import doing
 from nodes.programs import python_module
-from nodes.team import read_status
 from nodes.world import World
 from topologies.catalog import cluster_named
 from topologies.inventory import Inventory, NodeEntry, inventory_of
@@ -355,27 +353,14 @@ class Testbed(Observing, Orchestrating, Faults):
                 time.sleep(0.05)
                 continue
             unpaired = self.unpaired() if not silent else []
-            if not silent and not unpaired:
+            unheard = self.unheard() if not silent and self._power_switch is None else []
+            if not silent and not unpaired and not unheard:
+                self.arm_fencing()
                 return
-            missing = f"agents of {self._at([n.name for n in silent])}" if silent else f"replicas of {unpaired}"
-        raise ExperimentError(f"not ready after {timeout_s:g} s: {missing}{self._complaints()}")
-
-    def _at(self, names: list[str]) -> str:
-        """Return the named nodes, each with what its agent is at, and a host with the members of its team in use."""
-        said = []
-        for name in names:
-            at = doing(self.agents[name].pid)
-            with contextlib.suppress(NodeError):
-                at += f"; egress over {', '.join(read_status(self.team_status_path(name)).egress) or 'nothing'}"
-            said.append(f"{name} ({at})")
-        return ", ".join(said)
-
-    def _complaints(self) -> str:
-        """Return the last error in each log that has one; the logs themselves go with the world."""
-        said = {path.stem: [line for line in path.read_text(errors="replace").splitlines() if "rror" in line]
-                for name in ("agent-*.log", "team-*.log", "tor-app.log", "nursery.log", "resource-controller*.log")
-                for path in sorted(self.world.run_dir.glob(name))}
-        return "".join(f"; {name} said: {lines[-1]}" for name, lines in said.items() if lines)
+            asked = said_of({node.name: self.agents[node.name].pid for node in silent}, self.world.run_dir)
+            missing = (f"agents of {asked}" if silent else f"replicas of {unpaired}" if unpaired
+                       else f"heartbeats of {unheard}")
+        raise ExperimentError(f"not ready after {timeout_s:g} s: {missing}{complaints(self.world.run_dir)}")
 
     def _server_ports(self) -> list[str]:
         return [p.interface for h in self.inventory.of_role("host") for p in self.inventory.ports_of_server(h)]
@@ -385,7 +370,7 @@ class Testbed(Observing, Orchestrating, Faults):
         return self.world.vsctl("get", "interface", interface, "link_state").strip() == "up"
 
     def team_status_path(self, host: str) -> Path:
-        return self.world.run_dir / f"team-{host}.json"
+        return team_status_path(self.world.run_dir, host)
 
     def _write(self, name: str, data: bytes) -> None:
         (self.world.run_dir / name).write_bytes(data)
