@@ -305,7 +305,7 @@ class World:
         database_server = self.spawn([find_binary("ovsdb-server"), str(database), "--pidfile", *quiet,
                                       f"--remote=punix:{self.run_dir}/db.sock"], "ovsdb-server")
         self._wait_for(self.run_dir / "db.sock", database_server)
-        self.vsctl("--no-wait", "init")
+        self.vsctl("--retry", "--no-wait", "init")  # the socket is there a moment before somebody listens
         switch_daemon = self.spawn([find_binary("ovs-vswitchd"), f"unix:{self.run_dir}/db.sock", "--pidfile", *quiet],
                                    "ovs-vswitchd")
         self._wait_for(self.run_dir / "ovs-vswitchd.pid", switch_daemon)
