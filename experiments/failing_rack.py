@@ -1,0 +1,255 @@
+"""Two racks in virtual time, with the real resource controller, whose parts fail and are mended by the usual words.
+
+    rack 1   r1s1, r1s2   a host and two SmartNICs each    clients r1c1, r1c2    the controller r1ctl1, its journal kept
+    rack 2   r2s1, r2s2                                    clients r2c1, r2c2
+
+All that runs is what a testbed runs but for sockets and clocks: runtimes, replication, the controller. Where replicas
+stand is looked at in every view when it is written down, and on the nodes themselves.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from controller.controller_events import ControllerEvent
+from controller.fault_domains import faults, places_of
+from controller.migration_journal import Entry, MemoryJournal, Viewed
+from controller.resource_controller import ResourceController
+from experiments.orchestrating import placed_as
+from experiments.simulated_controller import SimulatedController
+from microservices.applications import application_named
+from microservices.routing import Router
+from nodes.deployment import Deployment, deploy
+from nodes.replication_messages import Part
+from nodes.simulated import NetworkFaults, Simulation
+from nodes.simulated_failing import FailingNetwork, Ill
+from topologies.catalog import cluster_named
+from topologies.inventory import inventory_of
+
+CLUSTER = "type2:2x2/2"
+INVENTORY = inventory_of(cluster_named(CLUSTER, clients=2))
+PLACES = places_of(INVENTORY)
+NODES = tuple(PLACES)
+CLIENTS = tuple(entry.name for entry in INVENTORY.of_role("client"))
+CONTROLLER = INVENTORY.of_role("controller")[0].name
+FORGETFUL = frozenset({"smartnic", "crash", "host", "server"})  # what was in memory is lost
+LOSS = 0.3  # of all datagrams over a link
+JITTER = NetworkFaults(duplication=0.1, reordering=0.3, delay_s=1e-3, jitter_s=1e-3, reordering_s=0.3)
+COSTS_S = ((0.0,), (1e-5, 2e-3))  # of a request, one after the other drawn from these
+MOST_FORESIGHT = 8
+Key = tuple[int, int]
+
+
+class Strike(NamedTuple):
+    """A failure of `kind` at `names`, mended after `for_s`. The words are those of experiments/failures.py, and:
+
+    "jitter" (over a node's link datagrams are delayed, doubled and overtaken).
+    """
+
+    kind: str
+    names: tuple[str, ...]
+    for_s: float
+
+    def __str__(self) -> str:
+        return " ".join((self.kind, *self.names))
+
+    def nodes(self) -> tuple[str, ...]:
+        """Return the nodes that it strikes: of a server all, of a partition one side."""
+        if self.kind == "server":
+            host = INVENTORY.node(self.names[0])
+            return (host.name, *(nic.name for nic in INVENTORY.smartnics_of(host)))
+        return self.names
+
+
+class WatchedJournal(MemoryJournal):
+    """A journal that keeps the view of each instance that holds, and looks at all whether they keep domains apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.views: dict[Key, Viewed] = {}
+        self.turns: Counter[str] = Counter()
+        self.complaints: list[str] = []
+
+    def append(self, entry: Entry) -> None:
+        super().append(entry)
+        if isinstance(entry, Viewed):
+            self.views[entry.application, entry.instance] = entry
+            self.turns[entry.why] += 1
+            copies = [name for name in (entry.primary, entry.backup) if name]
+            joining = [name for name in (entry.primary, entry.joiner) if name]
+            self.complaints += [f"by view {entry.epoch}: {said}"
+                                for said in faults({b"copies": copies, b"joiner": joining}, PLACES)]
+
+
+@lru_cache(maxsize=4)
+def _router(shards: int) -> Router:
+    return Router(application_named("kvs", shards, 1))
+
+
+class FailingRack:
+    """The racks, with a replicated store of so many `shards` that begin on nodes drawn from `seed`."""
+
+    def __init__(self, seed: int, shards: int = 1, usual: NetworkFaults | None = None) -> None:
+        draw = random.Random(f"rack {seed}")
+        application = application_named("kvs", shards, 1)
+        numbers = [instance.number for instance in application.instances if not instance.backup]
+        self.deployment = deploy(application, dict(zip(numbers, draw.sample(NODES, shards), strict=True)), INVENTORY,
+                                 replicate=True)
+        self.keys = [(self.deployment.number, number) for number in numbers]
+        self.network = FailingNetwork(INVENTORY, usual, seed)
+        costs, self._cost_draw = draw.choice(COSTS_S), random.Random(f"costs {seed}")
+        self.simulation = Simulation(
+            INVENTORY, [self.deployment], self.network, cost=lambda _: lambda *_: self._cost_draw.choice(costs),
+            routers={self.deployment.number: _router(shards)}, controller=CONTROLLER,
+            foresight=draw.choice((0, MOST_FORESIGHT)))
+        self.journal = WatchedJournal()
+        self.control: SimulatedController | None = None
+        self.events: list[ControllerEvent] = []
+        self.complaints: list[str] = []
+        self._off: Counter[str] = Counter()
+        self._away = 0  # how many strikes keep the controller dead
+        self._present = self.deployment
+        self._start_controller()
+
+    @property
+    def now(self) -> float:
+        return self.network.now
+
+    # -- what is so ----------------------------------------------------------------------------------------------------
+
+    def is_off(self, node: str) -> bool:
+        return self._off[node] > 0
+
+    def part(self, key: Key, node: str) -> tuple[int, Part]:
+        """Return the epoch of an instance and the part that a node has in it, as itself believes."""
+        if self.is_off(node):
+            return 0, Part.OUT
+        replicator = self.simulation.control_of(node).replicator
+        return replicator.epoch(*key), replicator.part(*key)
+
+    def view(self, key: Key) -> Viewed | None:
+        return self.journal.views.get(key)
+
+    def paired(self) -> bool:
+        """Whether every instance has a primary and a backup that say so, and nothing of it elsewhere."""
+        for key in self.keys:
+            view = self.view(key)
+            if view is None or view.state != "paired":
+                return False
+            wanted = {view.primary: Part.SERVING, view.backup: Part.FOLLOWING}
+            for node in NODES:
+                epoch, part = self.part(key, node)
+                if part is not wanted.get(node, Part.OUT) or (node in wanted and epoch != view.epoch):
+                    return False
+        return True
+
+    def missing(self) -> str:
+        """Say what is not as it is when nothing fails; "" if all is."""
+        if self.control is None:
+            return "the controller is dead"
+        state = self.control.controller.state(self.now)
+        away = [f"{node.name} is {node.life}" for node in state.nodes if node.life != "alive"]
+        unpaired = [] if self.paired() else [f"{r.instance} is {r.state}: {r.primary}, {r.backup}, {r.joiner}"
+                                             for r in state.replicas]
+        return "; ".join((*away, *unpaired))
+
+    def look(self) -> None:
+        """Look at the nodes: one serves in each epoch, and who has all in the latest one stands in domains apart."""
+        for key in self.keys:
+            parts = [(node, *self.part(key, node)) for node in NODES]
+            latest = max(epoch for _, epoch, _ in parts)
+            serving = Counter(epoch for _, epoch, part in parts if part is Part.SERVING)
+            have = [node for node, epoch, part in parts if epoch == latest and part in (Part.SERVING, Part.FOLLOWING)]
+            self._complain([f"{count} nodes serve {key} in epoch {epoch}" for epoch, count in serving.items()
+                            if count > 1])
+            self._complain(faults({b"%d/%d" % key: have}, PLACES))
+
+    def served_once(self) -> list[str]:
+        """Say of which instance there is not exactly one that executes, where the controller says."""
+        found = []
+        for key in self.keys:
+            view = self.view(key)
+            serving = [node for node in NODES if not self.is_off(node)
+                       and self.simulation.runtime(node).execution.runs(key)]
+            if view is None or serving != [view.primary]:
+                found.append(f"{key} is served by {', '.join(serving) or 'nobody'}, by the view of "
+                             f"{view.primary if view else 'nobody'}")
+        return found
+
+    def present(self) -> Deployment:
+        """Return the deployment with all where it is, by the controller or, if that is dead, as it said last."""
+        if self.control is not None:
+            where = self.control.controller.where.node_of
+            self._present = placed_as(self.deployment, [(*key, where[key], view.epoch) for key in self.keys
+                                                        if (view := self.view(key)) is not None], INVENTORY)
+        return self._present
+
+    # -- what fails ----------------------------------------------------------------------------------------------------
+
+    def fail(self, strike: Strike) -> None:
+        network, (first, *_) = self.network, strike.names
+        if strike.kind in FORGETFUL:
+            for node in strike.nodes():
+                self._off[node] += 1
+                network.fail(Ill.OFF, node)
+                self.simulation.stop(node)
+        elif strike.kind in _ILLS:
+            network.fail(_ILLS[strike.kind], first)
+        elif strike.kind in _TROUBLES:
+            network.disturb(first, _TROUBLES[strike.kind])
+        elif strike.kind == "partition":
+            network.part(frozenset(strike.names))
+        else:
+            self._away += 1
+            if self.control is not None:
+                self.present()
+                self.hear()
+                network.unplug(self.control)
+                self.control = None
+
+    def heal(self, strike: Strike) -> None:
+        network, (first, *_) = self.network, strike.names
+        if strike.kind in FORGETFUL:
+            for node in strike.nodes():
+                self._off[node] -= 1
+                network.mend(Ill.OFF, node)
+                if not self._off[node]:
+                    self.simulation.reboot(node, deployments=[self.present()])
+                    if self.control is not None:
+                        self.control.controller.started_again(node)
+        elif strike.kind in _ILLS:
+            network.mend(_ILLS[strike.kind], first)
+        elif strike.kind in _TROUBLES:
+            network.calm(first, _TROUBLES[strike.kind])
+        elif strike.kind == "partition":
+            network.join(frozenset(strike.names))
+        else:
+            self._away -= 1
+            if not self._away:
+                self._start_controller()
+
+    def _start_controller(self) -> None:
+        controller = ResourceController(INVENTORY, [self.deployment], self.journal, automatic=False,
+                                        controller=CONTROLLER)
+        self.control = SimulatedController(INVENTORY.node(CONTROLLER), controller)
+        self.network.plug(self.control)
+        self.network.after(self.control, [])
+
+    def hear(self) -> None:
+        """Take over what the controller has said of itself; a new one begins again to count."""
+        if self.control is not None:
+            events = self.control.controller.events
+            self.events += list(events)
+            events.clear()
+
+    def _complain(self, said: Sequence[str]) -> None:
+        self.complaints += [f"at {self.now:.3f} s: {one}" for one in said
+                            if not any(known.endswith(one) for known in self.complaints)]
+
+
+_ILLS = {"hang": Ill.HANGS, "link": Ill.NO_LINK, "pcie": Ill.NO_PCIE}
+_TROUBLES = {"loss": NetworkFaults(loss=LOSS, delay_s=0.0), "jitter": JITTER}
