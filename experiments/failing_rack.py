@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -66,13 +66,17 @@ class Strike(NamedTuple):
 
 
 class WatchedJournal(MemoryJournal):
-    """A journal that keeps the view of each instance that holds, and looks at all whether they keep domains apart."""
+    """A journal that keeps the view of each instance that holds, and looks at all whether they keep domains apart.
+
+    `heard` is called with each.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.views: dict[Key, Viewed] = {}
         self.turns: Counter[str] = Counter()
         self.complaints: list[str] = []
+        self.heard: Callable[[Viewed], None] = lambda view: None
 
     def append(self, entry: Entry) -> None:
         super().append(entry)
@@ -83,6 +87,7 @@ class WatchedJournal(MemoryJournal):
             joining = [name for name in (entry.primary, entry.joiner) if name]
             self.complaints += [f"by view {entry.epoch}: {said}"
                                 for said in faults({b"copies": copies, b"joiner": joining}, PLACES)]
+            self.heard(entry)
 
 
 @lru_cache(maxsize=4)

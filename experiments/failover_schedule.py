@@ -4,19 +4,23 @@
     |--founding-------|--0.2 s--|--three to eight strikes, 5 s-------|--at most 30 s-------|--0.5 s---------|-read back
 
 Strikes come at random times, three at most at once, most of them at a primary or what it needs; the first one is at a
-primary, of the kind that is the seed's turn. No memory is lost where that would leave no replica: by the live placement
-at that moment another one must be there, complete, in a fault domain where nothing fails or has failed half a second
-ago. What loses no memory may strike both. The clients are those of the experiment on packets, and so are their judges.
+primary, of the kind that is the seed's turn. More come right after the controller has decided something. No memory is
+lost where that would leave no replica: by the live placement at that moment another one must be there, complete, in a
+fault domain where nothing fails or has failed half a second ago. What loses no memory may strike both. The clients are
+those of the experiment on packets, and so are their judges.
 """
 
 from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 
 import msgspec
 
+from controller.migration_journal import Viewed
+from controller.replica_steps import Event as Turn
 from experiments import failover_judging as judging
 from experiments.failing_rack import (
     CLIENTS,
@@ -29,16 +33,14 @@ from experiments.failing_rack import (
     Key,
     Strike,
 )
-from experiments.failover_load import VALUE_BYTES
 from experiments.shared_store import SharedStore
 from experiments.simulated_told import told_by
 from experiments.store_checker import StoreChecker, StoreReadBack
-from controller.replica_steps import Event as Turn
 from nodes.replication_messages import Part
 from nodes.simulated import NetworkFaults, SimulatedClient
 
 AT_NODES = ("smartnic", "crash", "host", "server", "hang", "link", "pcie", "loss", "jitter", "partition")
-AT_CONTROLLER = ("controller", "controller cut off", "controller hangs")
+AT_CONTROLLER = {"controller": "controller", "controller cut off": "partition", "controller hangs": "hang"}
 KINDS = (*AT_NODES, *AT_CONTROLLER)
 LASTS_S = {**dict.fromkeys(FORGETFUL, (0.02, 0.4, 0.8, 2.0)), **dict.fromkeys(AT_CONTROLLER, (0.05, 0.4, 1.5)),
            **dict.fromkeys(("hang", "link", "pcie", "partition"), (0.1, 0.7, 1.5, 3.0)),
@@ -49,8 +51,11 @@ FIRST_S, SPAN_S, WHOLE_WITHIN_S, LAST_LOAD_S, DRAIN_S = 0.2, 5.0, 30.0, 0.5, 30.
 LOOK_S = 0.02
 MOST_AT_ONCE, FEWEST, MOST = 3, 3, 8
 MARGIN_S = 0.5  # a domain counts as failing for so long after it was mended
+AIMS = (*("primary",) * 5, "backup", "joiner", "")
+STRIKE_AT_VIEW, AT_VIEW_S = 0.3, 0.02  # how often something fails after a view, and how soon at most
 TRIES = 5  # to find a strike that may be
 SHARED_KEYS = 5
+VALUES_BYTES = (64, 64, 1000)  # of which a schedule has one size: joiners fetch what there is
 THINK_S = 0.03  # at most, of who writes; of who shares keys, twice as long
 
 
@@ -93,12 +98,14 @@ class Schedule:
         self.seed = seed
         shards = 1 + seed % 2
         self.rack = FailingRack(seed, shards, self.draw.choice(USUAL))
+        self.value_bytes = self.draw.choice(VALUES_BYTES)
         self.outcome = Outcome(seed, shards, complaints=[], timeline=[])
         self.struck: Counter[str] = Counter()
         self.primaries: Counter[str] = Counter()
         self.under_way: list[Strike] = []
         self.times: list[tuple[float, float]] = []  # from when to when something failed
         self.failing: dict[str, float] = {}  # fault domain: until when
+        self.last_s = self.whole_s = 0.0  # when strikes end, and since when nothing is amiss
         self.writers: dict[int, SimulatedClient] = {}
         self.sharing: list[SimulatedClient] = []
 
@@ -110,19 +117,27 @@ class Schedule:
         self._load()
         begun = rack.now
         self._run(FIRST_S)
+        self.last_s = rack.now + SPAN_S
         self._strike(KINDS[self.seed % len(KINDS)], "primary")
         for _ in range(self.draw.randint(FEWEST, MOST) - 1):
             rack.network.at(self.draw.uniform(0.0, SPAN_S), self._strike)
+        rack.journal.heard = self._viewed
         self._run(SPAN_S)
+        rack.journal.heard = lambda view: None
         self._until(lambda: not self.under_way, 10.0)
-        mended_s = rack.now
-        if not self._until(lambda: not rack.missing(), WHOLE_WITHIN_S):
+        mended_s = self.whole_s = rack.now
+        if not self._until(self._is_whole, WHOLE_WITHIN_S):
             outcome.complaints.append(f"{WHOLE_WITHIN_S:g} s after all was mended: {rack.missing()}")
-        whole_s = rack.now
+        whole_s = self.whole_s
         outcome.whole_after_s = whole_s - mended_s
-        self._run(LAST_LOAD_S)
         self._judge(begun, whole_s)
         return outcome
+
+    def _is_whole(self) -> bool:
+        """Whether all has been as it is when nothing fails for as long as the last load lasts."""
+        if self.rack.missing():
+            self.whole_s = self.rack.now
+        return self.rack.now >= self.whole_s + LAST_LOAD_S
 
     # -- load ----------------------------------------------------------------------------------------------------------
 
@@ -130,29 +145,29 @@ class Schedule:
         start, deployment, draw = self.rack.simulation.client, self.rack.present(), self.draw
         window = 4 if self.outcome.shards == 1 else 1  # over one channel replies come in order
         for number, client in enumerate(CLIENTS, start=1):
-            think = random.Random(f"think {self.seed} {number}")
-            self.sharing.append(start(deployment, SharedStore(self.seed, VALUE_BYTES, number, keys=SHARED_KEYS),
-                                      1 << 20, flows=draw.choice((1, 2)), client=client,
-                                      think_s=partial(think.uniform, 0.0, 2 * THINK_S)))
+            think = random.Random(f"think {self.seed} {number}").uniform
+            shared = SharedStore(self.seed, self.value_bytes, number, keys=SHARED_KEYS)
+            self.sharing.append(start(deployment, shared, 1 << 20, flows=draw.choice((1, 2)), client=client,
+                                      think_s=partial(think, 0.0, 2 * THINK_S)))
             if number % 2:
-                self.writers[number] = start(deployment, StoreChecker(self.seed, VALUE_BYTES, number), 1 << 20, window,
-                                             client=client, think_s=partial(think.uniform, 0.0, THINK_S * window))
+                own = StoreChecker(self.seed, self.value_bytes, number)
+                self.writers[number] = start(deployment, own, 1 << 20, window, client=client,
+                                             think_s=partial(think, 0.0, THINK_S * window))
 
     def _judge(self, begun: float, whole_s: float) -> None:
         rack, outcome = self.rack, self.outcome
         clients = [*self.writers.values(), *self.sharing]
         for client in clients:
             client.stop()
-        self._until(lambda: all(len(c.replies()) == len(c.asked) and all(c.replies().values()) for c in clients), DRAIN_S)
+        self._until(lambda: all(len(c.answers) >= len(c.asked) for c in clients), DRAIN_S)
         if said := rack.missing():
             outcome.complaints.append(f"after the load: {said}")
         wrote = {number: told_by(client) for number, client in self.writers.items()}
         shared = [told_by(client) for client in self.sharing]
-        reading = []
-        for number, client in self.writers.items():
-            back = StoreReadBack(self.seed, VALUE_BYTES, number, len(client.asked))
-            reading.append(rack.simulation.client(rack.present(), back, len(back.right), 4, client=CLIENTS[0]))
-        self._until(lambda: all(len(c.answers) >= len(c.workload.right) for c in reading), DRAIN_S)
+        back = [StoreReadBack(self.seed, self.value_bytes, number, len(writer.asked))
+                for number, writer in self.writers.items()]
+        reading = [rack.simulation.client(rack.present(), one, len(one.right), 4, client=CLIENTS[0]) for one in back]
+        self._until(lambda: all(len(c.answers) >= len(c.asked) for c in reading), DRAIN_S)
         outcome.complaints += rack.served_once() + rack.complaints + rack.journal.complaints
         outcome.complaints += judging.of_writers(list(wrote.values()), [told_by(client) for client in reading])
         outcome.complaints += judging.of_shared(shared)
@@ -182,21 +197,26 @@ class Schedule:
     def _strike(self, kind: str = "", aim: str = "") -> None:
         """Let something fail, of `kind` and at a node with that part in an instance; drawn unless given."""
         draw = self.draw
-        if len(self.under_way) >= MOST_AT_ONCE:
+        if len(self.under_way) >= MOST_AT_ONCE or self.rack.now > self.last_s:
             return
         for _ in range(TRIES):
-            strike = self._drawn(kind or draw.choice(KINDS), aim or draw.choice(("primary",) * 5 + ("backup", "joiner", "")))
+            strike = self._drawn(kind or draw.choice(KINDS), aim or draw.choice(AIMS))
             if strike is not None and self._may(strike):
                 self._do(strike)
                 return
         self.outcome.spared += 1
 
+    def _viewed(self, view: Viewed) -> None:
+        """Let something fail in the middle of what a new view sets going."""
+        if self.draw.random() < STRIKE_AT_VIEW:
+            aim = self.draw.choice([part for part in ("primary", "backup", "joiner") if getattr(view, part)] or [""])
+            self.rack.network.at(self.draw.uniform(0.0, AT_VIEW_S), partial(self._strike, aim=aim))
+
     def _drawn(self, kind: str, aim: str) -> Strike | None:
         draw = self.draw
         for_s = draw.choice(LASTS_S[kind])
         if kind in AT_CONTROLLER:
-            return Strike({"controller cut off": "partition", "controller hangs": "hang"}.get(kind, kind), (CONTROLLER,),
-                          for_s)
+            return Strike(AT_CONTROLLER[kind], (CONTROLLER,), for_s)
         view = self.rack.view(draw.choice(self.rack.keys))
         node = getattr(view, aim, "") if aim and view is not None else ""
         node = node or draw.choice(NODES)
@@ -259,7 +279,7 @@ class Schedule:
     def _run(self, for_s: float) -> None:
         self._until(lambda: False, for_s)
 
-    def _until(self, true, within_s: float) -> bool:
+    def _until(self, true: Callable[[], bool], within_s: float) -> bool:
         """Let time pass till something is so, at most so long; return whether it is. Look at the replicas meanwhile."""
         rack = self.rack
         end_s = rack.now + within_s
@@ -274,7 +294,7 @@ class Schedule:
 def tally_of(strike: Strike) -> str:
     """Return under which of KINDS a strike counts."""
     if strike.names == (CONTROLLER,):
-        return {"partition": "controller cut off", "hang": "controller hangs"}.get(strike.kind, strike.kind)
+        return next(kind for kind, word in AT_CONTROLLER.items() if word == strike.kind)
     return strike.kind
 
 

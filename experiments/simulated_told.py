@@ -6,6 +6,7 @@ A simulated client does not time out: what has no reply is `unfinished`.
 from __future__ import annotations
 
 from array import array
+from itertools import pairwise
 
 from experiments.latencies import summary_of
 from experiments.linearizability import NEVER
@@ -37,7 +38,7 @@ def told_by(client: SimulatedClient) -> ClientResult:
     latencies = array("d", (answer.answered_s - answer.sent_s for answer in first))
     errors = sum(answer.is_error for answer in first)
     foreign = len(replies) - len(client.asked)
-    gaps = [later - sooner for sooner, later in zip(times, times[1:], strict=False)]
+    gaps = [later - sooner for sooner, later in pairwise(times)]
     return ClientResult(len(client.asked), len(first) - errors - wrong - foreign, errors, wrong, 0, 0,
                         sum(len(answers) > 1 for answers in replies.values()), foreign,
                         times[-1] - times[0] if times else 0.0, max(gaps, default=0.0),

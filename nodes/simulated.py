@@ -89,10 +89,11 @@ class Simulation:
     out. Without, `network` says what happens to datagrams, or is what carries them, with a seed of its own; `cost`
     gives for each node how long its cores are busy with a request; where there is none, requests take no time. With
     `log`, every message is kept, so that `ChannelLog.complaints` can tell what a channel did to it. `routers`, by
-    application number, may be shared between simulations: they hold the microservices, which are costly to make. With `controller`, the name of a node, all
-    hosts and SmartNICs take part, report to that one's control port and obey it; time then has no end but that which
-    `run` is told, and what stands there is for the caller to plug into `network`. With `foresight` nodes compute as far
-    ahead as agents do: nothing is late in virtual time, but what moves an instance must come to terms with it.
+    application number, may be shared between simulations: they hold the microservices, which are costly to make. With
+    `controller`, the name of a node, all hosts and SmartNICs take part, report to that one's control port and obey it;
+    time then has no end but that which `run` is told, and what stands there is for the caller to plug into `network`.
+    With `foresight` nodes compute as far ahead as agents do: nothing is late in virtual time, but what moves an
+    instance must come to terms with it.
     """
 
     def __init__(self, inventory: Inventory, deployments: Sequence[Deployment],
