@@ -45,8 +45,8 @@ KINDS = (*AT_NODES, *AT_CONTROLLER)
 LASTS_S = {**dict.fromkeys(FORGETFUL, (0.02, 0.4, 0.8, 2.0)), **dict.fromkeys(AT_CONTROLLER, (0.05, 0.4, 1.5)),
            **dict.fromkeys(("hang", "link", "pcie", "partition"), (0.1, 0.7, 1.5, 3.0)),
            **dict.fromkeys(("loss", "jitter"), (0.7, 1.5, 3.0))}
-USUAL = (NetworkFaults(delay_s=5e-5), NetworkFaults(loss=0.02, delay_s=5e-5, jitter_s=1e-4),
-         NetworkFaults(loss=0.05, duplication=0.02, reordering=0.05, delay_s=5e-5, jitter_s=1e-4))
+USUAL = (NetworkFaults(delay_s=5e-5), NetworkFaults(loss=0.03, delay_s=5e-5, jitter_s=1e-4),
+         NetworkFaults(loss=0.1, duplication=0.02, reordering=0.05, delay_s=5e-5, jitter_s=1e-4))
 FIRST_S, SPAN_S, WHOLE_WITHIN_S, LAST_LOAD_S, DRAIN_S = 0.2, 5.0, 30.0, 0.5, 30.0
 LOOK_S = 0.02
 MOST_AT_ONCE, FEWEST, MOST = 3, 3, 8
