@@ -3,8 +3,9 @@
     rack 1   r1s1, r1s2   a host and two SmartNICs each    clients r1c1, r1c2    the controller r1ctl1, its journal kept
     rack 2   r2s1, r2s2                                    clients r2c1, r2c2
 
-All that runs is what a testbed runs but for sockets and clocks: runtimes, replication, the controller. Where replicas
-stand is looked at in every view when it is written down, and on the nodes themselves.
+All that runs is what a testbed runs but for sockets and clocks: runtimes, replication, the controller. A store is
+replicated; another one, the bystander, is not, and can be moved. Where replicas stand is looked at in every view when
+it is written down, and on the nodes themselves.
 """
 
 from __future__ import annotations
@@ -12,21 +13,26 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import NamedTuple
 
 from controller.controller_events import ControllerEvent
+from controller.errors import MigrationError
 from controller.fault_domains import faults, places_of
-from controller.migration_journal import Entry, MemoryJournal, Viewed
+from controller.migration_journal import Ended, Entry, MemoryJournal, Started, Turned, Viewed
+from controller.migration_steps import State
 from controller.resource_controller import ResourceController
 from experiments.orchestrating import placed_as
 from experiments.simulated_controller import SimulatedController
+from microservices.application import Application, Stage
 from microservices.applications import application_named
 from microservices.routing import Router
 from nodes.deployment import Deployment, deploy
 from nodes.replication_messages import Part
 from nodes.simulated import NetworkFaults, Simulation
 from nodes.simulated_failing import FailingNetwork, Ill
+from nodes.transport import Sends
 from topologies.catalog import cluster_named
 from topologies.inventory import inventory_of
 
@@ -41,6 +47,7 @@ LOSS = 0.3  # of all datagrams over a link
 JITTER = NetworkFaults(duplication=0.1, reordering=0.3, delay_s=1e-3, jitter_s=1e-3, reordering_s=0.3)
 COSTS_S = ((0.0,), (1e-5, 2e-3))  # of a request, one after the other drawn from these
 MOST_FORESIGHT = 8
+BY_HAND = "by hand"
 Key = tuple[int, int]
 
 
@@ -68,15 +75,19 @@ class Strike(NamedTuple):
 class WatchedJournal(MemoryJournal):
     """A journal that keeps the view of each instance that holds, and looks at all whether they keep domains apart.
 
-    `heard` is called with each.
+    `turns` counts views by their reason, `moves` migrations by hand by how they ended, and `anew` how often something
+    without a replica had to begin anew. `heard` is called with each view, and with each migration's start.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.views: dict[Key, Viewed] = {}
         self.turns: Counter[str] = Counter()
+        self.moves: Counter[str] = Counter()
+        self.anew = 0
         self.complaints: list[str] = []
-        self.heard: Callable[[Viewed], None] = lambda view: None
+        self.heard: Callable[[Viewed | Started], None] = lambda entry: None
+        self._moving: dict[int, Started] = {}
 
     def append(self, entry: Entry) -> None:
         super().append(entry)
@@ -88,15 +99,27 @@ class WatchedJournal(MemoryJournal):
             self.complaints += [f"by view {entry.epoch}: {said}"
                                 for said in faults({b"copies": copies, b"joiner": joining}, PLACES)]
             self.heard(entry)
+        elif isinstance(entry, Started) and entry.why == BY_HAND:
+            self._moving[entry.migration] = entry
+            self.heard(entry)
+        elif isinstance(entry, Turned) and entry.state == State.RESTARTING.value:
+            self.anew += 1
+        elif isinstance(entry, Ended) and entry.migration in self._moving:
+            began = self._moving.pop(entry.migration)
+            self.moves["moved" if entry.owner == began.destination else "rolled back"] += 1
+
+
+BYSTANDER = Application("bystander", 401, (Stage("store", "kvs", 1, 0),), ())
 
 
 @lru_cache(maxsize=4)
-def _router(shards: int) -> Router:
-    return Router(application_named("kvs", shards, 1))
+def _routers(shards: int) -> dict[int, Router]:
+    applications = application_named("kvs", shards, 1), BYSTANDER
+    return {application.number: Router(application) for application in applications}
 
 
 class FailingRack:
-    """The racks, with a replicated store of so many `shards` that begin on nodes drawn from `seed`."""
+    """The racks, with a replicated store of so many `shards` and the bystander, begun on nodes drawn from `seed`."""
 
     def __init__(self, seed: int, shards: int = 1, usual: NetworkFaults | None = None) -> None:
         draw = random.Random(f"rack {seed}")
@@ -104,20 +127,22 @@ class FailingRack:
         numbers = [instance.number for instance in application.instances if not instance.backup]
         self.deployment = deploy(application, dict(zip(numbers, draw.sample(NODES, shards), strict=True)), INVENTORY,
                                  replicate=True)
+        self.bystander = deploy(BYSTANDER, {0: draw.choice(NODES)}, INVENTORY)
         self.keys = [(self.deployment.number, number) for number in numbers]
         self.network = FailingNetwork(INVENTORY, usual, seed)
         costs, self._cost_draw = draw.choice(COSTS_S), random.Random(f"costs {seed}")
         self.simulation = Simulation(
-            INVENTORY, [self.deployment], self.network, cost=lambda _: lambda *_: self._cost_draw.choice(costs),
-            routers={self.deployment.number: _router(shards)}, controller=CONTROLLER,
+            INVENTORY, [self.deployment, self.bystander], self.network,
+            cost=lambda _: lambda *_: self._cost_draw.choice(costs), routers=_routers(shards), controller=CONTROLLER,
             foresight=draw.choice((0, MOST_FORESIGHT)))
+        self.bystander_key: Key = BYSTANDER.number, 0
         self.journal = WatchedJournal()
         self.control: SimulatedController | None = None
         self.events: list[ControllerEvent] = []
         self.complaints: list[str] = []
         self._off: Counter[str] = Counter()
         self._away = 0  # how many strikes keep the controller dead
-        self._present = self.deployment
+        self._present = {one.number: one for one in (self.deployment, self.bystander)}
         self._start_controller()
 
     @property
@@ -160,7 +185,8 @@ class FailingRack:
         away = [f"{node.name} is {node.life}" for node in state.nodes if node.life != "alive"]
         unpaired = [] if self.paired() else [f"{r.instance} is {r.state}: {r.primary}, {r.backup}, {r.joiner}"
                                              for r in state.replicas]
-        return "; ".join((*away, *unpaired))
+        moving = [f"{m.instance} is {m.state}, {', '.join(m.unanswered)} have not answered" for m in state.under_way]
+        return "; ".join((*away, *unpaired, *moving))
 
     def look(self) -> None:
         """Look at the nodes: one serves in each epoch, and who has all in the latest one stands in domains apart."""
@@ -178,20 +204,36 @@ class FailingRack:
         found = []
         for key in self.keys:
             view = self.view(key)
-            serving = [node for node in NODES if not self.is_off(node)
-                       and self.simulation.runtime(node).execution.runs(key)]
-            if view is None or serving != [view.primary]:
-                found.append(f"{key} is served by {', '.join(serving) or 'nobody'}, by the view of "
-                             f"{view.primary if view else 'nobody'}")
+            at = view.primary if view is not None else ""
+            if self.runs(key) != [at]:
+                found.append(f"{key} is served by {', '.join(self.runs(key)) or 'nobody'}, by its view by {at}")
+        key, where = self.bystander_key, self.control.controller.where.node_of if self.control is not None else {}
+        if self.runs(key) != [where.get(key)]:
+            found.append(f"the bystander runs on {', '.join(self.runs(key)) or 'no node'}, by the controller on "
+                         f"{where.get(key)}")
         return found
 
-    def present(self) -> Deployment:
-        """Return the deployment with all where it is, by the controller or, if that is dead, as it said last."""
+    def runs(self, key: Key) -> list[str]:
+        """Return the nodes that execute an instance."""
+        return [node for node in NODES if not self.is_off(node)
+                and self.simulation.runtime(node).execution.runs(key)]
+
+    def present(self, deployment: Deployment) -> Deployment:
+        """Return a deployment with all where it is, by the controller or, if that is dead, as it said last."""
         if self.control is not None:
-            where = self.control.controller.where.node_of
-            self._present = placed_as(self.deployment, [(*key, where[key], view.epoch) for key in self.keys
-                                                        if (view := self.view(key)) is not None], INVENTORY)
-        return self._present
+            controller = self.control.controller
+            places = [(*key, node, controller.control.epochs.get(key, 1))
+                      for key, node in controller.where.node_of.items()]
+            self._present = {number: placed_as(one, places, INVENTORY) for number, one in self._present.items()}
+        return self._present[deployment.number]
+
+    def move(self, node: str) -> None:
+        """Let the controller move the bystander, if there is one and it will."""
+        if self.control is not None:
+            out: Sends = []
+            with suppress(MigrationError):
+                self.control.controller.move(f"{BYSTANDER.name}/store-1", node, self.now, out, BY_HAND)
+            self.network.after(self.control, out)
 
     # -- what fails ----------------------------------------------------------------------------------------------------
 
@@ -211,7 +253,7 @@ class FailingRack:
         else:
             self._away += 1
             if self.control is not None:
-                self.present()
+                self.present(self.deployment)
                 self.hear()
                 network.unplug(self.control)
                 self.control = None
@@ -223,7 +265,8 @@ class FailingRack:
                 self._off[node] -= 1
                 network.mend(Ill.OFF, node)
                 if not self._off[node]:
-                    self.simulation.reboot(node, deployments=[self.present()])
+                    self.simulation.reboot(node, deployments=[self.present(self.deployment),
+                                                              self.present(self.bystander)])
                     if self.control is not None:
                         self.control.controller.started_again(node)
         elif strike.kind in _ILLS:
@@ -238,7 +281,7 @@ class FailingRack:
                 self._start_controller()
 
     def _start_controller(self) -> None:
-        controller = ResourceController(INVENTORY, [self.deployment], self.journal, automatic=False,
+        controller = ResourceController(INVENTORY, [self.deployment, self.bystander], self.journal, automatic=False,
                                         controller=CONTROLLER)
         self.control = SimulatedController(INVENTORY.node(CONTROLLER), controller)
         self.network.plug(self.control)

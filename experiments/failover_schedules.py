@@ -1,7 +1,8 @@
 """Thousands of random schedules of failures in virtual time: whatever fails, what clients saw is linearizable.
 
 The runtimes, the replication and the resource controller are those of a testbed; sockets, links and time are simulated
-(failing_rack.py draws the racks, failover_schedule.py says how a schedule goes). A seed always gives the same schedule.
+(failing_rack.py draws the racks, failover_schedule.py a schedule, failover_strikes.py says what fails). A seed always
+gives the same schedule.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import Any
 import msgspec
 
 from controller.replica_steps import Event as Turn
-from experiments.failover_schedule import AT_CONTROLLER, AT_NODES, KINDS, MOST_AT_ONCE, Outcome, played
+from experiments.failover_schedule import Outcome, played
+from experiments.failover_strikes import AT_CONTROLLER, AT_NODES, KINDS, MOST_AT_ONCE
 from experiments.points import measured
 from experiments.results import Run
 from experiments.run_options import RunOptions
@@ -91,7 +93,7 @@ def judge(outcomes: Sequence[Outcome], seeds: int) -> list[Row]:
     """Return (what, measured, wanted, whether it is so) of schedules of which there should be so many."""
     wrong = [o.seed for o in outcomes if o.complaints]
     unanswered = sum(o.unanswered for o in outcomes)
-    turns = _sum(o.turns for o in outcomes)
+    turns, moves = _sum(o.turns for o in outcomes), _sum(o.moves for o in outcomes)
     promoted, made_anew = turns[Turn.PRIMARY_LOST.value], turns[Turn.COMPLETE.value]
     return [("schedules played", str(len(outcomes)), str(seeds), len(outcomes) == seeds),
             ("schedules with a complaint",
@@ -104,6 +106,9 @@ def judge(outcomes: Sequence[Outcome], seeds: int) -> list[Row]:
             ("backups promoted", str(promoted), "more than 0", promoted > 0),
             ("backups that joined, the first ones too", str(made_anew), "more than 0", made_anew > 0),
             ("joiners lost on the way", str(turns[Turn.JOINER_LOST.value]), "", True),
+            ("migrations of the bystander, and rolled back", f"{moves['moved']}, {moves['rolled back']}",
+             "each more than 0", moves["moved"] > 0 < moves["rolled back"]),
+            ("times that the bystander began anew", str(sum(o.anew for o in outcomes)), "", True),
             ("messages that clients repeated", str(sum(o.resent for o in outcomes)), "", True),
             ("datagrams lost", f"{sum(o.lost for o in outcomes)} of {sum(o.datagrams for o in outcomes)}", "", True),
             ("longest time without a reply", _times([o.outage_s for o in outcomes]), "", True),
@@ -136,8 +141,9 @@ def row_of(outcome: Outcome) -> dict[str, Any]:
     counts = {f"{kind}": outcome.struck.get(kind, 0) for kind in KINDS}
     return {"seed": outcome.seed, "shards": outcome.shards, **counts, "at_primaries": sum(outcome.primaries.values()),
             "most_at_once": outcome.most_at_once, "promoted": outcome.turns.get(Turn.PRIMARY_LOST.value, 0),
-            "made_anew": outcome.turns.get(Turn.COMPLETE.value, 0), "requests": outcome.operations,
-            "during_failures": outcome.during, "unanswered": outcome.unanswered, "resent": outcome.resent,
+            "joined": outcome.turns.get(Turn.COMPLETE.value, 0), "moved": outcome.moves.get("moved", 0),
+            "rolled_back": outcome.moves.get("rolled back", 0), "bystander_anew": outcome.anew,
+            "requests": outcome.operations, "during_failures": outcome.during, "unanswered": outcome.unanswered, "resent": outcome.resent,
             "datagrams": outcome.datagrams, "lost": outcome.lost, "outage_ms": 1e3 * outcome.outage_s,
             "whole_after_s": outcome.whole_after_s, "virtual_s": outcome.virtual_s,
             "fingerprint": outcome.fingerprint, "complaints": "; ".join(outcome.complaints)}

@@ -1,17 +1,20 @@
-"""Schedules of failures on the real runtimes in virtual time: nothing acknowledged is lost, and broken builds are found."""
+"""Schedules of failures on real runtimes in virtual time: nothing acknowledged is lost, and broken builds are found."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from experiments import failover
 from experiments.errors import ExperimentError
-from experiments.failing_rack import CONTROLLER, INVENTORY, NODES, FailingRack, Strike
-from experiments.failover_schedule import AT_NODES, KINDS, LASTS_S, Outcome, played, tally_of
-from experiments.failover_schedules import complaints_of, judge, row_of
+from experiments.failover_schedule import Outcome, played
+from experiments.failover_schedules import complaints_of, judge
+from experiments.failover_strikes import AT_NODES, KINDS
+from experiments.results import Run
 from experiments.run_options import RunOptions
 from nodes.replica_ledger import Ledger
 from nodes.replication import Replicator
@@ -85,6 +88,19 @@ def test_a_build_whose_backup_is_wrong_is_found(monkeypatch: pytest.MonkeyPatch,
                                                 break_it: Callable[[Any], None]) -> None:
     break_it(monkeypatch)
     assert found("wrong")
+
+
+def test_a_seed_alone_is_told_whole_and_one_on_packets_is_refused(tmp_path: Path,
+                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("experiments.failover_schedules.Run", partial(Run, parent=tmp_path))
+    said: list[str] = []
+    content = failover.run(RunOptions(simulate=True, seed=3), said.append)
+    assert content["holds"] and any("fail server" in line for line in said)
+    assert any("the primary is silent" in line for line in said)
+    (timeline,) = tmp_path.glob("failover-schedule/*/timeline.txt")
+    assert timeline.read_text().splitlines() == said
+    with pytest.raises(ExperimentError, match="seed 3: .*--simulate"):
+        failover.run(RunOptions(seed=3), said.append)
 
 
 def test_replicas_in_one_fault_domain_are_seen_by_whoever_looks(monkeypatch: pytest.MonkeyPatch) -> None:
