@@ -75,8 +75,9 @@ class Strike(NamedTuple):
 class WatchedJournal(MemoryJournal):
     """A journal that keeps the view of each instance that holds, and looks at all whether they keep domains apart.
 
-    `turns` counts views by their reason, `moves` migrations by hand by how they ended, and `anew` how often something
-    without a replica had to begin anew. `heard` is called with each view, and with each migration's start.
+    `turns` counts views by their reason, `moves` migrations by hand by how they ended, and `set_back` how often what
+    has no replica had to begin anew, or to go on from what a migration had left behind. `heard` is called with each
+    view, and with each migration's start.
     """
 
     def __init__(self) -> None:
@@ -84,10 +85,11 @@ class WatchedJournal(MemoryJournal):
         self.views: dict[Key, Viewed] = {}
         self.turns: Counter[str] = Counter()
         self.moves: Counter[str] = Counter()
-        self.anew = 0
+        self.set_back = 0
         self.complaints: list[str] = []
         self.heard: Callable[[Viewed | Started], None] = lambda entry: None
         self._moving: dict[int, Started] = {}
+        self._committed: set[int] = set()  # migrations whose destination may have gone on
 
     def append(self, entry: Entry) -> None:
         super().append(entry)
@@ -102,8 +104,11 @@ class WatchedJournal(MemoryJournal):
         elif isinstance(entry, Started) and entry.why == BY_HAND:
             self._moving[entry.migration] = entry
             self.heard(entry)
-        elif isinstance(entry, Turned) and entry.state == State.RESTARTING.value:
-            self.anew += 1
+        elif isinstance(entry, Turned):
+            back = entry.state in (State.RESUMING.value, State.SALVAGING.value)
+            self.set_back += entry.state == State.RESTARTING.value or (back and entry.migration in self._committed)
+            if entry.state == State.SWITCHING.value:
+                self._committed.add(entry.migration)
         elif isinstance(entry, Ended) and entry.migration in self._moving:
             began = self._moving.pop(entry.migration)
             self.moves["moved" if entry.owner == began.destination else "rolled back"] += 1

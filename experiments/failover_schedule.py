@@ -42,8 +42,9 @@ class Outcome(msgspec.Struct):
     """What came of one schedule. Times are emulated seconds, counts are by kind of failure or by name.
 
     `struck` counts strikes, `primaries` those at a node that served then, `spared` those that were given up. `turns`
-    are views by their reason, `moves` migrations of the bystander by their end, `anew` is how often that lost its
-    state. Of all clients' requests, `during` were made while something failed; `resent` messages were repeated by them.
+    are views by their reason, `moves` migrations of the bystander by their end, `set_back` is how often that lost
+    some of its state. Of all clients' requests, `during` were made while something failed; of their messages, `resent`
+    were sent again.
     """
 
     seed: int
@@ -54,7 +55,7 @@ class Outcome(msgspec.Struct):
     spared: int = 0
     turns: dict[str, int] = {}
     moves: dict[str, int] = {}
-    anew: int = 0
+    set_back: int = 0
     operations: int = 0
     during: int = 0
     unanswered: int = 0
@@ -127,17 +128,17 @@ class Schedule:
 
     def _judge(self, begun_s: float) -> None:
         rack, outcome, whole_s = self.rack, self.outcome, self._whole_s
-        anew = rack.journal.anew
+        set_back = rack.journal.set_back > 0
         clients = [*self._writers.values(), *self._sharing]
         for client in (*clients, *self._bystanding):
             client.stop()
-        self._answered(clients if anew else [*clients, *self._bystanding])
+        self._answered(clients if set_back else [*clients, *self._bystanding])
         wrote = [told_by(client) for client in self._writers.values()]
         shared = [told_by(client) for client in self._sharing]
         moving = [told_by(client) for client in self._bystanding]
         outcome.complaints += judging.of_writers(wrote, self._read_back()) + judging.of_shared(shared)
-        outcome.complaints += [f"bystander: {said}" for said in self._of_bystander(moving, anew)]
-        for one in (*wrote, *shared, *([] if anew else moving)):
+        outcome.complaints += [f"bystander: {said}" for said in self._of_bystander(moving, set_back)]
+        for one in (*wrote, *shared, *([] if set_back else moving)):
             outcome.complaints += judging.without_service(one, whole_s, whole_s, cut_off=True)
         if rack.journal.turns[Turn.ALL_GONE.value]:
             outcome.complaints.append("what is replicated began anew, with nothing")
@@ -159,13 +160,13 @@ class Schedule:
         self._answered(clients)
         return [told_by(client) for client in clients]
 
-    def _of_bystander(self, told: list[ClientResult], anew: int) -> list[str]:
+    def _of_bystander(self, told: list[ClientResult], set_back: bool) -> list[str]:
         """Return what is wrong with what has no replica; requests that it had when its node died have no reply."""
         late = self._client(self.rack.bystander, SharedStore(self.outcome.seed, 64, 200, 2), CLIENTS[0],
                             requests=ASKED_AT_LAST)
         self._answered([late])
         found = [f"at last: {said}" for said in judging.of_client(told_by(late))]
-        if anew:
+        if set_back:
             return found + [said for one in told for said in judging.of_client(one, judging.EXCUSED)]
         return found + judging.of_shared(told)
 
@@ -175,8 +176,8 @@ class Schedule:
         network = rack.network.counters()
         outcome.struck, outcome.primaries = dict(strikes.struck), dict(strikes.primaries)
         outcome.most_at_once, outcome.spared = strikes.most_at_once, strikes.spared
-        outcome.turns, outcome.moves, outcome.anew = dict(rack.journal.turns), dict(rack.journal.moves), \
-            rack.journal.anew
+        outcome.turns, outcome.moves, outcome.set_back = dict(rack.journal.turns), dict(rack.journal.moves), \
+            rack.journal.set_back
         outcome.datagrams, outcome.lost = network.sent, network.lost
         outcome.virtual_s, outcome.fingerprint = rack.now, rack.network.fingerprint
         rack.hear()

@@ -99,7 +99,7 @@ def test_a_seed_alone_is_told_whole_and_one_on_packets_is_refused(tmp_path: Path
     assert any("the primary is silent" in line for line in said)
     (timeline,) = tmp_path.glob("failover-schedule/*/timeline.txt")
     assert timeline.read_text().splitlines() == said
-    with pytest.raises(ExperimentError, match="seed 3: .*--simulate"):
+    with pytest.raises(ExperimentError, match=r"seed 3: .*--simulate"):
         failover.run(RunOptions(seed=3), said.append)
 
 
