@@ -23,9 +23,10 @@ from controller.fault_domains import faults, places_of
 from controller.migration_journal import Ended, Entry, MemoryJournal, Started, Turned, Viewed
 from controller.migration_steps import State
 from controller.resource_controller import ResourceController
+from experiments.echo_service import NAME as ECHO
 from experiments.orchestrating import placed_as
 from experiments.simulated_controller import SimulatedController
-from microservices.application import Application, Stage
+from microservices.application import Application, Channel, Stage
 from microservices.applications import application_named
 from microservices.routing import Router
 from nodes.deployment import Deployment, deploy
@@ -115,22 +116,26 @@ class WatchedJournal(MemoryJournal):
 
 
 BYSTANDER = Application("bystander", 401, (Stage("store", "kvs", 1, 0),), ())
+SHAPES = {  # what is replicated
+    "store": application_named("kvs", 1, 1), "two shards": application_named("kvs", 2, 1),
+    "chain": Application("chain", 402, (Stage("front", ECHO, 1, 1), Stage("store", "kvs", 1, 1),
+                                        Stage("last", ECHO, 1, 1)),
+                         (Channel("front", "store"), Channel("store", "last")))}
 
 
-@lru_cache(maxsize=4)
-def _routers(shards: int) -> dict[int, Router]:
-    applications = application_named("kvs", shards, 1), BYSTANDER
-    return {application.number: Router(application) for application in applications}
+@lru_cache(maxsize=len(SHAPES))
+def _routers(shape: str) -> dict[int, Router]:
+    return {application.number: Router(application) for application in (SHAPES[shape], BYSTANDER)}
 
 
 class FailingRack:
-    """The racks, with a replicated store of so many `shards` and the bystander, begun on nodes drawn from `seed`."""
+    """The racks, with a replicated store of one of SHAPES and the bystander, begun on nodes drawn from `seed`."""
 
-    def __init__(self, seed: int, shards: int = 1, usual: NetworkFaults | None = None) -> None:
+    def __init__(self, seed: int, shape: str = "store", usual: NetworkFaults | None = None) -> None:
         draw = random.Random(f"rack {seed}")
-        application = application_named("kvs", shards, 1)
+        application = SHAPES[shape]
         numbers = [instance.number for instance in application.instances if not instance.backup]
-        self.deployment = deploy(application, dict(zip(numbers, draw.sample(NODES, shards), strict=True)), INVENTORY,
+        self.deployment = deploy(application, {number: draw.choice(NODES) for number in numbers}, INVENTORY,
                                  replicate=True)
         self.bystander = deploy(BYSTANDER, {0: draw.choice(NODES)}, INVENTORY)
         self.keys = [(self.deployment.number, number) for number in numbers]
@@ -138,7 +143,7 @@ class FailingRack:
         costs, self._cost_draw = draw.choice(COSTS_S), random.Random(f"costs {seed}")
         self.simulation = Simulation(
             INVENTORY, [self.deployment, self.bystander], self.network,
-            cost=lambda _: lambda *_: self._cost_draw.choice(costs), routers=_routers(shards), controller=CONTROLLER,
+            cost=lambda _: lambda *_: self._cost_draw.choice(costs), routers=_routers(shape), controller=CONTROLLER,
             foresight=draw.choice((0, MOST_FORESIGHT)))
         self.bystander_key: Key = BYSTANDER.number, 0
         self.journal = WatchedJournal()

@@ -17,7 +17,7 @@ import msgspec
 
 from controller.replica_steps import Event as Turn
 from experiments import failover_judging as judging
-from experiments.failing_rack import CLIENTS, FailingRack
+from experiments.failing_rack import CLIENTS, SHAPES, FailingRack
 from experiments.failover_strikes import Strikes
 from experiments.load import ClientResult
 from experiments.shared_store import SharedStore
@@ -48,7 +48,7 @@ class Outcome(msgspec.Struct):
     """
 
     seed: int
-    shards: int
+    shape: str
     struck: dict[str, int] = {}
     primaries: dict[str, int] = {}
     most_at_once: int = 0
@@ -75,10 +75,10 @@ class Schedule:
 
     def __init__(self, seed: int) -> None:
         draw = self._draw = random.Random(f"schedule {seed}")
-        shards = 1 + seed % 2
-        self.rack = FailingRack(seed, shards, draw.choice(USUAL))
+        shape = list(SHAPES)[seed % len(SHAPES)]
+        self.rack = FailingRack(seed, shape, draw.choice(USUAL))
         self.strikes = Strikes(seed, self.rack)
-        self.outcome = Outcome(seed, shards, complaints=[], timeline=[])
+        self.outcome = Outcome(seed, shape, complaints=[], timeline=[])
         self._value_bytes = draw.choice(VALUES_BYTES)
         self._whole_s = 0.0  # since when nothing is amiss
         self._writers: dict[int, SimulatedClient] = {}
@@ -106,7 +106,7 @@ class Schedule:
     def _load(self) -> None:
         seed, size, draw = self.outcome.seed, self._value_bytes, self._draw
         replicated, moving = self.rack.deployment, self.rack.bystander
-        window = 4 if self.outcome.shards == 1 else 1  # over one channel replies come in order
+        window = 4 if self.outcome.shape == "store" else 1  # over one channel replies come in order
         for number, client in enumerate(CLIENTS, start=1):
             self._sharing.append(self._client(replicated, SharedStore(seed, size, number, keys=SHARED_KEYS), client,
                                               flows=draw.choice((1, 2)), think_s=2 * THINK_S))

@@ -139,7 +139,7 @@ def _times(seconds: Sequence[float]) -> str:
 def row_of(outcome: Outcome) -> dict[str, Any]:
     """Return a schedule as a line of the table."""
     counts = {f"{kind}": outcome.struck.get(kind, 0) for kind in KINDS}
-    return {"seed": outcome.seed, "shards": outcome.shards, **counts, "at_primaries": sum(outcome.primaries.values()),
+    return {"seed": outcome.seed, "shape": outcome.shape, **counts, "at_primaries": sum(outcome.primaries.values()),
             "most_at_once": outcome.most_at_once, "promoted": outcome.turns.get(Turn.PRIMARY_LOST.value, 0),
             "joined": outcome.turns.get(Turn.COMPLETE.value, 0), "moved": outcome.moves.get("moved", 0),
             "rolled_back": outcome.moves.get("rolled back", 0), "set_back": outcome.set_back,
