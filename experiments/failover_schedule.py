@@ -4,7 +4,8 @@
     |--founding-------|--0.2 s--|--strikes, 5 s--|--at most 30 s------------|--0.5 s-----|--at most 30 s--|
 
 The clients are those of the experiment on packets, and so are their judges: some write keys of their own and know what
-every reply must be, some share a few keys, two more share those of the bystander. failover_strikes.py says what fails.
+every reply must be, some share a few keys, two more share those of the bystander. In half of the schedules one of them
+vanishes, and another one comes. failover_strikes.py says what fails.
 """
 
 from __future__ import annotations
@@ -84,6 +85,7 @@ class Schedule:
         self._writers: dict[int, SimulatedClient] = {}
         self._sharing: list[SimulatedClient] = []
         self._bystanding: list[SimulatedClient] = []
+        self._vanished: list[SimulatedClient] = []
 
     def play(self) -> Outcome:
         rack, outcome = self.rack, self.outcome
@@ -94,6 +96,8 @@ class Schedule:
         self._load()
         self._until(lambda: False, FIRST_S)
         self.strikes.begin(SPAN_S)
+        if self._draw.random() < 0.5:
+            rack.network.at(self._draw.uniform(0.0, SPAN_S), self._exchange_client)
         self._until(lambda: self.strikes.over, 2 * SPAN_S)
         mended_s = self._whole_s = rack.now
         if not self._until(self._is_whole, WHOLE_WITHIN_S):
@@ -117,6 +121,16 @@ class Schedule:
                 self._bystanding.append(self._client(moving, SharedStore(seed, size, 100 + number, 1, SHARED_KEYS),
                                                      client, think_s=THINK_S))
 
+    def _exchange_client(self) -> None:
+        """Let a client of shared keys be gone at once, whatever it waits for, and another one begin."""
+        gone = self._sharing.pop(0)
+        gone.vanish()
+        gone.stop()
+        self._vanished.append(gone)
+        self.strikes.said.append((self.rack.now, f"a client of {CLIENTS[0]} vanishes, another one comes"))
+        self._sharing.append(self._client(self.rack.deployment, SharedStore(
+            self.outcome.seed, self._value_bytes, 50, keys=SHARED_KEYS), CLIENTS[0], think_s=2 * THINK_S))
+
     def _client(self, deployment: Deployment, workload: Workload, node: str, window: int = 1, flows: int = 1,
                 requests: int = NO_END, think_s: float = 0.0) -> SimulatedClient:
         simulation = self.rack.simulation
@@ -136,7 +150,8 @@ class Schedule:
         wrote = [told_by(client) for client in self._writers.values()]
         shared = [told_by(client) for client in self._sharing]
         moving = [told_by(client) for client in self._bystanding]
-        outcome.complaints += judging.of_writers(wrote, self._read_back()) + judging.of_shared(shared)
+        outcome.complaints += judging.of_writers(wrote, self._read_back())
+        outcome.complaints += judging.of_shared(shared, [told_by(client) for client in self._vanished])
         outcome.complaints += [f"bystander: {said}" for said in self._of_bystander(moving, set_back)]
         for one in (*wrote, *shared, *([] if set_back else moving)):
             outcome.complaints += judging.without_service(one, whole_s, whole_s, cut_off=True)
