@@ -116,11 +116,13 @@ class WatchedJournal(MemoryJournal):
 
 
 BYSTANDER = Application("bystander", 401, (Stage("store", "kvs", 1, 0),), ())
+_CHANNELS = (Channel("front", "store"), Channel("store", "last"))
 SHAPES = {  # what is replicated
     "store": application_named("kvs", 1, 1), "two shards": application_named("kvs", 2, 1),
     "chain": Application("chain", 402, (Stage("front", ECHO, 1, 1), Stage("store", "kvs", 1, 1),
-                                        Stage("last", ECHO, 1, 1)),
-                         (Channel("front", "store"), Channel("store", "last")))}
+                                        Stage("last", ECHO, 1, 1)), _CHANNELS),
+    "store in a chain": Application("chain", 403, (Stage("front", ECHO, 1, 0), Stage("store", "kvs", 1, 1),
+                                                   Stage("last", ECHO, 1, 0)), _CHANNELS)}
 
 
 @lru_cache(maxsize=len(SHAPES))
@@ -135,10 +137,12 @@ class FailingRack:
         draw = random.Random(f"rack {seed}")
         application = SHAPES[shape]
         numbers = [instance.number for instance in application.instances if not instance.backup]
-        self.deployment = deploy(application, {number: draw.choice(NODES) for number in numbers}, INVENTORY,
-                                 replicate=True)
+        places = dict(zip(numbers, draw.sample(NODES, len(numbers)), strict=True))
+        self.deployment = deploy(application, places, INVENTORY, replicate=True)
         self.bystander = deploy(BYSTANDER, {0: draw.choice(NODES)}, INVENTORY)
-        self.keys = [(self.deployment.number, number) for number in numbers]
+        self.keys = [(self.deployment.number, number) for number in self.deployment.replicated]
+        self.irreplaceable = {place.node for place in self.deployment.places
+                              if place.number not in self.deployment.replicated}  # what they ran would be lost
         self.network = FailingNetwork(INVENTORY, usual, seed)
         costs, self._cost_draw = draw.choice(COSTS_S), random.Random(f"costs {seed}")
         self.simulation = Simulation(
@@ -192,11 +196,18 @@ class FailingRack:
         if self.control is None:
             return "the controller is dead"
         state = self.control.controller.state(self.now)
-        away = [f"{node.name} is {node.life}" for node in state.nodes if node.life != "alive"]
+        return "; ".join((*(f"{node.name} is {node.life}" for node in state.nodes if node.life != "alive"),
+                          *filter(None, [self.unsettled()])))
+
+    def unsettled(self) -> str:
+        """Say which instances are not where they are to stay; "" if all are."""
+        if self.control is None:
+            return "the controller is dead"
+        state = self.control.controller.state(self.now)
         unpaired = [] if self.paired() else [f"{r.instance} is {r.state}: {r.primary}, {r.backup}, {r.joiner}"
                                              for r in state.replicas]
         moving = [f"{m.instance} is {m.state}, {', '.join(m.unanswered)} have not answered" for m in state.under_way]
-        return "; ".join((*away, *unpaired, *moving))
+        return "; ".join((*unpaired, *moving))
 
     def look(self) -> None:
         """Look at the nodes: one serves in each epoch, and who has all in the latest one stands in domains apart."""

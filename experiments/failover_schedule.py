@@ -157,7 +157,7 @@ class Schedule:
             outcome.complaints += judging.without_service(one, whole_s, whole_s, cut_off=True)
         if rack.journal.turns[Turn.ALL_GONE.value]:
             outcome.complaints.append("what is replicated began anew, with nothing")
-        if said := rack.missing():
+        if said := rack.unsettled():
             outcome.complaints.append(f"at the end: {said}")
         outcome.complaints += rack.served_once() + rack.complaints + rack.journal.complaints
         told = [*wrote, *shared]
@@ -182,7 +182,7 @@ class Schedule:
         self._answered([late])
         found = [f"at last: {said}" for said in judging.of_client(told_by(late))]
         if set_back:
-            return found + [said for one in told for said in judging.of_client(one, judging.EXCUSED)]
+            return found + [said for one in told if one.answered for said in judging.of_client(one, judging.EXCUSED)]
         return found + judging.of_shared(told)
 
     def _tell(self) -> None:

@@ -2,8 +2,9 @@
 
 Strikes come at random times, three at most at once, most of them at a primary or what it needs, and some right after
 the controller has decided something. No memory is lost where that would leave no replica: by the live placement at that
-moment another one must be there, complete, in a fault domain where nothing fails or has failed half a second ago. What
-loses no memory may strike both. The bystander, which has no replica, is moved all the time, and spared nothing.
+moment another one must be there, complete, in a fault domain where nothing fails or has failed half a second ago; nor
+where a stage has no replica between others that have. What loses no memory may strike both. The bystander, which has no
+replica, is moved all the time, and spared nothing.
 """
 
 from __future__ import annotations
@@ -125,7 +126,8 @@ class Strikes:
         if strike.kind not in FORGETFUL:
             return True
         domains = {PLACES[node].domain for node in strike.nodes()}
-        return all(self._survives(key, domains) for key in self._rack.keys)
+        return (not self._rack.irreplaceable & set(strike.nodes())
+                and all(self._survives(key, domains) for key in self._rack.keys))
 
     def _survives(self, key: Key, domains: set[str]) -> bool:
         """Say whether a replica outside `domains` has all that was answered, where nothing fails now."""
