@@ -27,6 +27,7 @@ from experiments.running import RunningClient
 from experiments.testbed import Testbed
 from nodes.deployment import Deployment
 from nodes.lateness import summary
+from nodes.node_report import LEFT_OUT
 
 LOOK_REAL_S = 0.05
 SNAPSHOT_WITHIN_S = 10.0  # an agent whose machine is busy answers late; when a counter was read, it says itself
@@ -205,6 +206,8 @@ def snapshot(bed: Testbed) -> Snapshot:
     if len(found) < len(bed.agents):
         raise ExperimentError(f"no report from {', '.join(sorted(set(bed.agents) - set(found)))}")
     for node, counters in found.items():
+        if LEFT_OUT in counters:
+            raise ExperimentError(f"the report of {node} left out {counters[LEFT_OUT]} counters, for it is one message")
         counters["throttled_ns"] = bed.throttled_ns(node)
     return found
 
