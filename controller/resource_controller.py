@@ -37,6 +37,7 @@ from controller.migration_steps import Happening, Migration, Outgoing, State
 from controller.orchestrator import Move, Orchestrator
 from controller.overload import OverloadOptions
 from controller.standby import Standby
+from controller.surroundings import Around
 from controller.whereabouts import Key, Whereabouts
 from nodes import messages
 from nodes.artifact import artifact_of
@@ -80,6 +81,7 @@ class ResourceController:
         self._beats = HeartbeatInbox()
         self._reports = LastReports(len(computing))
         self._postponed: dict[Key, tuple[str, str]] = {}  # decided moves that wait for a neighbour: where to, and why
+        self._nowhere: set[Key] = set()  # what was lost with its node, and has no place yet
         self._settled = False  # something has, since postponed moves were looked at
         self._again: set[int] = set()  # nodes that began anew, as somebody said, and have not been heard of since
         ips = {n.name: IPv4Address(n.ip).packed for n in computing}
@@ -91,13 +93,14 @@ class ResourceController:
         deployments = with_added(deployments, journal.entries())
         for deployment in deployments:
             self.where.add(deployment)
-        self.control = MigrationControl(journal, ips, IPv4Address(entry.ip).packed, self._binary_of,
-                                        self._done)
+        standby = standby or Standby(inventory)
+        self._around = Around(self.where, self.names, standby.membership.life)
+        self.control = self._around.control = MigrationControl(journal, ips, IPv4Address(entry.ip).packed,
+                                                               self._binary_of, self._done, around=self._around)
         for m in self.control.open.values():
             self.where.node_of[m.key] = m.owner or m.source
         self._boots = np.array([self.control.boots.get(name, -1) for name in self.names], dtype=np.int64)
         self.orchestrator = self._make_orchestrator(options)
-        standby = standby or Standby(inventory)
         self.orchestrator.gate = standby.gate
         self.failover = Failover(inventory, standby.membership, ips, journal, self.control.term, self.control.epochs,
                                  self.control.boots, self._fits)
@@ -162,6 +165,8 @@ class ResourceController:
                 if change.after is Life.DEAD or (change.before, change.after) == (Life.JOINING, Life.ALIVE):
                     self._tell(now, change.after.name.lower(), change.node, detail=change.why.value)
             self._follow_replicas()
+            if self._nowhere:
+                self._begin_anew(now, out)
         commands: Outgoing = []
         self.control.tick(now, commands)
         self._send(commands, out)
@@ -169,26 +174,43 @@ class ResourceController:
     def declared_dead(self, node: str, now: float, out: Sends) -> list[str]:
         """Note that a node is dead and kept from the network: whoever calls this has seen to it.
 
-        What it ran alone is made anew, with nothing, where there is room. Returns the names of what has no place.
+        What it ran alone is made anew, with nothing, where there is room. Returns the names of what has no place; they
+        get one as soon as there is room.
         """
         commands: Outgoing = []
         self.failover.fenced(self._known(node))
         self.control.declared_dead(node, now, commands)
-        moved = {m.key for m in (*self.control.open.values(), *self.control.closed.values())}
-        stranded = []
-        for key in self.where.on(node):
-            if key in moved or key in self.where.replicated:
-                continue
-            to = self.failover.place_for(key, self._fits)
-            self._tell(now, "nowhere", node, self.where.name_of(key), detail="all that it held is lost; "
-                       + (f"it begins anew on {to}" if to else "no living node has room for it"))
-            if to is None:
-                stranded.append(self.where.name_of(key))
-                continue
-            self.control.replace(*key, node, to, self._to_tell(key, to), now, commands)
-            self.orchestrator.begun(*key, self._index[to])
         self._send(commands, out)
-        return stranded
+        return self._begin_anew(now, out)
+
+    def _begin_anew(self, now: float, out: Sends) -> list[str]:
+        """Make what ran alone on nodes that are dead anew where there is room; return the names of what has no place.
+
+        Whatever became of an instance before: what counts is that no migration of it is under way that can still end.
+        """
+        under_way = {m.key for m in self.control.open.values()}
+        waiting = {m.key: m for m in self.control.stranded()}
+        lost = {key: m.owner for key, m in waiting.items()} | {
+            key: node for key, node in self.where.node_of.items()
+            if node in self.control.dead and key not in under_way and key not in self.where.replicated}
+        before, self._nowhere = self._nowhere, set()
+        for key, dead in sorted(lost.items()):
+            to = self.failover.place_for(key, self._fits)
+            if to is not None or key not in before:
+                self._tell(now, "nowhere", dead, self.where.name_of(key), detail="all that it held is lost; "
+                           + (f"it begins anew on {to}" if to else "no living node has room for it"))
+            if to is None:
+                self._nowhere.add(key)
+                continue
+            self._postponed.pop(key, None)
+            self.orchestrator.stayed(*key)  # at a place that was set aside for it before
+            commands: Outgoing = []
+            self.control.replace(*key, dead, to, self._around.to_tell(key, to), now, commands)
+            self.orchestrator.begun(*key, self._index[to])
+            if key in waiting:
+                self.record.lost(waiting[key].number)
+            self._send(commands, out)
+        return [self.where.name_of(key) for key in sorted(self._nowhere)]
 
     # -- by hand -------------------------------------------------------------------------------------------------------
 
@@ -281,7 +303,7 @@ class ResourceController:
             moved = {m.key for m in (*self.control.open.values(), *self.control.closed.values())}
             for key in self.where.on(name):
                 if key not in moved and key not in self.where.replicated:
-                    self.control.restart(*key, name, self._to_tell(key), now, commands)
+                    self.control.restart(*key, name, self._around.to_tell(key), now, commands)
         self._send(commands, out)
 
     def _decided(self, move: Move, now: float, out: Sends) -> None:
@@ -322,7 +344,7 @@ class ResourceController:
     def _fits(self, node: str, application: int, number: int) -> bool:
         """Say whether a node may and can run one more instance."""
         known, index = self.where.instances[application, number], self._index[node]
-        return (not known.host_only or self._roles[index] == "host") \
+        return node not in self.control.dead and (not known.host_only or self._roles[index] == "host") \
             and float(self.orchestrator.table.free_mb[index]) >= known.memory_mb
 
     def _begin(self, key: Key, to: str, why: str, now: float, out: Sends) -> int:
@@ -331,16 +353,9 @@ class ResourceController:
         if neighbour:
             raise MigrationError(f"{neighbour}, its neighbour, is on its way")
         commands: Outgoing = []
-        number = self.control.begin(*key, source, to, self._to_tell(key, source, to), now, commands, why)
+        number = self.control.begin(*key, source, to, self._around.to_tell(key, source, to), now, commands, why)
         self._send(commands, out, {number: why})
         return number
-
-    def _to_tell(self, key: Key, *more: str) -> tuple[str, ...]:
-        """Return the nodes that are told when an instance moves: all that live, if they may come to run a neighbour."""
-        if any(self.where.are_neighbours(key, other) for other in self.where.replicated):
-            life = self.failover.membership.life
-            more = (*more, *(name for name in self.names if life(name) not in (Life.DEAD, Life.OUTSIDE)))
-        return self.where.neighbours(key, *more)
 
     def _neighbour_on_its_way(self, key: Key) -> str:
         """Return the name of one, "" if there is none: each is to know where the other is when it begins to move."""

@@ -33,7 +33,7 @@ SLOTS = 1 << 16  # of a heartbeat's slot number, which starts again after 54 min
 NO_INSTANCE = 0xFFFF  # no instance has this number; such a heartbeat tells the node's boot number instead
 MAX_SHARE = 255
 DIGEST_BYTES = 16
-FRESH = b"fresh"  # payload of a PREPARE for an instance that is to begin with nothing: it need not be movable
+FRESH = b"fresh"  # begins the payload of a PREPARE for an instance that is to begin with nothing: see `pack_fresh`
 
 
 class Verb(IntEnum):
@@ -94,6 +94,7 @@ _ARTIFACT_FIELDS = (
     Field("digest_low", "Q", "BLAKE2b of it, lower 8 of 16 bytes"),
 )
 _LENGTH = Field("length", "H", "payload bytes that follow")
+_PLACE = struct.Struct("!HI4s")  # an instance, by which decision it stands where it does, and its IP
 _ADDRESS = struct.Struct("!4sH")
 HEARTBEAT_FIELDS = (
     Field("slot", "H", "emulated time in steps of 50 ms, modulo 65536"),
@@ -302,6 +303,22 @@ def unpack_addresses(payload: bytes) -> list[tuple[bytes, int]]:
     if len(payload) % _ADDRESS.size:
         raise WireError(f"{len(payload)} bytes of addresses; each has {_ADDRESS.size}")
     return list(_ADDRESS.iter_unpack(payload))
+
+
+def pack_fresh(neighbours: Iterable[tuple[int, int, bytes]]) -> bytes:
+    """Return the payload for an instance that begins with nothing, and need not be movable: where its neighbours are.
+
+    Those are (instance, epoch, IP), of the same application, since what it was before knew it, and is gone.
+    """
+    return FRESH + b"".join(_PLACE.pack(*place) for place in neighbours)[:MAX_PAYLOAD // _PLACE.size * _PLACE.size
+                                                                         - _PLACE.size]
+
+
+def unpack_fresh(payload: bytes) -> list[tuple[int, int, bytes]] | None:
+    """Read what `pack_fresh` made; None for what it did not."""
+    if not payload.startswith(FRESH) or (len(payload) - len(FRESH)) % _PLACE.size:
+        return None
+    return list(_PLACE.iter_unpack(payload[len(FRESH):]))
 
 
 def _halves(digest: bytes) -> tuple[int, int]:

@@ -24,7 +24,6 @@ from typing import Protocol
 
 from nodes.authority import Authority
 from nodes.control_messages import (
-    FRESH,
     Answer,
     Chunk,
     Command,
@@ -34,6 +33,7 @@ from nodes.control_messages import (
     Standing,
     Verb,
     pack_addresses,
+    unpack_fresh,
 )
 from nodes.fetching import Fetcher, chunk_of, digest_of
 
@@ -221,12 +221,16 @@ class MigrationAgent:
                       command.application, command.instance, command.epoch, size, digest, said)
 
     def _connect(self, key: Key, command: Command) -> Refusal:
-        epoch, ip = self._connected.get(key, (0, b""))
-        if command.epoch < max(epoch, self.epoch(*key)):
+        return self._stands(key, command.epoch, command.peer)
+
+    def _stands(self, key: Key, epoch: int, ip: bytes) -> Refusal:
+        """Believe that an instance stands at `ip` by the decision `epoch`, unless a later one is known."""
+        known = self._connected.get(key, (0, b""))
+        if epoch < max(known[0], self.epoch(*key)):
             return Refusal.OLD_EPOCH
-        self._connected[key] = command.epoch, command.peer
-        if command.epoch != epoch or ip != command.peer:
-            self._local.connect(key, command.peer, command.epoch)
+        self._connected[key] = epoch, ip
+        if known != (epoch, ip):
+            self._local.connect(key, ip, epoch)
         return Refusal.NONE
 
     def _stay(self, key: Key, here: _Here, command: Command) -> Refusal:
@@ -244,7 +248,10 @@ class MigrationAgent:
             return Refusal.TOO_LARGE
         self._forget(key, here)
         here.standing = Standing.PREPARING
-        here.fresh = command.payload == FRESH
+        neighbours = unpack_fresh(command.payload)
+        here.fresh = neighbours is not None
+        for number, epoch, ip in neighbours or ():
+            self._stands((key[0], number), epoch, ip)
         here.refusal, here.complaint = Refusal.NONE, ""
         here.fetcher = Fetcher(command.peer, command.digest, command.size)
         return Refusal.NONE
