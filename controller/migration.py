@@ -127,7 +127,7 @@ class MigrationControl:
                 out: Outgoing) -> int:
         """Make an instance afresh on `node` that was lost with a node declared dead; return the number.
 
-        A migration of it that waits for dead nodes only is given up. Raises MigrationError if `dead` is not declared so.
+        A migration of it that waits for dead nodes only is given up. Raises MigrationError if `dead` is not.
         """
         if dead not in self.dead:
             raise MigrationError(f"{dead} is not known to be dead: {application}/{instance} may run there")

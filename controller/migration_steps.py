@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from nodes.control_messages import DIGEST_BYTES, Command, Standing, Verb, pack_fresh
+from nodes.control_messages import DIGEST_BYTES, FRESH, Command, Standing, Verb, pack_places
 from nodes.fetching import digest_of
 
 RETRY_S, MOST_RETRY_S = 0.1, 1.0
@@ -110,7 +110,7 @@ class Migration:
 
     @property
     def holder(self) -> str:
-        """Return the node that has the instance, is to have it, or has to say whether it does: if that dies, it is lost."""
+        """Return the node that has the instance, is to have it, or has to say whether it does."""
         return self.destination if self.state is State.SALVAGING else self.owner or self.source
 
 
@@ -150,16 +150,16 @@ def commands_of(m: Migration, term: int, ips: Mapping[str, bytes], controller_ip
 
     def prepare(node: str) -> None:
         tell(node, Verb.PREPARE, controller_ip, len(m.binary), digest_of(m.binary),
-             payload=pack_fresh((number, epoch, ips[name]) for number, epoch, name in around.neighbours(m.key))
-             if m.state is State.RESTARTING else b"")
+             payload=FRESH if m.state is State.RESTARTING else b"")
 
     def run(node: str) -> None:
+        near = pack_places((number, epoch, ips[name]) for number, epoch, name in around.neighbours(m.key))
         if m.fresh:
-            tell(node, Verb.START, boot=m.owner_boot)
+            tell(node, Verb.START, boot=m.owner_boot, payload=near)
         elif node == s:
-            tell(node, Verb.RESUME)
+            tell(node, Verb.RESUME, payload=near)
         else:
-            tell(node, Verb.START, size=m.size, digest=m.digest)
+            tell(node, Verb.START, size=m.size, digest=m.digest, payload=near)
 
     if m.state in (State.PUSHING, State.SALVAGING):
         prepare(d)

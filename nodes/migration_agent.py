@@ -19,11 +19,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
 from nodes.authority import Authority
 from nodes.control_messages import (
+    FRESH,
     Answer,
     Chunk,
     Command,
@@ -33,8 +35,9 @@ from nodes.control_messages import (
     Standing,
     Verb,
     pack_addresses,
-    unpack_fresh,
+    unpack_places,
 )
+from nodes.errors import WireError
 from nodes.fetching import Fetcher, chunk_of, digest_of
 
 MAX_BINARY_BYTES = 256 << 20
@@ -233,6 +236,12 @@ class MigrationAgent:
             self._local.connect(key, ip, epoch)
         return Refusal.NONE
 
+    def _learn(self, key: Key, command: Command) -> None:
+        """Believe where the neighbours of an instance that is about to run here are, unless later is known."""
+        with suppress(WireError):
+            for number, epoch, ip in unpack_places(command.payload):
+                self._stands((key[0], number), epoch, ip)
+
     def _stay(self, key: Key, here: _Here, command: Command) -> Refusal:
         return Refusal.NONE
 
@@ -248,10 +257,7 @@ class MigrationAgent:
             return Refusal.TOO_LARGE
         self._forget(key, here)
         here.standing = Standing.PREPARING
-        neighbours = unpack_fresh(command.payload)
-        here.fresh = neighbours is not None
-        for number, epoch, ip in neighbours or ():
-            self._stands((key[0], number), epoch, ip)
+        here.fresh = command.payload == FRESH
         here.refusal, here.complaint = Refusal.NONE, ""
         here.fetcher = Fetcher(command.peer, command.digest, command.size)
         return Refusal.NONE
@@ -304,6 +310,7 @@ class MigrationAgent:
     def _start(self, key: Key, here: _Here, command: Command) -> Refusal:
         if (len(here.package), here.package_digest) != (command.size, command.digest):
             return Refusal.WRONG_DIGEST
+        self._learn(key, command)
         self._local.start(key, here.binary, here.package)
         here.standing, here.package = Standing.LIVE, b""
         return Refusal.NONE
@@ -311,6 +318,7 @@ class MigrationAgent:
     def _start_fresh(self, key: Key, here: _Here, command: Command) -> Refusal:
         if command.size or not command.boot:
             return Refusal.OUT_OF_PLACE
+        self._learn(key, command)
         self._local.start(key, here.binary, None)
         here.standing, here.fetcher = Standing.LIVE, None
         return Refusal.NONE
@@ -318,6 +326,7 @@ class MigrationAgent:
     def _resume(self, key: Key, here: _Here, command: Command) -> Refusal:
         if here.standing is Standing.RELEASED and not here.package:
             return Refusal.OUT_OF_PLACE
+        self._learn(key, command)
         self._local.resume(key)
         here.standing, here.package, here.package_digest, here.keep_until = Standing.LIVE, b"", b"", math.inf
         return Refusal.NONE
