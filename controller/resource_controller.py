@@ -4,9 +4,10 @@
                                                  ^  '--what happened--> events, timelines
                         answers, fetches, a move by hand
 
-Whoever drives it, a process with a socket or a simulation, does three things:
+Whoever drives it, a process with a socket or a simulation, does four things:
 
     controller.receive(source_ip, payload, now, out)   for every datagram that comes to its control port
+    controller.asked(source, payload, out)             for every datagram that comes to its data port: a client's
     controller.tick(now, out)                          when `controller.due()` says so, or later
     send each of `out`, in order, from the control port
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from ipaddress import IPv4Address
 
@@ -41,12 +43,12 @@ from controller.surroundings import Around
 from controller.whereabouts import Key, Whereabouts
 from nodes import messages
 from nodes.artifact import artifact_of
-from nodes.control_messages import HEARTBEAT_BYTES, HEARTBEAT_S, KIND_HEARTBEAT, Answer, Fetch
+from nodes.control_messages import HEARTBEAT_BYTES, HEARTBEAT_S, KIND_HEARTBEAT, Answer, Command, Fetch
 from nodes.deployment import Deployment
 from nodes.errors import WireError
 from nodes.replication_messages import Stands
-from nodes.transport import Send, Sends
-from topologies.addressing import CONTROL_PORT
+from nodes.transport import Address, Send, Sends
+from topologies.addressing import CONTROL_PORT, is_client
 from topologies.inventory import Inventory
 
 MOST_HEARTBEATS = 4096  # kept till they are judged
@@ -151,6 +153,18 @@ class ResourceController:
                 out.append(Send(source_ip, CONTROL_PORT, chunk.encode()))
         else:
             self._counts["not_for_a_controller"] += 1
+
+    def asked(self, source: Address, payload: bytes, out: Sends) -> None:
+        """Take a datagram that came to the data port, from a client that asks where an instance is; answer there."""
+        answer = None
+        with suppress(WireError):
+            question = messages.decode(payload)
+            if isinstance(question, Command) and is_client(source.ip):
+                answer = self._around.answer(question)
+        if answer is None:
+            self._counts["unanswerable"] += 1
+        elif not self.control.deposed:
+            out.append(Send(*source, answer.encode()))
 
     def due(self) -> float:
         """Return when `tick` has something to do."""
@@ -273,7 +287,8 @@ class ResourceController:
         return {**asdict(self.orchestrator.counters),
                 **{f"refused_{what}": count for what, count in asdict(self.orchestrator.gate.refused).items()},
                 "refused_answers_and_fetches": self.control.refused,
-                **{f"refused_{what}": self._counts[what] for what in ("undecodable", "not_for_a_controller")}}
+                **{f"refused_{what}": self._counts[what] for what in ("undecodable", "not_for_a_controller",
+                                                                             "unanswerable")}}
 
     # -- within --------------------------------------------------------------------------------------------------------
 

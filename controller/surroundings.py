@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from controller.membership import Life
 from controller.migration import MigrationControl
 from controller.whereabouts import Key, Whereabouts
+from nodes.control_messages import Command, Verb
 
 
 class Around:
@@ -32,13 +33,25 @@ class Around:
             more = (*more, *(name for name in self._names if self._life(name) not in (Life.DEAD, Life.OUTSIDE)))
         return where.neighbours(key, *more)
 
+    def place(self, key: Key) -> tuple[int, str]:
+        """Return (epoch, node) of where an instance is, or is to be by what is decided."""
+        epoch = self.control.epochs.get(key, 1)
+        for m in self.control.open.values():
+            if m.key == key:
+                return (m.epoch, m.owner) if m.owner else (epoch - 1, self._where.node_of[key])
+        return epoch, self._where.node_of[key]
+
     def neighbours(self, key: Key) -> list[tuple[int, int, str]]:
         """Return (instance, epoch, node) of each neighbour: where it is, or is to be by what is decided."""
-        found, under_way = [], {m.key: m for m in self.control.open.values()}
-        for other in self._where.near(key):
-            m, epoch = under_way.get(other), self.control.epochs.get(other, 1)
-            if m is not None and m.owner:
-                found.append((other[1], m.epoch, m.owner))
-            else:
-                found.append((other[1], epoch - (m is not None), self._where.node_of[other]))
-        return found
+        return [(other[1], *self.place(other)) for other in self._where.near(key)]
+
+    def answer(self, question: Command) -> Command | None:
+        """Return what a client is told that asks where an instance is; None where that is not known.
+
+        It is what controllers tell clients of a migration and of a view: a client believes that of the latest epoch.
+        """
+        key = question.application, question.instance
+        if question.verb != Verb.WHERE or key not in self._where.node_of:
+            return None
+        epoch, node = self.place(key)
+        return Command(self.control.term, 0, 0, Verb.CONNECT, *key, epoch, self.control.ip_of(node))

@@ -317,6 +317,7 @@ class Testbed(Observing, Orchestrating, Faults):
         It plays by the testbed's clock, whatever `config` says of that, and knows where instances are now.
         """
         config = msgspec.structs.replace(config, clock=self.clock, ways=self._ways_to(client),
+                                         controllers=self.controller_ips,
                                          deployment=self.present(config.deployment))
         return RunningClient(self.start_process(client, "experiments.client:run", msgspec.msgpack.encode(config)))
 

@@ -33,7 +33,7 @@ SLOTS = 1 << 16  # of a heartbeat's slot number, which starts again after 54 min
 NO_INSTANCE = 0xFFFF  # no instance has this number; such a heartbeat tells the node's boot number instead
 MAX_SHARE = 255
 DIGEST_BYTES = 16
-FRESH = b"fresh"  # begins the payload of a PREPARE for an instance that is to begin with nothing: see `pack_fresh`
+FRESH = b"fresh"  # payload of a PREPARE for an instance that is to begin with nothing: it need not be movable
 
 
 class Verb(IntEnum):
@@ -47,6 +47,7 @@ class Verb(IntEnum):
     RESUME = 6  # run what was frozen here
     RELEASE = 7  # forget what was frozen here
     DISCARD = 8  # forget what was prepared and collected here
+    WHERE = 9  # asked by a client, of a controller's data port: where is the instance, which I believe at `peer`?
 
 
 class Standing(IntEnum):
@@ -81,7 +82,7 @@ _ID_FIELDS = (
     Field("boot", "I", "the node's run: in a command, of the one that is meant, 0 for any"),
     Field("migration", "I", "number of the migration, unique in a controller's journal"),
     Field("verb", "B", "what the command asks: 1 prepare, 2 freeze, 3 collect, 4 start, 5 connect, 6 resume, "
-                       "7 release, 8 discard"),
+                       "7 release, 8 discard; of a controller: 9 where"),
 )
 _WHAT_FIELDS = (
     Field("application", "H", "application number"),
@@ -305,20 +306,20 @@ def unpack_addresses(payload: bytes) -> list[tuple[bytes, int]]:
     return list(_ADDRESS.iter_unpack(payload))
 
 
-def pack_fresh(neighbours: Iterable[tuple[int, int, bytes]]) -> bytes:
-    """Return the payload for an instance that begins with nothing, and need not be movable: where its neighbours are.
+def pack_places(places: Iterable[tuple[int, int, bytes]]) -> bytes:
+    """Return (instance, epoch, IP) of an application's instances as a payload: as many of them as a message carries.
 
-    Those are (instance, epoch, IP), of the same application, since what it was before knew it, and is gone.
+    A START or RESUME says so where the neighbours of the instance are: what is new there, or was frozen for a while,
+    may not have been told.
     """
-    return FRESH + b"".join(_PLACE.pack(*place) for place in neighbours)[:MAX_PAYLOAD // _PLACE.size * _PLACE.size
-                                                                         - _PLACE.size]
+    return b"".join(_PLACE.pack(*place) for place in places)[:MAX_PAYLOAD // _PLACE.size * _PLACE.size]
 
 
-def unpack_fresh(payload: bytes) -> list[tuple[int, int, bytes]] | None:
-    """Read what `pack_fresh` made; None for what it did not."""
-    if not payload.startswith(FRESH) or (len(payload) - len(FRESH)) % _PLACE.size:
-        return None
-    return list(_PLACE.iter_unpack(payload[len(FRESH):]))
+def unpack_places(payload: bytes) -> list[tuple[int, int, bytes]]:
+    """Read what `pack_places` made; raises WireError for a payload that ends within a place."""
+    if len(payload) % _PLACE.size:
+        raise WireError(f"{len(payload)} bytes of places; each has {_PLACE.size}")
+    return list(_PLACE.iter_unpack(payload))
 
 
 def _halves(digest: bytes) -> tuple[int, int]:
