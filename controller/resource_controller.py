@@ -83,6 +83,7 @@ class ResourceController:
         self._beats = HeartbeatInbox()
         self._reports = LastReports(len(computing))
         self._postponed: dict[Key, tuple[str, str]] = {}  # decided moves that wait for a neighbour: where to, and why
+        self._beside: dict[Key, tuple[str, ...]] = {}  # who holds a copy of a replicated instance: that takes memory
         self._nowhere: set[Key] = set()  # what was lost with its node, and has no place yet
         self._settled = False  # something has, since postponed moves were looked at
         self._again: set[int] = set()  # nodes that began anew, as somebody said, and have not been heard of since
@@ -124,6 +125,9 @@ class ResourceController:
                 made.begun(*m.key, self._index[m.destination])
         for key, (to, _) in self._postponed.items():
             made.begun(*key, self._index[to])
+        for key, names in self._beside.items():
+            for name in names:
+                made.table.hold(self._index[name], self.where.instances[key].memory_mb)
         return made
 
     # -- what comes in -------------------------------------------------------------------------------------------------
@@ -346,8 +350,14 @@ class ResourceController:
             self._tell(now, "verdict", node, self.where.name_of(key), detail=f"{said}; not done: {error}")
 
     def _follow_replicas(self) -> None:
-        """Note where replicated instances are served now, and say what was decided about them."""
+        """Note where replicated instances are served and copied now, and say what was decided about them."""
         for g in self.failover.groups():
+            before = self._beside.get(g.key, ())
+            if before != g.beside:
+                self._beside[g.key] = g.beside
+                for names, sign in ((before, -1), (g.beside, 1)):
+                    for name in names:
+                        self.orchestrator.table.hold(self._index[name], sign * self.where.instances[g.key].memory_mb)
             if g.primary and self.where.node_of[g.key] != g.primary:
                 self.where.node_of[g.key] = g.primary
                 self.orchestrator.arrived(*g.key, self._index[g.primary])

@@ -57,8 +57,8 @@ class Sender:
     """The sending end of `channel`, starting session `session` with sequence 0."""
 
     __slots__ = ("_backoff", "_boot_before_move", "_edge", "_in_flight", "_next", "_of_image", "_options",
-                 "_peer_boot", "_probed_at", "_rtt", "_rtt_variation", "_settled", "_starved", "_waiting", "channel", "deepest",
-                 "quiet_since", "resent", "session")
+                 "_peer_boot", "_probed_at", "_rtt", "_rtt_variation", "_settled", "_starved", "_waiting", "channel",
+                 "deepest", "quiet_since", "resent", "session")
 
     def __init__(self, channel: ChannelId, session: int, options: ChannelOptions, now: float) -> None:
         self.channel = channel

@@ -1,4 +1,4 @@
-"""Where a client believes the instances of its application to be, whom it believes when one has moved, and whom it asks.
+"""Where a client believes its application's instances to be, whom it believes when one has moved, and whom it asks.
 
 An instance that has gone says where to, and so does a controller to all clients that are known to have come to it. A
 client whose first request was lost with its node is known to nobody, and its node says nothing: so who hears nothing of

@@ -72,6 +72,9 @@ class LocalReplicas:
             if one.consumed is not None:
                 state.apply_changes(one.changes)
             ledger.note(one, outputs)
+            kind = self._execution.kind_of(key)
+            assert kind is not None  # the state was made by it
+            self._execution.copied(kind[0].services[kind[1].stage].name, len(entry), self.now)
         except (NodeError, StateError) as error:
             return str(error)
         return None

@@ -1,4 +1,4 @@
-"""What a node ran alone that is declared dead begins anew elsewhere, whatever its instances have been through before."""
+"""What a dead node ran alone begins anew elsewhere, whatever its instances have been through before."""
 
 from __future__ import annotations
 
