@@ -92,8 +92,8 @@ class Simulation:
     simulations: they hold the microservices, which are costly to make. With `controller`, the name of a node, all
     hosts and SmartNICs take part, report to that one's control port and obey it, and clients ask its data port; time
     then has no end but that which `run` is told, and what stands there is for the caller to plug into `network`. With
-    `foresight` nodes compute as far ahead as agents do: nothing is late in virtual time, but what moves an instance must
-    come to terms with it.
+    `foresight` nodes compute as far ahead as agents do: nothing is late in virtual time, but what moves an instance
+    must come to terms with it.
     """
 
     def __init__(self, inventory: Inventory, deployments: Sequence[Deployment],
