@@ -50,12 +50,16 @@ log = logging.getLogger(__name__)
 
 
 class RaftConfig(msgspec.Struct, frozen=True):
-    """Where the journal of several nodes is: this one's files, a secret of all, and all nodes by their addresses."""
+    """Where the journal of several nodes is: this one's files, a secret of all, and all nodes by their addresses.
+
+    `again`: it was here before, so its files must be.
+    """
 
     directory: str
     secret: str
     own: str
     names: dict[str, str]
+    again: bool = False
 
 
 class ServiceConfig(msgspec.Struct, frozen=True):
@@ -249,4 +253,4 @@ def _journal(told: ServiceConfig) -> SharedJournal:
 
     raft = told.raft
     return RaftJournal(raft.own, [address for address in raft.names if address != raft.own], raft.secret, encode_entry,
-                       decode_entries, Path(raft.directory))
+                       decode_entries, Path(raft.directory), again=raft.again)

@@ -105,7 +105,8 @@ class Orchestrating(ABC):
         if self.options.controllers > 1:
             (run_dir / RAFT_DIR).mkdir(mode=0o700, exist_ok=True)
             names = {f"{other.ip}:{RAFT_PORT}": other.name for other in self.controller_nodes}
-            raft = RaftConfig(str(run_dir / RAFT_DIR), self._secret, f"{node.ip}:{RAFT_PORT}", names)
+            raft = RaftConfig(str(run_dir / RAFT_DIR), self._secret, f"{node.ip}:{RAFT_PORT}", names,
+                              node.name in self.controller_processes)
         config = ServiceConfig(str(run_dir / "inventory.json"), node.name, str(run_dir), str(run_dir / JOURNAL_NAME),
                                self.deployments, self.clock, self.options.orchestrator == "on", self.options.overload,
                                self.options.fencing, raft)
