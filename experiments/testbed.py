@@ -73,6 +73,7 @@ class Testbed(Observing, Orchestrating, Faults):
         self.started_s: dict[str, float] = {}  # seconds that each step of the start took
         self.agents: dict[str, Child] = {}
         self.controller_processes: dict[str, Child] = {}
+        self.controllers_joined: set[str] = set()
         self._secret = secrets.token_hex(16)
         self.broken: dict[Failure, Down] = {}
         self._teams: dict[str, Child] = {}
