@@ -88,7 +88,7 @@ def top_views(content: Mapping[str, Any]) -> list[View]:
              _number(row["network"], "{:.0%}"), _number(row["queue_frames"], "{}"),
              _number(row["active_watts"], "{:.1f}"), _number(row["heard_ms"], "{:.0f}"), _shortened(row["instances"]))
             for row in content["nodes"]]
-    columns = COLUMNS
+    columns: tuple[str, ...] = COLUMNS
     if any(row["backups"] for row in content["nodes"]):
         columns = (*COLUMNS, "backs up")
         rows = [(*shown, _shortened(row["backups"])) for shown, row in zip(rows, content["nodes"], strict=True)]
