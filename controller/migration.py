@@ -310,6 +310,8 @@ class MigrationControl:
 
     def _excuse(self, m: Migration, node: str, now: float, out: Outgoing) -> None:
         """Expect no more of a node that died than that it is told anew what it has forgotten, if it came back."""
+        if not m.unanswered:
+            return  # taken up from the journal: nobody has been asked yet
         for key in [key for key in m.unanswered if key[0] == node]:
             del m.unanswered[key]
         commands = self._commands(m)
