@@ -83,6 +83,7 @@ class MigrationControl:
         told = Replay(journal.entries(), binary_of)
         self.boots = told.boots  # by node: the run of it that was heard of last
         self._last, self.epochs, self.open = told.last, told.epochs, told.open
+        self.of_instance = {m.key: m for m in self.open.values()}  # the same as `open`: there is one at most
         self.term = told.term + 1
         journal.append(Term(self.term))
 
@@ -102,7 +103,7 @@ class MigrationControl:
         for name in (source, destination, *neighbours):
             if name not in self._ips:
                 raise MigrationError(f"no node {name!r}")
-        if any(m.key == (application, instance) for m in self.open.values()):
+        if (application, instance) in self.of_instance:
             raise MigrationError(f"{application}/{instance} is on its way already")
         self.closed.pop((application, instance), None)
         self._last += 1
@@ -112,7 +113,7 @@ class MigrationControl:
         self.epochs[application, instance] = epoch
         m = Migration(self._last, application, instance, source, destination, neighbours, epoch,
                       self._binary_of(application, instance), progress_at=now)
-        self.open[m.number] = m
+        self.open[m.number] = self.of_instance[m.key] = m
         self._say(now, m, "begin", f"{source} -> {destination}{', ' + why if why else ''}")
         return m
 
@@ -131,9 +132,9 @@ class MigrationControl:
         """
         if dead not in self.dead:
             raise MigrationError(f"{dead} is not known to be dead: {application}/{instance} may run there")
-        for m in self.stranded():
-            if m.key == (application, instance):
-                del self.open[m.number]
+        waits = self.of_instance.get((application, instance))
+        if waits is not None and self._is_stranded(waits):
+            del self.open[waits.number], self.of_instance[waits.key]
         m = self._new(application, instance, dead, node, tuple(neighbours), "nowhere", now)
         m.lost.add("source")
         self._enter(m, State.RESTARTING, now, out)
@@ -188,7 +189,10 @@ class MigrationControl:
 
     def stranded(self) -> list[Migration]:
         """Return the migrations that can only begin anew, and on no node that is not declared dead."""
-        return [m for m in self.open.values() if m.state is State.RESTARTING and m.owner in self.dead]
+        return [m for m in self.open.values() if self._is_stranded(m)]
+
+    def _is_stranded(self, m: Migration) -> bool:
+        return m.state is State.RESTARTING and m.owner in self.dead
 
     def fetch(self, source: bytes, fetch: Fetch) -> Chunk | None:
         """Return the piece of a binary that a node asks for; None if it is no business of its."""
@@ -332,7 +336,7 @@ class MigrationControl:
         if {"source", "destination"} <= m.lost and to in (State.RESUMING, State.SALVAGING):
             to = State.RESTARTING
         if m.state is State.DONE:
-            self.open[m.number] = self.closed.pop(m.key)
+            self.open[m.number] = self.of_instance[m.key] = self.closed.pop(m.key)
         self._say(now, m, to.value, event.value)
         self._enter(m, to, now, out)
 
@@ -353,6 +357,7 @@ class MigrationControl:
         if state is State.DONE:
             self._journal.append(Ended(m.number, m.owner, m.epoch))
             self.closed[m.key] = self.open.pop(m.number)
+            del self.of_instance[m.key]
             self._done(m.application, m.instance, m.owner, m.epoch)
             return
         if state not in UNCOMMITTED:

@@ -206,11 +206,10 @@ class ResourceController:
 
         Whatever became of an instance before: what counts is that no migration of it is under way that can still end.
         """
-        under_way = {m.key for m in self.control.open.values()}
         waiting = {m.key: m for m in self.control.stranded()}
         lost = {key: m.owner for key, m in waiting.items()} | {
             key: node for key, node in self.where.node_of.items()
-            if node in self.control.dead and key not in under_way and key not in self.where.replicated}
+            if node in self.control.dead and key not in self.control.of_instance and key not in self.where.replicated}
         before, self._nowhere = self._nowhere, set()
         for key, dead in sorted(lost.items()):
             to = self.failover.place_for(key, self._fits)

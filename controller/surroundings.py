@@ -26,20 +26,22 @@ class Around:
         Those are all that live, if one of them is replicated.
         """
         where = self._where
-        for m in self.control.open.values():
-            if where.are_neighbours(key, m.key):
+        near = where.near(key)
+        for other in near:
+            m = self.control.of_instance.get(other)
+            if m is not None:
                 more = (*more, m.source, m.destination)
-        if any(where.are_neighbours(key, other) for other in where.replicated):
+        if any(other in where.replicated for other in near):
             more = (*more, *(name for name in self._names if self._life(name) not in (Life.DEAD, Life.OUTSIDE)))
         return where.neighbours(key, *more)
 
     def place(self, key: Key) -> tuple[int, str]:
         """Return (epoch, node) of where an instance is, or is to be by what is decided."""
         epoch = self.control.epochs.get(key, 1)
-        for m in self.control.open.values():
-            if m.key == key:
-                return (m.epoch, m.owner) if m.owner else (epoch - 1, self._where.node_of[key])
-        return epoch, self._where.node_of[key]
+        m = self.control.of_instance.get(key)
+        if m is None:
+            return epoch, self._where.node_of[key]
+        return (m.epoch, m.owner) if m.owner else (epoch - 1, self._where.node_of[key])
 
     def neighbours(self, key: Key) -> list[tuple[int, int, str]]:
         """Return (instance, epoch, node) of each neighbour: where it is, or is to be by what is decided."""
