@@ -44,10 +44,10 @@ _ONLY_CLUSTERS = {"work_per_clock_8160": {"superbeefyx1"}, "work_per_clock_2620"
                   "work_per_clock_6880": {"wimpyx4", "beefyx2+wimpyx2"}, "hol_factor": _CARDS, "forward_s": _CARDS,
                   "hyper_threading_gain": _UNMEASURED, "smartnic_fixed_share": {*_CARDS, "wimpyx4", "beefyx2+wimpyx2"},
                   "host_fixed_share": {*_CARDS, "beefyx3", "beefyx4", "beefyx2+wimpyx2", "superbeefyx1"}}
-# What is not tried: hosts have Linux's stack here, and how long a message is under way changes latency, while cores
-# that are full stay so.
-NOWHERE = frozenset({"bypass_lull_share", "host_host_rtt_s", "smartnic_host_rtt_cut", "smartnic_smartnic_rtt_cut",
-                     "linux_rtt_factor", "tor_s", "in_node_s"})
+# What is not tried: hosts have Linux's stack here, nothing has a backup, and how long a message is under way changes
+# latency, while cores that are full stay so.
+NOWHERE = frozenset({"bypass_lull_share", "copy_share", "host_host_rtt_s", "smartnic_host_rtt_cut",
+                     "smartnic_smartnic_rtt_cut", "linux_rtt_factor", "tor_s", "in_node_s"})
 Row = tuple[str, str, str]
 
 

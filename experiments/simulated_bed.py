@@ -21,7 +21,7 @@ from experiments.fidelity import USUAL_LIMITS, FidelityLimits
 from experiments.load import ClientConfig
 from experiments.measuring import USUAL_PLAN, Measurement, Plan, measure
 from experiments.pacing import Pacing
-from experiments.simulated_controller import SimulatedController
+from experiments.simulated_controller import SimulatedController, SimulatedDesk
 from experiments.simulated_run import SimulatedRun
 from experiments.testbed import Testbed, TestbedOptions
 from microservices.routing import Router
@@ -83,7 +83,9 @@ class SimulatedBed:
         entry = self.inventory.of_role("controller")[0] if controller is not None else None
         simulation = self._simulation(configs, entry.name if entry is not None else "")
         if controller is not None and entry is not None:
-            simulation.network.plug(SimulatedController(entry, controller))
+            stands = SimulatedController(entry, controller)
+            simulation.network.plug(stands)
+            simulation.network.plug(SimulatedDesk(stands.address.ip, controller))
         return SimulatedRun(simulation, self.pacing.time_scale, configs, self._router)
 
     def _simulation(self, configs: Mapping[str, ClientConfig], controller: str) -> Simulation:
