@@ -1,6 +1,7 @@
 """The resource controller as a process of the controller node: a UDP socket, the emulated clock, a journal on disk.
 
     control port ==datagrams==> ResourceController ==commands==> control ports, clients
+    data port    --questions--> (clients: where is an instance that says nothing?)
     Unix socket  --requests---> (operator: state, events, move)
     journal      <--------------- every decision, synced, or at a majority, before it is sent
 
@@ -35,8 +36,8 @@ from nodes.deployment import Deployment
 from nodes.emulated_clock import EmulatedClock
 from nodes.errors import NodeError
 from nodes.readiness import Readiness
-from nodes.transport import Sends
-from topologies.addressing import CONTROL_PORT
+from nodes.transport import Address, Sends
+from topologies.addressing import CONTROL_PORT, DATA_PORT
 from topologies.inventory import Inventory
 
 SO_RCVBUFFORCE = 33
@@ -44,16 +45,21 @@ SOCKET_BUFFER_BYTES = 32 << 20
 TICK_S = 0.25  # real: the longest that it waits
 LOOK_S = 0.02  # real: the longest till one of several notices that it leads, or does not any more
 BATCH = 4096  # datagrams that are read before anything is done about them
+QUESTIONS = 64  # of clients that are read in one turn: however many come, the control port is heard
 log = logging.getLogger(__name__)
 
 
 class RaftConfig(msgspec.Struct, frozen=True):
-    """Where the journal of several nodes is: this one's files, a secret of all, and all nodes by their addresses."""
+    """Where the journal of several nodes is: this one's files, a secret of all, and all nodes by their addresses.
+
+    `again`: it was here before, so its files must be.
+    """
 
     directory: str
     secret: str
     own: str
     names: dict[str, str]
+    again: bool = False
 
 
 class ServiceConfig(msgspec.Struct, frozen=True):
@@ -114,6 +120,9 @@ class _Service:
         self._udp.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, SOCKET_BUFFER_BYTES)
         self._udp.bind((inventory.node(told.node).ip, CONTROL_PORT))
         self._udp.setblocking(False)
+        self._clients = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._clients.bind((inventory.node(told.node).ip, DATA_PORT))
+        self._clients.setblocking(False)
         self._names: dict[bytes, str] = {}
         self._packed: dict[str, bytes] = {}
         socket_name = asked.ONE_OF_SEVERAL.format(told.node) if told.raft else asked.SOCKET_NAME
@@ -124,6 +133,7 @@ class _Service:
     def serve(self) -> None:
         readiness = Readiness(fine=True)
         readiness.register(self._udp)
+        readiness.register(self._clients)
         readiness.register(self._asked)
         node = self._node
         sends: Sends = []
@@ -136,6 +146,8 @@ class _Service:
             now = self._now()
             if self._udp.fileno() in ready:
                 self._hear(now, sends)
+            if self._clients.fileno() in ready:
+                self._hear_clients(sends)
             if self._asked.fileno() in ready:
                 self._answer(now, sends)
             if node.due() <= now:
@@ -162,6 +174,16 @@ class _Service:
             if source is None:
                 source = packed[ip] = IPv4Address(ip).packed
             take(source, data, now, sends)
+
+    def _hear_clients(self, sends: Sends) -> None:
+        for _ in range(QUESTIONS):
+            try:
+                data, (ip, port) = self._clients.recvfrom(1 << 16)
+            except BlockingIOError:
+                return
+            except OSError:
+                continue
+            self._node.asked_where(Address(IPv4Address(ip).packed, port), data, sends)
 
     def _send(self, sends: Sends) -> None:
         for ip, port, data in sends:
@@ -231,4 +253,4 @@ def _journal(told: ServiceConfig) -> SharedJournal:
 
     raft = told.raft
     return RaftJournal(raft.own, [address for address in raft.names if address != raft.own], raft.secret, encode_entry,
-                       decode_entries, Path(raft.directory))
+                       decode_entries, Path(raft.directory), again=raft.again)

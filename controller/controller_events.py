@@ -30,7 +30,8 @@ class NodeState:
     """A compute node as its heartbeats show it.
 
     `heard_s` ago its last slot began, in emulated seconds; None if it was never heard of. `queue_frames` is the least
-    in the last 50 ms, `network` and `cpu` are shares of 0 to 1, `instances` the names of what is believed to run there.
+    in the last 50 ms, `network` and `cpu` are shares of 0 to 1, `instances` the names of what is believed to run there,
+    `backups` of what it holds a copy of, or is to: that takes as much memory as the instance. `free_mb` is left.
     """
 
     name: str
@@ -41,6 +42,8 @@ class NodeState:
     cpu: float
     instances: tuple[str, ...]
     life: str = ""  # what it is held for: see controller/membership.py
+    backups: tuple[str, ...] = ()
+    free_mb: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from controller.membership import Life
 from controller.migration_journal import Entry, Journal
 from controller.resource_controller import ResourceController
 from controller.standby import Standby
-from nodes.transport import Sends
+from nodes.transport import Address, Sends
 from topologies.inventory import Inventory
 
 T = TypeVar("T")
@@ -109,6 +109,11 @@ class ControllerNode:
             self.controller.receive(source_ip, payload, now, out)
         except JournalError:
             self._fall_silent(out)
+
+    def asked_where(self, source: Address, payload: bytes, out: Sends) -> None:
+        """Take a datagram that came to the data port from `source`: a client's question, which who decides answers."""
+        if self.controller is not None:
+            self.controller.asked(source, payload, out)
 
     def tick(self, now: float, out: Sends) -> None:
         """Do what is due."""

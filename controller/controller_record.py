@@ -38,3 +38,9 @@ class ControllerRecord:
                 line.at["alarm"] = alarm_s
         line.note(happening, m)
         self.tell(happening.now_s, happening.what, m.owner or m.source, line.instance, m.number, happening.detail)
+
+    def lost(self, migration: int) -> None:
+        """Take down that a migration was given up for another one, since nobody is left who could end it."""
+        line = self.timelines.get(migration)
+        if line is not None:
+            line.outcome = "lost"

@@ -32,10 +32,15 @@ class LastReports:
         on: dict[str, list[str]] = {name: [] for name in names}
         for key in sorted(where.node_of):
             on[where.node_of[key]].append(where.name_of(key))
+        backups: dict[str, list[str]] = {name: [] for name in names}
+        for g in failover.groups():
+            for name in g.beside:
+                backups[name].append(where.name_of(g.key))
         return tuple(NodeState(name, roles[i],
                                max(0.0, now - int(slots[i]) * HEARTBEAT_S) if slots[i] >= 0 else None,
                                int(self._queue[i]), int(self._network[i]) / MAX_SHARE, table.busy_share(i),
-                               tuple(on[name]), failover.membership.life(name).name.lower())
+                               tuple(on[name]), failover.membership.life(name).name.lower(), tuple(backups[name]),
+                               float(table.free_mb[i]))
                      for i, name in enumerate(names))
 
 

@@ -39,9 +39,9 @@ def to_fence(controller: ResourceController, fencing: Fencing, now: float) -> li
 
     Who has cut one off calls `controller.declared_dead`.
     """
-    on_their_way = {m.key for m in controller.control.open.values()}
-    found = fencing.due(now, (node for key, node in controller.where.node_of.items()
-                              if key not in controller.where.replicated and key not in on_their_way))
+    held = controller.where.node_of | {m.key: m.holder for m in controller.control.open.values()}
+    found = fencing.due(now, (node for key, node in held.items()
+                              if key not in controller.where.replicated and node not in controller.control.dead))
     for node in found:
         controller.record.tell(now, "fence", node, detail="it is silent, and has what nobody else can serve")
     return found

@@ -141,6 +141,10 @@ class LoadTable:
         """Return how much of a node's core time its instances take, of 0 to 1 (and a little more, by rounding)."""
         return float(self.node_cpu[node]) / MAX_SHARE
 
+    def hold(self, node: int, memory_mb: float) -> None:
+        """Take so much of a node's memory for what is no instance of this table; give it back if that is negative."""
+        self.free_mb[node] -= memory_mb
+
     def move(self, row: int, to: int) -> None:
         """Note that an instance stands at another node. What it takes there is not known before it reports."""
         old = int(self.state["owner"][row])

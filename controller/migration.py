@@ -41,8 +41,10 @@ from controller.migration_steps import (
     Event,
     Happening,
     Migration,
+    Nobody,
     Outgoing,
     State,
+    Surroundings,
     ToNode,
     commands_of,
 )
@@ -55,13 +57,15 @@ class MigrationControl:
     """All migrations of one controller.
 
     `ips` says where each node stands; `binary_of` gives what is pushed for an instance of (application, number);
-    `done` is called with (application, instance, node, epoch) when an instance has settled. What the journal tells
+    `done` is called with (application, instance, node, epoch) when an instance has settled; `around` knows who has to
+    do with it at any time. What the journal tells
     goes on where it was. Nothing is sent before `tick`, `begin`, `answered`, `booted` or `declared_dead`.
     """
 
     def __init__(self, journal: Journal, ips: dict[str, bytes], controller_ip: bytes,
                  binary_of: Callable[[int, int], bytes],
-                 done: Callable[[int, int, str, int], None] = lambda *_: None, stall_s: float = STALL_S) -> None:
+                 done: Callable[[int, int, str, int], None] = lambda *_: None, stall_s: float = STALL_S,
+                 around: Surroundings | None = None) -> None:
         self._journal = journal
         self._ips = ips
         self._names = {ip: name for name, ip in ips.items()}
@@ -69,15 +73,17 @@ class MigrationControl:
         self._binary_of = binary_of
         self._done = done
         self._stall_s = stall_s
+        self._around = around or Nobody()
         self.closed: dict[tuple[int, int], Migration] = {}  # the last of each instance that was ever moved
         self.happenings: list[Happening] = []
         self.refused = 0  # answers and fetches from where none was expected
         self.deposed = False  # another controller has taken over: this one must be silent
         self._obey_another: set[bytes] = set()  # servers that say so
-        self._dead: set[str] = set()
+        self.dead: set[str] = set()  # nodes that were declared so, and have not begun another run since
         told = Replay(journal.entries(), binary_of)
         self.boots = told.boots  # by node: the run of it that was heard of last
         self._last, self.epochs, self.open = told.last, told.epochs, told.open
+        self.of_instance = {m.key: m for m in self.open.values()}  # the same as `open`: there is one at most
         self.term = told.term + 1
         journal.append(Term(self.term))
 
@@ -86,6 +92,8 @@ class MigrationControl:
         """Start to move an instance; return the migration's number. Raises MigrationError if it cannot be."""
         if source == destination:
             raise MigrationError(f"{application}/{instance} is on {source} already")
+        if {source, destination} & self.dead:
+            raise MigrationError(f"{source if source in self.dead else destination} was declared dead")
         m = self._new(application, instance, source, destination, tuple(neighbours), why, now)
         self._enter(m, State.PUSHING, now, out)
         return m.number
@@ -95,7 +103,7 @@ class MigrationControl:
         for name in (source, destination, *neighbours):
             if name not in self._ips:
                 raise MigrationError(f"no node {name!r}")
-        if any(m.key == (application, instance) for m in self.open.values()):
+        if (application, instance) in self.of_instance:
             raise MigrationError(f"{application}/{instance} is on its way already")
         self.closed.pop((application, instance), None)
         self._last += 1
@@ -105,7 +113,7 @@ class MigrationControl:
         self.epochs[application, instance] = epoch
         m = Migration(self._last, application, instance, source, destination, neighbours, epoch,
                       self._binary_of(application, instance), progress_at=now)
-        self.open[m.number] = m
+        self.open[m.number] = self.of_instance[m.key] = m
         self._say(now, m, "begin", f"{source} -> {destination}{', ' + why if why else ''}")
         return m
 
@@ -120,10 +128,13 @@ class MigrationControl:
                 out: Outgoing) -> int:
         """Make an instance afresh on `node` that was lost with a node declared dead; return the number.
 
-        Raises MigrationError if that is not declared dead.
+        A migration of it that waits for dead nodes only is given up. Raises MigrationError if `dead` is not.
         """
-        if dead not in self._dead:
+        if dead not in self.dead:
             raise MigrationError(f"{dead} is not known to be dead: {application}/{instance} may run there")
+        waits = self.of_instance.get((application, instance))
+        if waits is not None and self._is_stranded(waits):
+            del self.open[waits.number], self.of_instance[waits.key]
         m = self._new(application, instance, dead, node, tuple(neighbours), "nowhere", now)
         m.lost.add("source")
         self._enter(m, State.RESTARTING, now, out)
@@ -166,15 +177,22 @@ class MigrationControl:
         if before is None or boot > before:
             self._journal.append(Booted(node, boot))
             self.boots[node] = boot
-            self._dead.discard(node)
+            self.dead.discard(node)
             if before is not None:
                 self._gone(node, now, out)
 
     def declared_dead(self, node: str, now: float, out: Outgoing) -> None:
         """Note that a node is dead and kept from the network: whoever calls this has seen to it."""
-        if node not in self._dead:
-            self._dead.add(node)
+        if node not in self.dead:
+            self.dead.add(node)
             self._gone(node, now, out)
+
+    def stranded(self) -> list[Migration]:
+        """Return the migrations that can only begin anew, and on no node that is not declared dead."""
+        return [m for m in self.open.values() if self._is_stranded(m)]
+
+    def _is_stranded(self, m: Migration) -> bool:
+        return m.state is State.RESTARTING and m.owner in self.dead
 
     def fetch(self, source: bytes, fetch: Fetch) -> Chunk | None:
         """Return the piece of a binary that a node asks for; None if it is no business of its."""
@@ -289,13 +307,15 @@ class MigrationControl:
                     self._excuse(m, node, now, out)
             elif m.state is State.RESTARTING:
                 m.owner_boot = 0 if node == m.owner else m.owner_boot
-                if m.owner in self._dead:
+                if m.owner in self.dead:
                     self._enter(m, State.RESTARTING, now, out)
             elif node in (m.source, m.destination):
                 self._turn(m, Event.SOURCE_LOST if node == m.source else Event.DESTINATION_LOST, now, out)
 
     def _excuse(self, m: Migration, node: str, now: float, out: Outgoing) -> None:
         """Expect no more of a node that died than that it is told anew what it has forgotten, if it came back."""
+        if not m.unanswered:
+            return  # taken up from the journal: nobody has been asked yet
         for key in [key for key in m.unanswered if key[0] == node]:
             del m.unanswered[key]
         commands = self._commands(m)
@@ -309,14 +329,14 @@ class MigrationControl:
     def _turn(self, m: Migration, event: Event, now: float, out: Outgoing) -> None:
         if event in LOST:
             m.lost |= {LOST[event]} if m.source != m.destination else set(LOST.values())
-        m.lost |= {end for end, node in (("source", m.source), ("destination", m.destination)) if node in self._dead}
+        m.lost |= {end for end, node in (("source", m.source), ("destination", m.destination)) if node in self.dead}
         to = TRANSITIONS.get((m.state, event))
         if to is None:
             return
         if {"source", "destination"} <= m.lost and to in (State.RESUMING, State.SALVAGING):
             to = State.RESTARTING
         if m.state is State.DONE:
-            self.open[m.number] = self.closed.pop(m.key)
+            self.open[m.number] = self.of_instance[m.key] = self.closed.pop(m.key)
         self._say(now, m, to.value, event.value)
         self._enter(m, to, now, out)
 
@@ -337,6 +357,7 @@ class MigrationControl:
         if state is State.DONE:
             self._journal.append(Ended(m.number, m.owner, m.epoch))
             self.closed[m.key] = self.open.pop(m.number)
+            del self.of_instance[m.key]
             self._done(m.application, m.instance, m.owner, m.epoch)
             return
         if state not in UNCOMMITTED:
@@ -345,7 +366,7 @@ class MigrationControl:
 
     def _where_to_restart(self, m: Migration) -> str:
         """Where nobody has the instance: at the source, as before, unless it is dead and the destination is not."""
-        return m.destination if m.source in self._dead and m.destination not in self._dead else m.source
+        return m.destination if m.source in self.dead and m.destination not in self.dead else m.source
 
     # -- what to say ---------------------------------------------------------------------------------------------------
 
@@ -363,7 +384,7 @@ class MigrationControl:
             self._turn(m, Event.SETTLED, now, out)
 
     def _commands(self, m: Migration) -> dict[tuple[str, Verb], Command]:
-        return commands_of(m, self.term, self._ips, self._controller_ip, self._dead)
+        return commands_of(m, self.term, self._ips, self._controller_ip, self.dead, self._around)
 
     def _say(self, now: float, m: Migration, what: str, detail: str = "") -> None:
         self.happenings.append(Happening(now, m.number, what, detail))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from nodes.control_messages import DIGEST_BYTES, FRESH, Command, Standing, Verb
+from nodes.control_messages import DIGEST_BYTES, FRESH, Command, Standing, Verb, pack_places
 from nodes.fetching import digest_of
 
 RETRY_S, MOST_RETRY_S = 0.1, 1.0
@@ -108,10 +108,38 @@ class Migration:
     def key(self) -> tuple[int, int]:
         return self.application, self.instance
 
+    @property
+    def holder(self) -> str:
+        """Return the node that has the instance, is to have it, or has to say whether it does."""
+        return self.destination if self.state is State.SALVAGING else self.owner or self.source
 
-def commands_of(m: Migration, term: int, ips: Mapping[str, bytes], controller_ip: bytes,
-                dead: set[str]) -> dict[tuple[str, Verb], Command]:
-    """Return all that is to be said while `m` is in its present state, to nodes that are not `dead`."""
+
+class Surroundings(Protocol):
+    """Who has to do with an instance at present, (application, instance), by what is known of where all are."""
+
+    def to_tell(self, key: tuple[int, int]) -> Iterable[str]:
+        """Return the nodes that are to know where the instance is."""
+
+    def neighbours(self, key: tuple[int, int]) -> Iterable[tuple[int, int, str]]:
+        """Return (instance, epoch, node) of those that it may send to, or that may send to it."""
+
+
+class Nobody:
+    """No surroundings but those that a migration began with."""
+
+    def to_tell(self, key: tuple[int, int]) -> Iterable[str]:
+        return ()
+
+    def neighbours(self, key: tuple[int, int]) -> Iterable[tuple[int, int, str]]:
+        return ()
+
+
+def commands_of(m: Migration, term: int, ips: Mapping[str, bytes], controller_ip: bytes, dead: set[str],
+                around: Surroundings) -> dict[tuple[str, Verb], Command]:
+    """Return all that is to be said while `m` is in its present state, to nodes that are not `dead`.
+
+    Neighbours are those of its beginning and those of now: one may have moved since, and what has ended may go on.
+    """
     s, d = m.source, m.destination
     found: dict[tuple[str, Verb], Command] = {}
 
@@ -125,12 +153,13 @@ def commands_of(m: Migration, term: int, ips: Mapping[str, bytes], controller_ip
              payload=FRESH if m.state is State.RESTARTING else b"")
 
     def run(node: str) -> None:
+        near = pack_places((number, epoch, ips[name]) for number, epoch, name in around.neighbours(m.key))
         if m.fresh:
-            tell(node, Verb.START, boot=m.owner_boot)
+            tell(node, Verb.START, boot=m.owner_boot, payload=near)
         elif node == s:
-            tell(node, Verb.RESUME)
+            tell(node, Verb.RESUME, payload=near)
         else:
-            tell(node, Verb.START, size=m.size, digest=m.digest)
+            tell(node, Verb.START, size=m.size, digest=m.digest, payload=near)
 
     if m.state in (State.PUSHING, State.SALVAGING):
         prepare(d)
@@ -150,6 +179,6 @@ def commands_of(m: Migration, term: int, ips: Mapping[str, bytes], controller_ip
         if s != d:
             tell(*((d, Verb.DISCARD) if m.owner == s else (s, Verb.RELEASE)))
     if m.moved and m.state in (State.SWITCHING, State.FINISHING):
-        for node in m.neighbours:
+        for node in sorted({*m.neighbours, *around.to_tell(m.key)}):
             tell(node, Verb.CONNECT, ips[m.owner])
     return found

@@ -60,22 +60,27 @@ class RaftJournal(Generic[Entry]):
     """A journal at `own` ("IP:port"), replicated to `others`.
 
     `encode` gives a line for an entry and `decode` the entries of many lines. With `directory` what was agreed on
-    outlives the process, as Raft asks for; a node that comes back without it must not come back under its old name. The
+    outlives the process, as Raft asks for; a node that comes back (`again`) without it is refused, by a JournalError:
+    with a majority that has forgotten, what was agreed on could be decided otherwise. The
     library does not sync the file: two of the three losing power at once may lose what was written last.
     `secret` is known to the three nodes and to nobody else: they unpickle what is encrypted with it.
 
-    Raises nothing itself while others are out of reach; `append` and `take_over` do. Call `close` in the end.
+    Raises nothing else itself while others are out of reach; `append` and `take_over` do. Call `close` in the end.
     """
 
     def __init__(self, own: str, others: Sequence[str], secret: str, encode: Callable[[Entry], bytes],
                  decode: Callable[[bytes], Iterable[Entry]], directory: Path | None = None,
-                 options: RaftOptions | None = None) -> None:
+                 options: RaftOptions | None = None, again: bool = False) -> None:
         self.options = options or RaftOptions()
         self._encode, self._decode = encode, decode
         self._run = 0  # as whose writer this one counts itself; 0: it is none
         o, stem = self.options, own.replace(":", "-").replace(".", "-")
         files: dict[str, Any] = {} if directory is None else {
             "journalFile": str(directory / f"{stem}.journal"), "fullDumpFile": str(directory / f"{stem}.dump")}
+        if again and not (files and Path(files["journalFile"]).exists()):
+            raise JournalError(f"{own} was here before, and its journal in {directory} is gone: with it what it voted "
+                               "for and what it promised to keep. It may not take part again under this name; the "
+                               "other two go on")
         self._log = _Log(own, list(others), SyncObjConf(
             password=secret, appendEntriesPeriod=o.beat_s, raftMinTimeout=o.least_timeout_s,
             raftMaxTimeout=o.most_timeout_s, leaderFallbackTimeout=o.fallback_s, appendEntriesUseBatch=False,

@@ -145,6 +145,11 @@ class Group:
         """Return where all that was answered is."""
         return [name for name in (self.primary, self.backup) if name]
 
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """Return who holds a copy, or is to, beside the primary."""
+        return tuple(name for name in (self.backup, self.joiner) if name)
+
     def entry(self, why: str) -> Viewed:
         return Viewed(*self.key, self.epoch, self.state.value, self.primary, self.backup, self.joiner,
                       dict(sorted(self.boots.items())), self.neighbours, why)

@@ -4,9 +4,10 @@
                                                  ^  '--what happened--> events, timelines
                         answers, fetches, a move by hand
 
-Whoever drives it, a process with a socket or a simulation, does three things:
+Whoever drives it, a process with a socket or a simulation, does four things:
 
     controller.receive(source_ip, payload, now, out)   for every datagram that comes to its control port
+    controller.asked(source, payload, out)             for every datagram that comes to its data port: a client's
     controller.tick(now, out)                          when `controller.due()` says so, or later
     send each of `out`, in order, from the control port
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from ipaddress import IPv4Address
 
@@ -37,15 +39,16 @@ from controller.migration_steps import Happening, Migration, Outgoing, State
 from controller.orchestrator import Move, Orchestrator
 from controller.overload import OverloadOptions
 from controller.standby import Standby
+from controller.surroundings import Around
 from controller.whereabouts import Key, Whereabouts
 from nodes import messages
 from nodes.artifact import artifact_of
-from nodes.control_messages import HEARTBEAT_BYTES, HEARTBEAT_S, KIND_HEARTBEAT, Answer, Fetch
+from nodes.control_messages import HEARTBEAT_BYTES, HEARTBEAT_S, KIND_HEARTBEAT, Answer, Command, Fetch
 from nodes.deployment import Deployment
 from nodes.errors import WireError
 from nodes.replication_messages import Stands
-from nodes.transport import Send, Sends
-from topologies.addressing import CONTROL_PORT
+from nodes.transport import Address, Send, Sends
+from topologies.addressing import CONTROL_PORT, is_client
 from topologies.inventory import Inventory
 
 MOST_HEARTBEATS = 4096  # kept till they are judged
@@ -80,6 +83,8 @@ class ResourceController:
         self._beats = HeartbeatInbox()
         self._reports = LastReports(len(computing))
         self._postponed: dict[Key, tuple[str, str]] = {}  # decided moves that wait for a neighbour: where to, and why
+        self._beside: dict[Key, tuple[str, ...]] = {}  # who holds a copy of a replicated instance: that takes memory
+        self._nowhere: set[Key] = set()  # what was lost with its node, and has no place yet
         self._settled = False  # something has, since postponed moves were looked at
         self._again: set[int] = set()  # nodes that began anew, as somebody said, and have not been heard of since
         ips = {n.name: IPv4Address(n.ip).packed for n in computing}
@@ -91,13 +96,14 @@ class ResourceController:
         deployments = with_added(deployments, journal.entries())
         for deployment in deployments:
             self.where.add(deployment)
-        self.control = MigrationControl(journal, ips, IPv4Address(entry.ip).packed, self._binary_of,
-                                        self._done)
+        standby = standby or Standby(inventory)
+        self._around = Around(self.where, self.names, standby.membership.life)
+        self.control = self._around.control = MigrationControl(journal, ips, IPv4Address(entry.ip).packed,
+                                                               self._binary_of, self._done, around=self._around)
         for m in self.control.open.values():
             self.where.node_of[m.key] = m.owner or m.source
         self._boots = np.array([self.control.boots.get(name, -1) for name in self.names], dtype=np.int64)
         self.orchestrator = self._make_orchestrator(options)
-        standby = standby or Standby(inventory)
         self.orchestrator.gate = standby.gate
         self.failover = Failover(inventory, standby.membership, ips, journal, self.control.term, self.control.epochs,
                                  self.control.boots, self._fits)
@@ -119,6 +125,9 @@ class ResourceController:
                 made.begun(*m.key, self._index[m.destination])
         for key, (to, _) in self._postponed.items():
             made.begun(*key, self._index[to])
+        for key, names in self._beside.items():
+            for name in names:
+                made.table.hold(self._index[name], self.where.instances[key].memory_mb)
         return made
 
     # -- what comes in -------------------------------------------------------------------------------------------------
@@ -149,6 +158,18 @@ class ResourceController:
         else:
             self._counts["not_for_a_controller"] += 1
 
+    def asked(self, source: Address, payload: bytes, out: Sends) -> None:
+        """Take a datagram that came to the data port, from a client that asks where an instance is; answer there."""
+        answer = None
+        with suppress(WireError):
+            question = messages.decode(payload)
+            if isinstance(question, Command) and is_client(source.ip):
+                answer = self._around.answer(question)
+        if answer is None:
+            self._counts["unanswerable"] += 1
+        elif not self.control.deposed:
+            out.append(Send(*source, answer.encode()))
+
     def due(self) -> float:
         """Return when `tick` has something to do."""
         times = (self._beats.since, self.control.due(), self.failover.due())
@@ -162,6 +183,8 @@ class ResourceController:
                 if change.after is Life.DEAD or (change.before, change.after) == (Life.JOINING, Life.ALIVE):
                     self._tell(now, change.after.name.lower(), change.node, detail=change.why.value)
             self._follow_replicas()
+            if self._nowhere:
+                self._begin_anew(now, out)
         commands: Outgoing = []
         self.control.tick(now, commands)
         self._send(commands, out)
@@ -169,26 +192,42 @@ class ResourceController:
     def declared_dead(self, node: str, now: float, out: Sends) -> list[str]:
         """Note that a node is dead and kept from the network: whoever calls this has seen to it.
 
-        What it ran alone is made anew, with nothing, where there is room. Returns the names of what has no place.
+        What it ran alone is made anew, with nothing, where there is room. Returns the names of what has no place; they
+        get one as soon as there is room.
         """
         commands: Outgoing = []
         self.failover.fenced(self._known(node))
         self.control.declared_dead(node, now, commands)
-        moved = {m.key for m in (*self.control.open.values(), *self.control.closed.values())}
-        stranded = []
-        for key in self.where.on(node):
-            if key in moved or key in self.where.replicated:
-                continue
-            to = self.failover.place_for(key, self._fits)
-            self._tell(now, "nowhere", node, self.where.name_of(key), detail="all that it held is lost; "
-                       + (f"it begins anew on {to}" if to else "no living node has room for it"))
-            if to is None:
-                stranded.append(self.where.name_of(key))
-                continue
-            self.control.replace(*key, node, to, self._to_tell(key, to), now, commands)
-            self.orchestrator.begun(*key, self._index[to])
         self._send(commands, out)
-        return stranded
+        return self._begin_anew(now, out)
+
+    def _begin_anew(self, now: float, out: Sends) -> list[str]:
+        """Make what ran alone on nodes that are dead anew where there is room; return the names of what has no place.
+
+        Whatever became of an instance before: what counts is that no migration of it is under way that can still end.
+        """
+        waiting = {m.key: m for m in self.control.stranded()}
+        lost = {key: m.owner for key, m in waiting.items()} | {
+            key: node for key, node in self.where.node_of.items()
+            if node in self.control.dead and key not in self.control.of_instance and key not in self.where.replicated}
+        before, self._nowhere = self._nowhere, set()
+        for key, dead in sorted(lost.items()):
+            to = self.failover.place_for(key, self._fits)
+            if to is not None or key not in before:
+                self._tell(now, "nowhere", dead, self.where.name_of(key), detail="all that it held is lost; "
+                           + (f"it begins anew on {to}" if to else "no living node has room for it"))
+            if to is None:
+                self._nowhere.add(key)
+                continue
+            self._postponed.pop(key, None)
+            self.orchestrator.stayed(*key)  # at a place that was set aside for it before
+            commands: Outgoing = []
+            self.control.replace(*key, dead, to, self._around.to_tell(key, to), now, commands)
+            self.orchestrator.begun(*key, self._index[to])
+            if key in waiting:
+                self.record.lost(waiting[key].number)
+            self._send(commands, out)
+        return [self.where.name_of(key) for key in sorted(self._nowhere)]
 
     # -- by hand -------------------------------------------------------------------------------------------------------
 
@@ -251,7 +290,8 @@ class ResourceController:
         return {**asdict(self.orchestrator.counters),
                 **{f"refused_{what}": count for what, count in asdict(self.orchestrator.gate.refused).items()},
                 "refused_answers_and_fetches": self.control.refused,
-                **{f"refused_{what}": self._counts[what] for what in ("undecodable", "not_for_a_controller")}}
+                **{f"refused_{what}": self._counts[what] for what in ("undecodable", "not_for_a_controller",
+                                                                             "unanswerable")}}
 
     # -- within --------------------------------------------------------------------------------------------------------
 
@@ -281,7 +321,7 @@ class ResourceController:
             moved = {m.key for m in (*self.control.open.values(), *self.control.closed.values())}
             for key in self.where.on(name):
                 if key not in moved and key not in self.where.replicated:
-                    self.control.restart(*key, name, self._to_tell(key), now, commands)
+                    self.control.restart(*key, name, self._around.to_tell(key), now, commands)
         self._send(commands, out)
 
     def _decided(self, move: Move, now: float, out: Sends) -> None:
@@ -309,8 +349,14 @@ class ResourceController:
             self._tell(now, "verdict", node, self.where.name_of(key), detail=f"{said}; not done: {error}")
 
     def _follow_replicas(self) -> None:
-        """Note where replicated instances are served now, and say what was decided about them."""
+        """Note where replicated instances are served and copied now, and say what was decided about them."""
         for g in self.failover.groups():
+            before = self._beside.get(g.key, ())
+            if before != g.beside:
+                self._beside[g.key] = g.beside
+                for names, sign in ((before, -1), (g.beside, 1)):
+                    for name in names:
+                        self.orchestrator.table.hold(self._index[name], sign * self.where.instances[g.key].memory_mb)
             if g.primary and self.where.node_of[g.key] != g.primary:
                 self.where.node_of[g.key] = g.primary
                 self.orchestrator.arrived(*g.key, self._index[g.primary])
@@ -322,7 +368,7 @@ class ResourceController:
     def _fits(self, node: str, application: int, number: int) -> bool:
         """Say whether a node may and can run one more instance."""
         known, index = self.where.instances[application, number], self._index[node]
-        return (not known.host_only or self._roles[index] == "host") \
+        return node not in self.control.dead and (not known.host_only or self._roles[index] == "host") \
             and float(self.orchestrator.table.free_mb[index]) >= known.memory_mb
 
     def _begin(self, key: Key, to: str, why: str, now: float, out: Sends) -> int:
@@ -331,16 +377,9 @@ class ResourceController:
         if neighbour:
             raise MigrationError(f"{neighbour}, its neighbour, is on its way")
         commands: Outgoing = []
-        number = self.control.begin(*key, source, to, self._to_tell(key, source, to), now, commands, why)
+        number = self.control.begin(*key, source, to, self._around.to_tell(key, source, to), now, commands, why)
         self._send(commands, out, {number: why})
         return number
-
-    def _to_tell(self, key: Key, *more: str) -> tuple[str, ...]:
-        """Return the nodes that are told when an instance moves: all that live, if they may come to run a neighbour."""
-        if any(self.where.are_neighbours(key, other) for other in self.where.replicated):
-            life = self.failover.membership.life
-            more = (*more, *(name for name in self.names if life(name) not in (Life.DEAD, Life.OUTSIDE)))
-        return self.where.neighbours(key, *more)
 
     def _neighbour_on_its_way(self, key: Key) -> str:
         """Return the name of one, "" if there is none: each is to know where the other is when it begins to move."""

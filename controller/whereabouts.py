@@ -86,7 +86,10 @@ class Whereabouts:
         """Return whether one of two instances may send to the other."""
         return other in self._near.get(key, ())
 
+    def near(self, key: Key) -> tuple[Key, ...]:
+        """Return the instances that may send to `key` or that it may send to, and that are placed."""
+        return tuple(other for other in self._near.get(key, ()) if other in self.node_of)
+
     def neighbours(self, key: Key, *more: str) -> tuple[str, ...]:
         """Return the nodes with an instance that may send to `key` or that it may send to, and `more` nodes."""
-        return tuple(sorted({*(self.node_of[other] for other in self._near.get(key, ()) if other in self.node_of),
-                             *more}))
+        return tuple(sorted({*(self.node_of[other] for other in self.near(key)), *more}))

@@ -87,6 +87,12 @@ def fig5(manifest: Mapping[str, Any]) -> Iterator[Finding]:
         yield said("p99-saved", name.upper(), tail, fmean(p99[a] for a in members), "%", members)
     yield said("nfv-fin-ee", "", 3.0, energy["nfv-fin"], "x", ("nfv-fin",))
     yield said("rta-ptc-ee", "", 12.0, 100 * (energy["rta-ptc"] - 1), "%", ("rta-ptc",))
+    most, least = max(energy, key=energy.__getitem__), min(energy, key=energy.__getitem__)
+    yield Finding(key="nfv-fin-ee", what="gains the most", experiment="fig5", holds=most == "nfv-fin",
+                  refused=bool(refused), said=f"{most} {energy[most]:.2f}x, nfv-fin {energy['nfv-fin']:.2f}x")
+    yield Finding(key="rta-ptc-ee", what="benefits the least", experiment="fig5", refused=bool(refused),
+                  holds=energy["rta-ptc"] <= energy[least] + NOISE,
+                  said=f"{least} {energy[least]:.2f}x, rta-ptc {energy['rta-ptc']:.2f}x")
     yield said("rta-ptc-latency", "average", 4.0, -mean["rta-ptc"], "%", ("rta-ptc",))
     yield said("rta-ptc-latency", "tail", 4.0, -p99["rta-ptc"], "%", ("rta-ptc",))
     cost = max(0.0, *(-saved for saved in mean.values()))

@@ -58,9 +58,10 @@ class _Client:
         workload = workload_of(told)
         self._judge = ReplyJudge(told, workload)
         self._requests = requests_of(told, workload, Router(told.deployment.application()))
-        self._places = ClientPlaces(told.deployment)
+        self._places = ClientPlaces(told.deployment, [IPv4Address(ip).packed for ip in told.controllers])
         self._names = {ip: str(IPv4Address(ip)) for ip in self._places.addresses()}
         self._ips = {name: ip for ip, name in self._names.items()}
+        self._names |= {ip: str(IPv4Address(ip)) for ip in self._places.controllers}
         self._client_ip = IPv4Address(told.ip).packed
         boot = int(time.monotonic() * 10)
         self._flows = [Flow(told.ip, CLIENT_BIT | told.client_number << FLOW_BITS | i, boot)
@@ -158,6 +159,8 @@ class _Client:
         self._look_at = real_now + TURN_S
         for flow in self._flows:
             flow.transport.tick(now, self._sends)
+            if self._places.controllers:
+                self._places.ask(flow.transport.unheard(), now, self._sends)
             self._send(flow)
         self._sweep(now)
 

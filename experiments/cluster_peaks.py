@@ -36,6 +36,8 @@ from topologies.cluster import Cluster
 MORE_COPIES = (2, 4)
 CLIENTS = max(MORE_COPIES)  # one for each copy
 GROWTH = 0.03  # ours: what a knee's throughput is known to
+ROUGHLY = 1.0  # a knee to a factor of two: by doubling alone
+SATURATING = 2  # times what one copy's knee takes: copies share the same cores, and fill them a little more evenly
 PLAN, QUICK_PLAN = Plan(requests=6000, warm_requests=1500), Plan(requests=1600, warm_requests=500)
 RETRIES = 2
 
@@ -87,20 +89,20 @@ class ClusterRooms:
         """
         room, graph = self._room_of(cluster), application_named(application, assumptions=self._assumptions)
         placed = placed_on(graph, cluster_named(cluster), 1, on_hosts, self._assumptions)
-        forecast = room.forecast(_deployed(room, graph, placed.copies))
-        if forecast.knee.probe is not None:
+        forecast = room.forecast(_deployed(room, graph, placed.copies), ROUGHLY)
+        if (rough := forecast.knee.probe) is not None:
             tried = [(placed, forecast.knee.reference)]
             for copies in MORE_COPIES:
                 try:
                     more = placed_on(graph, cluster_named(cluster), copies, on_hosts, self._assumptions)
                 except (ExperimentError, PlacementError):
                     break  # so many do not fit, in memory for example
-                outstanding = copies * int(forecast.knee.probe.load)
-                tried.append((more, room.forecast_rps(_deployed(room, graph, more.copies), outstanding)))
+                full = SATURATING * int(rough.load)
+                tried.append((more, room.forecast_rps(_deployed(room, graph, more.copies), full)))
             enough_rps = max(rps for _, rps in tried) / (1 + GROWTH)
             placed = next(one for one, rps in tried if rps >= enough_rps)
         deployed = _deployed(room, graph, placed.copies)
-        if len(deployed) > 1:
+        if rough is not None:
             forecast = room.forecast(deployed)
         servers = room.inventory.servers
         return ClusterPeak(application, cluster, len(deployed), tuple(dict(nodes) for nodes in placed.copies),

@@ -6,13 +6,14 @@ import os
 import socket
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import msgspec
 
 from nodes import messages, netns
 from nodes.deployment import Deployment
 from nodes.errors import WireError
+from nodes.node_report import unpacked
 from topologies.addressing import CONTROL_PORT
 from topologies.inventory import NodeEntry
 
@@ -54,8 +55,12 @@ class ControlPlane:
     def counters(self, nodes: Iterable[NodeEntry], timeout_s: float = 2.0,
                  retry_s: float = RETRY_S) -> dict[str, dict[str, int]]:
         """Return the counters of those `nodes` (hosts and SmartNICs) that answer within `timeout_s`, by name."""
-        return {name: msgspec.msgpack.decode(answer.payload) for name, answer in self._asked(
-            nodes, messages.KIND_STATS_QUERY, b"", messages.KIND_STATS_REPORT, timeout_s, retry_s).items()}
+        found = {}
+        for name, answer in self._asked(nodes, messages.KIND_STATS_QUERY, b"", messages.KIND_STATS_REPORT, timeout_s,
+                                        retry_s).items():
+            with suppress(WireError):  # what is no report is no answer
+                found[name] = unpacked(answer.payload)
+        return found
 
     def _asked(self, nodes: Iterable[NodeEntry], kind: int, payload: bytes, answer_kind: int, timeout_s: float,
                retry_s: float) -> dict[str, messages.StatsMessage]:

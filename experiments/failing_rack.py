@@ -25,7 +25,7 @@ from controller.migration_steps import State
 from controller.resource_controller import ResourceController
 from experiments.echo_service import NAME as ECHO
 from experiments.orchestrating import placed_as
-from experiments.simulated_controller import SimulatedController
+from experiments.simulated_controller import SimulatedController, SimulatedDesk
 from microservices.application import Application, Channel, Stage
 from microservices.applications import application_named
 from microservices.routing import Router
@@ -277,6 +277,7 @@ class FailingRack:
                 self.present(self.deployment)
                 self.hear()
                 network.unplug(self.control)
+                network.unplug(self._desk)
                 self.control = None
 
     def heal(self, strike: Strike) -> None:
@@ -305,7 +306,9 @@ class FailingRack:
         controller = ResourceController(INVENTORY, [self.deployment, self.bystander], self.journal, automatic=False,
                                         controller=CONTROLLER)
         self.control = SimulatedController(INVENTORY.node(CONTROLLER), controller)
+        self._desk = SimulatedDesk(self.control.address.ip, controller)
         self.network.plug(self.control)
+        self.network.plug(self._desk)
         self.network.after(self.control, [])
 
     def hear(self) -> None:

@@ -1,7 +1,7 @@
 """Parts of a rack fail under load, one at a time, and what was acknowledged is still there.
 
     c1, c2 ===> kvs (replicated)                                                s1n1, and a backup on another server
-    c1, c2 ===> api (replicated) --> sql --> ema, spike, recommend (replicated)     sql, which cannot be, on a host
+    c1, c2 ===> api (replicated) --> sql --> ema, spike, recommend (replicated)     sql alone, on a host
 
 Section 3.5 on a rack of packets. Each failure strikes where a replica is at that time: of three times it is the
 primary, the fourth time the backup, of each stage of IOT-TS in turn. After each: no reply wrong, lost or doubled, every

@@ -30,7 +30,7 @@ def store_on(inventory: Inventory) -> Deployment:
 
 
 def thermostats_on(inventory: Inventory) -> Deployment:
-    """Return IOT-TS where it is at first: all replicated that can be."""
+    """Return IOT-TS where it is at first: all replicated but for SQL, which shows what becomes of what is not."""
     whole = iot_ts(1, 1)
     stages = tuple(replace(s, backups=0) if service_class(s.service).host_only else s for s in whole.stages)
     application = Application(whole.name, whole.number, stages, whole.channels)

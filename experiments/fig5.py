@@ -33,6 +33,8 @@ CLASSES = {"NFV": ("nfv-fin", "nfv-din", "nfv-ifid"), "RTA": ("rta-ptc", "rta-sf
 PAPER_CLASSES = {"NFV": (2.5, 0.433, 0.355), "RTA": (1.3, 0.923, 0.904), "IOT": (1.3, 0.804, 0.886)}
 PAPER_APPLICATIONS = {"nfv-fin": 3.0, "rta-ptc": 1.12}
 WITHIN = 0.25
+NOISE = 0.03  # ours: what two gains may differ by and be the same
+DIFFERS = "  <- differs from the text"
 Row = tuple[str, str, str]
 
 
@@ -45,7 +47,11 @@ class Gain(msgspec.Struct, frozen=True):
 
 
 def run(options: RunOptions, say: Callable[[str], None]) -> dict[str, Any]:
-    """Run the experiment. Returns {"holds", "rows", ...}."""
+    """Run the experiment, or with `sensitivity` what stands in sensitivity.py. Returns {"holds", "rows", ...}."""
+    if options.sensitivity:
+        from experiments import sensitivity
+
+        return sensitivity.run(options, say, sensitivity.FIGURE_5)
     result_run = Run.begin("fig5", options)
     options = options.with_retries(RETRIES)
     sizes = SIZES_BYTES if options.simulate and not options.quick else (MEASURED_BYTES,)
@@ -91,8 +97,8 @@ def gains(found: Mapping[str, ClusterPeak], size: int = MEASURED_BYTES) -> dict[
 def judged(found: Mapping[str, ClusterPeak]) -> tuple[list[Row], bool]:
     """Return the rows, and whether machine and replies are good and energy goes in the text's direction.
 
-    That is: each class gains, and of all applications NFV-FIN most. Whether a figure is within 25 % of the text's is
-    said and decides nothing.
+    That is: each class gains. Which application gains most and least, and whether a figure is within 25 % of the
+    text's, is said and decides nothing: a claim that is missed is a finding (claim_sources_rack.py), not a failed run.
     """
     rows: list[Row] = []
     of = gains(found)
@@ -114,11 +120,12 @@ def judged(found: Mapping[str, ClusterPeak]) -> tuple[list[Row], bool]:
                      f"p99 {gain.p99 - 1:+.0%}",
                      f"text: {energy:g}x{_near(gain.energy, energy)}, {-mean:+.1%}, {-p99:+.1%}"))
     most, least = max(of, key=lambda a: of[a].energy), min(of, key=lambda a: of[a].energy)
-    rows.append(("gains most, and least", f"{most} {of[most].energy:.2f}x, {least} {of[least].energy:.2f}x",
-                 "text: nfv-fin 3x, rta-ptc 1.12x"))
+    as_text = most == "nfv-fin" and of["rta-ptc"].energy <= of[least].energy + NOISE
+    rows.append(("gains most, and least" + DIFFERS * (not as_text),
+                 f"{most} {of[most].energy:.2f}x, {least} {of[least].energy:.2f}x", "text: nfv-fin 3x, rta-ptc 1.12x"))
     rows += agreement(found.values())
     faithful = all(point.stands for point in found.values())
-    return rows, faithful and all(gain.energy > 1 for gain in classes.values()) and most == "nfv-fin"
+    return rows, faithful and all(gain.energy > 1 for gain in classes.values())
 
 
 def size_rows(found: Mapping[str, ClusterPeak], size: int) -> list[Row]:

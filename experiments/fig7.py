@@ -46,6 +46,7 @@ from experiments.run_options import RunOptions
 from experiments.simulated_bed import SimulatedBed
 from experiments.smartnic_first import placed_on_smartnics
 from experiments.testbed import Testbed, TestbedOptions
+from microservices.application import Application
 from microservices.applications import APPLICATIONS, PAPER_SHARDS, application_named
 from microservices.assumptions import DEFAULTS
 from microservices.profiles import TABLE_1
@@ -105,6 +106,7 @@ class Rack:
         self._virtual = SimulatedBed(TestbedOptions(CLUSTER, clients=CLIENTS, pacing=Pacing("calibrated")))
         self._reference: dict[str, RackPeak] = {}
         self._measured: dict[tuple[str, tuple[str, ...]], tuple[RackPeak, RackPeak]] = {}
+        self._own: dict[tuple[str, tuple[str, ...]], RackPeak] = {}
 
     def __enter__(self) -> Rack:
         return self
@@ -141,20 +143,29 @@ class Rack:
         """Measure a placement under that load and at its own peak; once, also where two ways lead to it."""
         key = application, tuple(nodes[number] for number in sorted(nodes))
         if key not in self._measured:
-            deployment = deploy(application_named(application), nodes, self._room.inventory)
+            graph = application_named(application)
             room = self._forecast if self._options.quick else self._room
-            self._measured[key] = room.loaded(deployment, outstanding), self._room.peak(deployment)
+            self._measured[key] = (room.loaded(deploy(graph, nodes, self._room.inventory), outstanding),
+                                   self.own_peak(graph, nodes))
         return self._measured[key]
+
+    def own_peak(self, graph: Application, nodes: dict[int, str]) -> RackPeak:
+        """Measure the peak of a placement; once, also of one that load which is played in full arrives at."""
+        key = graph.name, tuple(nodes[number] for number in sorted(nodes))
+        if key not in self._own:
+            self._own[key] = self._room.peak(deploy(graph, nodes, self._room.inventory))
+        return self._own[key]
 
     def live(self, application: str, way: str, outstanding: int, expected: RackPeak) -> Live:
         """Let the load rise and the orchestrator act, second by second, and measure what is left of it at the end."""
         graph = application_named(application, QUICK_LIVE_SHARDS if self._options.quick else PAPER_SHARDS)
-        deployment = deploy(graph, placed_on_smartnics(graph, self._room.inventory), self._room.inventory)
+        first = placed_on_smartnics(graph, self._room.inventory)
+        deployment = deploy(graph, first, self._room.inventory)
         rise = Rise(deployment, LIGHT_OUTSTANDING, outstanding, OPTIONS[way])
         plan = settled(self._plan, outstanding)
         before = self._forecast.loaded(deployment, outstanding)
         if self._options.simulate:
-            return self._kept(risen_virtually(self._virtual, rise, plan), rise, way, before)
+            return self._kept(risen_virtually(self._virtual, rise, plan), rise, way, graph, first, before)
         time_scale = self._room.time_scale(deployment, expected.rps, expected.mean_s)
         self._room.clear()
 
@@ -167,10 +178,11 @@ class Rack:
 
         found = slowed_till_it_holds(measured_at, time_scale, min(LIVE_RETRIES, self._options.retry),
                                      lambda said: self._say(f"{application}, {way}: {said}"))
-        return self._kept(found, rise, way, before)
+        return self._kept(found, rise, way, graph, first, before)
 
-    def _kept(self, found: Risen, rise: Rise, way: str, before: RackPeak) -> Live:
+    def _kept(self, found: Risen, rise: Rise, way: str, graph: Application, first: dict[int, str],
+              before: RackPeak) -> Live:
         peak = rack_peak(self._room.inventory, rise.deployment.name, way, at_load(found.measured, rise.full),
                          found.measured, simulated=self._options.simulate)
         return Live(found.outcome.decisions, found.outcome.nodes, before, peak, found.curve, found.migrations,
-                    found.quiet)
+                    found.quiet, self.own_peak(graph, first), self.own_peak(graph, found.outcome.nodes))

@@ -3,8 +3,9 @@
     c1, c2 --- [tor1] --- s1n1 === s1h,   s2n1 === s2h,   s3n1 === s3h
 
 Each application runs alone at the paper's shards, where E3 would place it (e3_placement.py). Its peak is the knee of
-its closed loop; then Poisson arrivals at shares of that. Power is at the wall, from what cores did (energy.py): Tables
-1 and 4 calibrate it, how long cores are busy, awake and asleep is measured.
+its closed loop, found in virtual time and confirmed on packets; then Poisson arrivals at shares of that. Power is
+at the wall, from what cores did (energy.py): Tables 1 and 4 calibrate it, how long cores are busy, awake and asleep is
+measured.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from experiments.e3_placement import E3Placement, placed_for_peak
 from experiments.energy import EnergyMeter, WindowPower, power_between
 from experiments.fidelity import Verdict
 from experiments.figures import draw, stored
+from experiments.knee import Knee
 from experiments.load import ClientConfig
 from experiments.measuring import Measurement, Plan, measure
 from experiments.pacing import Pacing
-from experiments.peak import CHECK_EVERY, MOST_FLOWS, POOL, find_peak, shared_out
+from experiments.peak import CHECK_EVERY, MOST_FLOWS, POOL, QUICK_RESOLUTION, RESOLUTION, find_peak, shared_out
 from experiments.points import POINTS_FILE, PointFile, measured
 from experiments.power_over_load import APPLICATIONS, LOADS, LoadPoint, figure_data, judged, mean_of
+from experiments.rack_peak import RackRoom
 from experiments.results import Run
 from experiments.retrying import slowed_till_it_holds
 from experiments.run_options import AUTO, RunOptions
@@ -88,16 +91,19 @@ class Room:
         self._bed, self._options, self._plan, self._say = bed, options, plan, say
         self._retries = options.retry or RETRIES
         self._scales: dict[str, float] = {}
+        self._knees: dict[str, Knee] = {}
         self._paced: tuple[str, float] | None = None
 
     def peak(self, name: str) -> LoadPoint:
         """Find the peak of an application: as many requests outstanding as its closed loop's knee has."""
         configs = self._configs(name)
-        scale = self._scale(name)
+        scale, expected = self._scale(name), self._expected(name)
 
         def measured_at(time_scale: float) -> tuple[LoadPoint, Verdict, bool]:
             self.pace(name, time_scale)
-            found = find_peak(self._bed, configs, FIRST_OUTSTANDING, MOST_OUTSTANDING, self._plan)
+            found = find_peak(self._bed, configs, FIRST_OUTSTANDING, MOST_OUTSTANDING, self._plan,
+                              resolution=QUICK_RESOLUTION if self._options.quick else RESOLUTION,
+                              expected=expected if expected.probe is not None else None)
             knee = found.knee
             last = found.measurement or found.measured[knee.tried[-1].load]
             reasons = last.verdict.reasons if knee.probe is not None else (knee.said, *last.verdict.reasons)
@@ -172,6 +178,13 @@ class Room:
         deployment = self._deployment(name)
         return {f"c{n}": ClientConfig(self._bed.inventory.node(f"c{n}").ip, n, deployment, deployment.name, seed=n,
                                       timeout_s=1e4) for n in range(1, 1 + CLIENTS)}
+
+    def _expected(self, name: str) -> Knee:
+        """Return the knee in virtual time."""
+        if name not in self._knees:
+            room = RackRoom(CLUSTER, RunOptions(self._options.quick, simulate=True), self._plan, CLIENTS)
+            self._knees[name] = room.forecast(self._deployment(name)).knee
+        return self._knees[name]
 
     def _scale(self, name: str) -> float:
         """Return the time scale to begin with: what was asked for, or what this machine carries of the peak."""

@@ -96,21 +96,21 @@ def closed_loop(first: int = 1, most: int = 1 << 16, share: float = 0.97, growth
 
 
 def confirmed(expected: Knee, most: int = 1 << 16, share: float = 0.97, growth: float = 0.03,
-              resolution: float = 0.03, around: int = 4) -> Search:
+              resolution: float = 0.03) -> Search:
     """Search the closed loop's knee where it is expected: on packets, where virtual time has found it.
 
     By the same definition: the expected number of requests must give `share` of the throughput that saturates, and half
     of it less. Near a flat top two searches that are both right end at different loads, since noise decides where
     `share` is passed; so the expected number stands unless it misses `share` by more than NOISE. If it does not stand,
-    the knee is searched as by `closed_loop`, from the expected number over `around` on. Raises ExperimentError where
-    `expected` is no knee.
+    the knee is searched as by `closed_loop`, from what was tried on; where twice as many give within `growth` what
+    saturates in the other world, more are not tried. Raises ExperimentError where `expected` is no knee.
     """
     if expected.probe is None:
         raise ExperimentError(f"no knee to be confirmed: {expected.said}")
-    return _confirmed(int(expected.probe.load), most, share, growth, resolution, around)
+    return _confirmed(int(expected.probe.load), expected.reference, most, share, growth, resolution)
 
 
-def _confirmed(load: int, most: int, share: float, growth: float, resolution: float, around: int) -> Search:
+def _confirmed(load: int, expected_rps: float, most: int, share: float, growth: float, resolution: float) -> Search:
     look = _Look()
     found: dict[int, Probe] = {}
     for tried in sorted({max(1, load // 2), load, min(2 * load, most)}):
@@ -125,25 +125,32 @@ def _confirmed(load: int, most: int, share: float, growth: float, resolution: fl
         return Knee(knee, tuple(look.tried), f"{load} outstanding requests, as expected, give "
                     f"{knee.throughput_rps:.6g} requests/s, {knee.throughput_rps / saturated:.1%} of the saturated "
                     f"{saturated:.6g}; {min(found)} give {fewer.throughput_rps / saturated:.1%}", saturated)
-    return (yield from _closed_loop(max(1, load // around), most, share, growth, resolution, look))
+    rising = [found[tried] for tried in sorted(found)]
+    is_full = abs(rising[-1].throughput_rps / expected_rps - 1) <= growth
+    return (yield from _searched(look, rising, is_full, most, share, growth, resolution))
 
 
-def _closed_loop(first: int, most: int, share: float, growth: float, resolution: float,
-                 look: _Look | None = None) -> Search:
-    look = look or _Look()
-    rising: list[Probe] = []
-    load = first
-    while True:
-        probe = yield from look.at(load)
+def _closed_loop(first: int, most: int, share: float, growth: float, resolution: float) -> Search:
+    look = _Look()
+    probe = yield from look.at(first)
+    if probe is None:
+        return look.refused()
+    return (yield from _searched(look, [probe], False, most, share, growth, resolution))
+
+
+def _searched(look: _Look, rising: list[Probe], is_full: bool, most: int, share: float, growth: float,
+              resolution: float) -> Search:
+    """Double from the last of `rising` till it grows no more, unless it `is_full` there; then bisect."""
+    while not is_full:
+        best = max((p.throughput_rps for p in rising[:-1]), default=0.0)
+        if best and rising[-1].throughput_rps < (1 + growth) * best:
+            break
+        if rising[-1].load >= most:
+            return look.none(f"throughput still grows at {most} outstanding requests, the most that are tried")
+        probe = yield from look.at(min(2 * int(rising[-1].load), most))
         if probe is None:
             return look.refused()
-        best = max((p.throughput_rps for p in rising), default=0.0)
         rising.append(probe)
-        if len(rising) > 1 and probe.throughput_rps < (1 + growth) * best:
-            break
-        if load >= most:
-            return look.none(f"throughput still grows at {most} outstanding requests, the most that are tried")
-        load = min(2 * load, most)
     saturated = max(p.throughput_rps for p in rising)
     enough = share * saturated
     at = next(i for i, p in enumerate(rising) if p.throughput_rps >= enough)

@@ -34,8 +34,8 @@ class ClientConfig(msgspec.Struct, frozen=True):
     before the start and sent in turn (0: each is made when it is sent). With `history`, all that was asked and
     answered is kept. Every reply is checked, or one in `check_every`. `exact` holds every reply against the oracle,
     byte for byte: with one flow, one request outstanding, and no other client of this application. `ways` are the
-    one-way times from nodes to the client by packed IP. Told to stop, a client waits for outstanding replies,
-    `drain_real_s` at most. Times are emulated, but for that one.
+    one-way times from nodes to the client by packed IP. `controllers` are asked where an instance is that says nothing.
+    Told to stop, a client waits for outstanding replies, `drain_real_s` at most. Times are emulated, but for that one.
 
     Raises ExperimentError for what no client can do.
     """
@@ -55,6 +55,7 @@ class ClientConfig(msgspec.Struct, frozen=True):
     exact: bool = False
     clock: EmulatedClock = EmulatedClock()
     ways: dict[bytes, float] = {}
+    controllers: tuple[str, ...] = ()
     rate_rps: float = 0.0
     arrivals: str = "poisson"
     check_every: int = 1

@@ -27,8 +27,10 @@ from experiments.running import RunningClient
 from experiments.testbed import Testbed
 from nodes.deployment import Deployment
 from nodes.lateness import summary
+from nodes.node_report import LEFT_OUT
 
 LOOK_REAL_S = 0.05
+SNAPSHOT_WITHIN_S = 10.0  # an agent whose machine is busy answers late; when a counter was read, it says itself
 END_TIMEOUT_S = 60.0
 Snapshot = dict[str, dict[str, int]]  # counters by node
 _DROPS = re.compile(r",d(\d+)\)")
@@ -200,10 +202,12 @@ def _handled(taken: Snapshot, entries: set[str]) -> int:
 
 def snapshot(bed: Testbed) -> Snapshot:
     """Ask every node for its counters; raises ExperimentError if one does not answer."""
-    found = bed.counters()
+    found = bed.counters(timeout_s=SNAPSHOT_WITHIN_S)
     if len(found) < len(bed.agents):
         raise ExperimentError(f"no report from {', '.join(sorted(set(bed.agents) - set(found)))}")
     for node, counters in found.items():
+        if LEFT_OUT in counters:
+            raise ExperimentError(f"the report of {node} left out {counters[LEFT_OUT]} counters, for it is one message")
         counters["throttled_ns"] = bed.throttled_ns(node)
     return found
 

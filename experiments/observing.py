@@ -36,10 +36,10 @@ class Observing:
     agents: dict[str, Child]
     _groups: dict[str, Cgroup]
 
-    def counters(self, *names: str) -> dict[str, dict[str, int]]:
-        """Ask the agents of `names` (default: all) for their counters, over the network."""
+    def counters(self, *names: str, timeout_s: float = 2.0) -> dict[str, dict[str, int]]:
+        """Ask the agents of `names` (default: all) for their counters; return those that answer in time."""
         wanted = [self.inventory.node(n) for n in names or self.agents]
-        return self.control.counters(wanted)
+        return self.control.counters(wanted, timeout_s)
 
     def throttled_ns(self, node: str) -> int:
         """Return how long the control group of `node` was kept from running, real time; 0 where it has none."""

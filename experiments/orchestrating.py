@@ -42,7 +42,7 @@ class Orchestrating(ABC):
     """What a testbed does with its resource controller; the Testbed inherits it and has what it works on.
 
     `resource` asks the controller; None where the orchestrator is off. `controller_processes` are those of its nodes,
-    by name, dead ones too.
+    by name, dead ones too; `controllers_joined` names those of several that have files of a journal.
     """
 
     options: TestbedOptions
@@ -53,6 +53,7 @@ class Orchestrating(ABC):
     clock: EmulatedClock
     resource: ControllerClient | None = None
     controller_processes: dict[str, Child]
+    controllers_joined: set[str]
     _secret: str  # of the controller nodes
     control: ControlPlane
     _power_switch: Child | None = None
@@ -105,7 +106,9 @@ class Orchestrating(ABC):
         if self.options.controllers > 1:
             (run_dir / RAFT_DIR).mkdir(mode=0o700, exist_ok=True)
             names = {f"{other.ip}:{RAFT_PORT}": other.name for other in self.controller_nodes}
-            raft = RaftConfig(str(run_dir / RAFT_DIR), self._secret, f"{node.ip}:{RAFT_PORT}", names)
+            raft = RaftConfig(str(run_dir / RAFT_DIR), self._secret, f"{node.ip}:{RAFT_PORT}", names,
+                              node.name in self.controllers_joined)
+            self.controllers_joined.add(node.name)
         config = ServiceConfig(str(run_dir / "inventory.json"), node.name, str(run_dir), str(run_dir / JOURNAL_NAME),
                                self.deployments, self.clock, self.options.orchestrator == "on", self.options.overload,
                                self.options.fencing, raft)
@@ -183,6 +186,7 @@ class Orchestrating(ABC):
             self._power_switch = None
         (self.world.run_dir / JOURNAL_NAME).unlink(missing_ok=True)
         shutil.rmtree(self.world.run_dir / RAFT_DIR, ignore_errors=True)
+        self.controllers_joined.clear()
 
     def asked(self) -> ControllerClient:
         """Return who asks the resource controller; raises ExperimentError where the orchestrator is off."""

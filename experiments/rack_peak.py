@@ -119,12 +119,12 @@ class RackRoom:
             self._bed.stop()
             self._bed = None
 
-    def forecast(self, deployment: Deployment | tuple[Deployment, ...]) -> Peak:
-        """Find the peak of what is deployed, alone on the rack, in virtual time."""
+    def forecast(self, deployment: Deployment | tuple[Deployment, ...], resolution: float | None = None) -> Peak:
+        """Find the peak of what is deployed, alone on the rack, in virtual time; to a `resolution` of one's own."""
         deployments = _together(deployment)
         self._virtual.repace(self._virtual_pacing, deployments)
         return find_peak(self._virtual, self._configs(deployments), FIRST_OUTSTANDING, MOST_OUTSTANDING, self._plan,
-                         resolution=self._resolution)
+                         resolution=resolution or self._resolution)
 
     def forecast_rps(self, deployment: Deployment | tuple[Deployment, ...], outstanding: int) -> float:
         """Return the throughput of what is deployed in virtual time, with so many requests outstanding."""

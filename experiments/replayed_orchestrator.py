@@ -23,7 +23,8 @@ from controller.load_table import NOWHERE, NodeTable, PlacedInstance
 from controller.orchestrator import Move, Orchestrator
 from controller.overload import GROSS, OverloadOptions
 from experiments.load import ClientConfig
-from experiments.peak import WARM_WINDOWS, WINDOWS, shared_out
+from experiments.measuring import Plan
+from experiments.peak import settled, shared_out
 from experiments.simulated_bed import SimulatedBed
 from microservices.application import Application, Instance
 from microservices.service import service_class
@@ -84,9 +85,10 @@ def stationary(bed: SimulatedBed, deployment: Deployment, outstanding: int, requ
                for number, node in enumerate(bed.inventory.of_role("client"), start=1)}
     bed.repace(bed.pacing, (deployment,))
     run = bed.begin(shared_out(configs, outstanding))
-    run.play(max(requests // 4, WARM_WINDOWS * outstanding))
+    plan = settled(Plan(requests, requests // 4), outstanding)
+    run.play(plan.warm_requests)
     before, began_s = run.loads(), run.now
-    run.play(max(requests, WINDOWS * outstanding))
+    run.play(plan.requests)
     after, seconds = run.loads(), run.now - began_s
     run.stop()
 

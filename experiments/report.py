@@ -20,6 +20,7 @@ from experiments.results import RESULTS, write_whole
 from microservices.assumptions import ASSUMPTIONS
 
 CLAIMS, REASONS, GAPS = "paper_claims.csv", "claim_reasons.csv", "paper_gaps.csv"
+WORDS = "report_words.csv"
 VARIED = "-sensitivity"  # what follows an experiment's name where its sensitivity runs are
 PROOFS = ("demo", "racks")  # runs that keep a routing proof
 PAGE, PAPER = "report.html", "report.pdf"
@@ -34,7 +35,8 @@ def collected(parent: Path = RESULTS) -> Report:
                   {f"{row['key']}/{row['what']}".rstrip("/"): row["why"] for row in _table(REASONS)},
                   tuple((one.name, f"{one.default:g}", f"{one.low:g} to {one.high:g}", one.meaning, one.rests_on)
                         for one in ASSUMPTIONS),
-                  tuple((row["section"], row["open"], row["ours"]) for row in _table(GAPS)))
+                  tuple((row["section"], row["open"], row["ours"]) for row in _table(GAPS)),
+                  tuple((row["term"], row["meaning"]) for row in _table(WORDS)))
     proofs = [run for name in PROOFS if (run := latest_finished(name, parent)) is not None]
     varied = [section_of(experiment, run, None) for name, experiment in EXPERIMENTS.items()
               if (run := latest_finished(name + VARIED, parent, sensitivity=True)) is not None]

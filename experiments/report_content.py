@@ -96,6 +96,7 @@ class Report(msgspec.Struct, frozen=True):
     assumptions: tuple[tuple[str, str, str, str, str], ...]
     gaps: tuple[tuple[str, str, str], ...]
     disagreements: tuple[Claim, ...]
+    words: tuple[tuple[str, str], ...]
 
     @property
     def present(self) -> tuple[Section, ...]:
@@ -119,12 +120,13 @@ def section_of(experiment: Experiment, run: StoredRun | None, unfinished: Unfini
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """What does not come from runs: claims, why some are missed, our assumptions, and what the paper leaves open."""
+    """What does not come from runs: claims, why some are missed, our assumptions, what the paper leaves open, words."""
 
     claims: tuple[Claim, ...]
     reasons: dict[str, str]
     assumptions: tuple[tuple[str, str, str, str, str], ...]
     gaps: tuple[tuple[str, str, str], ...]
+    words: tuple[tuple[str, str], ...]
 
 
 def report_of(sections: Sequence[Section], sensitivity: Sequence[Section], proof_runs: Sequence[StoredRun],
@@ -144,7 +146,7 @@ def report_of(sections: Sequence[Section], sensitivity: Sequence[Section], proof
     rows = claim_rows(facts.claims, findings, facts.reasons, commands)
     return Report(_moment(now_unix_s), tuple(made), tuple(rows), tally(rows), machines_of(made), tuple(sensitivity),
                   tuple(proof for run in proof_runs if (proof := proof_of(run)) is not None), facts.assumptions,
-                  facts.gaps, tuple(claim for claim in facts.claims if claim.disagrees))
+                  facts.gaps, tuple(claim for claim in facts.claims if claim.disagrees), facts.words)
 
 
 def machines_of(sections: Sequence[Section]) -> tuple[tuple[str, str], ...]:

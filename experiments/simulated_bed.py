@@ -13,13 +13,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+import msgspec
+
 from controller.resource_controller import ResourceController
 from experiments.errors import ExperimentError
 from experiments.fidelity import USUAL_LIMITS, FidelityLimits
 from experiments.load import ClientConfig
 from experiments.measuring import USUAL_PLAN, Measurement, Plan, measure
 from experiments.pacing import Pacing
-from experiments.simulated_controller import SimulatedController
+from experiments.simulated_controller import SimulatedController, SimulatedDesk
 from experiments.simulated_run import SimulatedRun
 from experiments.testbed import Testbed, TestbedOptions
 from microservices.routing import Router
@@ -30,6 +32,8 @@ from nodes.simulated import Simulation
 from nodes.simulated_links import Calibration
 from topologies.catalog import cluster_named
 from topologies.inventory import Inventory, inventory_of
+
+PATIENCE_REAL_S = 900.0  # of a measurement in virtual time
 
 
 class SimulatedBed:
@@ -79,7 +83,9 @@ class SimulatedBed:
         entry = self.inventory.of_role("controller")[0] if controller is not None else None
         simulation = self._simulation(configs, entry.name if entry is not None else "")
         if controller is not None and entry is not None:
-            simulation.network.plug(SimulatedController(entry, controller))
+            stands = SimulatedController(entry, controller)
+            simulation.network.plug(stands)
+            simulation.network.plug(SimulatedDesk(stands.address.ip, controller))
         return SimulatedRun(simulation, self.pacing.time_scale, configs, self._router)
 
     def _simulation(self, configs: Mapping[str, ClientConfig], controller: str) -> Simulation:
@@ -109,8 +115,13 @@ def bed_of(options: TestbedOptions, simulate: bool) -> Iterator[Testbed | Simula
 
 def measured_on(bed: Testbed | SimulatedBed, configs: Mapping[str, ClientConfig], plan: Plan = USUAL_PLAN,
                 limits: FidelityLimits = USUAL_LIMITS) -> Measurement:
-    """Measure on packets or in virtual time, as `bed` is: see measuring.measure."""
-    return bed.measure(configs, plan) if isinstance(bed, SimulatedBed) else measure(bed, configs, plan, limits)
+    """Measure on packets or in virtual time, as `bed` is: see measuring.measure.
+
+    What virtual time gives must not depend on how fast this machine is, so there a plan's limit in real time is longer.
+    """
+    if isinstance(bed, SimulatedBed):
+        return bed.measure(configs, msgspec.structs.replace(plan, most_real_s=max(plan.most_real_s, PATIENCE_REAL_S)))
+    return measure(bed, configs, plan, limits)
 
 
 def calibration_of(pacing: Pacing, inventory: Inventory, deployments: tuple[Deployment, ...]) -> Calibration:

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address
 
 from controller.resource_controller import ResourceController
 from nodes.transport import Address, Sends
-from topologies.addressing import CONTROL_PORT
+from topologies.addressing import CONTROL_PORT, DATA_PORT
 from topologies.inventory import NodeEntry
 
 
@@ -28,3 +28,20 @@ class SimulatedController:
 
     def due(self) -> float | None:
         return self.controller.due()
+
+
+class SimulatedDesk:
+    """What stands at the controller's data port: it answers clients that ask where an instance is."""
+
+    def __init__(self, ip: bytes, controller: ResourceController) -> None:
+        self.address = Address(ip, DATA_PORT)
+        self._controller = controller
+
+    def receive(self, source: Address, payload: bytes, now: float, out: Sends) -> None:
+        self._controller.asked(source, payload, out)
+
+    def work(self, now: float, out: Sends) -> None:
+        pass
+
+    def due(self) -> float | None:
+        return None

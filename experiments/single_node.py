@@ -3,12 +3,14 @@
     c1 --- [tor1] ---10 Gb/s--- s1h               a host with a plain NIC, Linux stack or kernel bypass
     c1 --- [tor1] ---10 Gb/s--- s1n1 === s1h      a SmartNIC, its host idle
 
-Table 1 and Figure 2 are made of such cells.
+Table 1 and Figure 2 are made of such cells. As on a rack (rack_peak.py), the knee is first found in virtual time, and
+then confirmed on packets, or searched there if it is elsewhere.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import msgspec
 
@@ -19,8 +21,10 @@ from experiments.load import ClientConfig
 from experiments.measuring import USUAL_PLAN, Measurement, Plan
 from experiments.pacing import Pacing
 from experiments.peak import QUICK_RESOLUTION, RESOLUTION, find_peak, in_closed_loop
+from experiments.rack_peak import VIRTUAL_SCALE
 from experiments.retrying import slowed_till_it_holds
 from experiments.run_options import AUTO, RunOptions
+from experiments.simulated_bed import SimulatedBed
 from experiments.testbed import Testbed, TestbedOptions
 from experiments.time_scale import Capacity, capacity_of, time_scale_for, without_tail
 from microservices.applications import application_named
@@ -32,11 +36,13 @@ from nodes.deployment import deploy
 from nodes.frames import UDP_FRAME_BYTES
 from nodes.messages import DATA_HEADER_BYTES
 from nodes.shaping import WIRE_OVERHEAD_BYTES
+from topologies.inventory import Inventory
 
 PORT_GBPS = 10.0
 MOST_OUTSTANDING = 4096
 SATURATED = 0.93  # ours: a port that is used more has no room for another request in flight
 PORT, CORES = "port", "cores"
+FORECAST = Plan(requests=1200, warm_requests=300)  # one microservice and requests that are all alike: less is needed
 
 
 class CellResult(msgspec.Struct, frozen=True):
@@ -82,8 +88,10 @@ class SingleNode:
         self._assumptions = assumptions
         self._limits = limits
         self._say = say
+        self._resolution = QUICK_RESOLUTION if options.quick else RESOLUTION
         self._bed: Testbed | None = None
         self._capacities: dict[tuple[str, str, int], Capacity] = {}
+        self._expected: dict[tuple[str, Column, int, int], Knee] = {}
 
     def __enter__(self) -> SingleNode:
         return self
@@ -98,26 +106,42 @@ class SingleNode:
 
     def peak(self, service: str, column: Column, payload_bytes: int = 512, cores: int | None = None) -> CellResult:
         """Find the peak of `service` in `column` with requests of this size, on `cores` (default: Table 1's)."""
-        cluster, node = ("liquidio10gx1", "s1n1") if column is Column.SMARTNIC else ("beefy10gx1", "s1h")
+        cluster, node = server_of(column)
         bed = self._room(cluster)
-        application = application_named(service, shards=1)
-        deployment = deploy(application, {i.number: node for i in application.instances if not i.backup},
-                            bed.inventory)
-        config = ClientConfig(bed.inventory.node("c1").ip, 1, deployment, service, payload_bytes=payload_bytes,
-                              timeout_s=1e4)
+        config = asking(bed.inventory, service, node, payload_bytes)
         cores = active_cores(service, column) if cores is None else cores
-        stack = HostStack.LINUX if column is Column.LINUX else HostStack.BYPASS
+        pacing = self._pacing(column, node, cores)
+        expected = self._expect(service, column, payload_bytes, cores)
         scale = self._time_scale(bed, service, column, config, cores)
 
         def measured(time_scale: float) -> tuple[CellResult, Verdict, bool]:
-            bed.repace(Pacing("calibrated", time_scale, stack, self._assumptions, {node: cores}), (deployment,))
+            bed.repace(replace(pacing, time_scale=time_scale), (config.deployment,))
             peak = find_peak(bed, {"c1": config}, cores, MOST_OUTSTANDING, self._plan, self._limits, self._say,
-                             QUICK_RESOLUTION if self._options.quick else RESOLUTION)
+                             self._resolution, expected if expected.probe is not None else None)
             last = peak.measurement or peak.measured[peak.knee.tried[-1].load]
             result = _result(service, column, payload_bytes, node, cores, peak.knee, last, bed)
             return result, last.verdict, result.holds
 
         return slowed_till_it_holds(measured, scale, self._options.retry, self._say)
+
+    def forecast(self, service: str, column: Column, payload_bytes: int = 512, cores: int | None = None) -> Knee:
+        """Find the same peak's knee in virtual time."""
+        cluster, node = server_of(column)
+        cores = active_cores(service, column) if cores is None else cores
+        virtual = SimulatedBed(TestbedOptions(cluster, pacing=self._pacing(column, node, cores)))
+        config = asking(virtual.inventory, service, node, payload_bytes)
+        virtual.repace(virtual.pacing, (config.deployment,))
+        return find_peak(virtual, {"c1": config}, cores, MOST_OUTSTANDING, FORECAST, resolution=self._resolution).knee
+
+    def _expect(self, service: str, column: Column, payload_bytes: int, cores: int) -> Knee:
+        key = service, column, payload_bytes, cores
+        if key not in self._expected:
+            self._expected[key] = self.forecast(*key)
+        return self._expected[key]
+
+    def _pacing(self, column: Column, node: str, cores: int) -> Pacing:
+        stack = HostStack.LINUX if column is Column.LINUX else HostStack.BYPASS
+        return Pacing("calibrated", VIRTUAL_SCALE, stack, self._assumptions, {node: cores})
 
     def _room(self, cluster: str) -> Testbed:
         if self._bed is None or self._bed.options.cluster != cluster:
@@ -136,6 +160,18 @@ class SingleNode:
         return time_scale_for(expected_peak_rps(cost, cores, config.payload_bytes),
                               cost + unloaded_round_trip_s(column, self._assumptions), self._capacities[key],
                               without_tail(self._limits))
+
+
+def server_of(column: Column) -> tuple[str, str]:
+    """Return the cluster that stands for a column's server, and the node of it that is measured."""
+    return ("liquidio10gx1", "s1n1") if column is Column.SMARTNIC else ("beefy10gx1", "s1h")
+
+
+def asking(inventory: Inventory, service: str, node: str, payload_bytes: int) -> ClientConfig:
+    """Return a client of `service`, which is on `node` alone."""
+    application = application_named(service, shards=1)
+    deployment = deploy(application, {i.number: node for i in application.instances if not i.backup}, inventory)
+    return ClientConfig(inventory.node("c1").ip, 1, deployment, service, payload_bytes=payload_bytes, timeout_s=1e4)
 
 
 def expected_peak_rps(cost: float, cores: int, payload_bytes: int) -> float:

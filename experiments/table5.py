@@ -37,7 +37,7 @@ def run(options: RunOptions, say: Callable[[str], None]) -> dict[str, Any]:
     if options.sensitivity:
         from experiments import sensitivity
 
-        return sensitivity.run(options, say)
+        return sensitivity.run(options, say, sensitivity.TABLE_5)
     result_run = Run.begin("table5", options)
     found = measured_on_clusters(result_run, options, say)
     rows, holds = judged(found)

@@ -73,6 +73,7 @@ class Testbed(Observing, Orchestrating, Faults):
         self.started_s: dict[str, float] = {}  # seconds that each step of the start took
         self.agents: dict[str, Child] = {}
         self.controller_processes: dict[str, Child] = {}
+        self.controllers_joined: set[str] = set()
         self._secret = secrets.token_hex(16)
         self.broken: dict[Failure, Down] = {}
         self._teams: dict[str, Child] = {}
@@ -317,6 +318,7 @@ class Testbed(Observing, Orchestrating, Faults):
         It plays by the testbed's clock, whatever `config` says of that, and knows where instances are now.
         """
         config = msgspec.structs.replace(config, clock=self.clock, ways=self._ways_to(client),
+                                         controllers=self.controller_ips,
                                          deployment=self.present(config.deployment))
         return RunningClient(self.start_process(client, "experiments.client:run", msgspec.msgpack.encode(config)))
 

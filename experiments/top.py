@@ -62,7 +62,8 @@ def top_content(before: Reports, after: Reports, inventory: Inventory, deploymen
                      "queue_frames": None if now is None else now.get("queue_depth", now.get("outstanding", 0)),
                      "active_watts": watts.get(entry.name),
                      "heard_ms": None if seen is None or seen.heard_s is None else 1e3 * seen.heard_s,
-                     "instances": list(seen.instances) if seen else on.get(entry.name, [])})
+                     "instances": list(seen.instances) if seen else on.get(entry.name, []),
+                     "backups": list(seen.backups) if seen else [], "free_mb": seen.free_mb if seen else None})
     return {"now_s": state.now_s if state is not None else max((c.get("now_ns", 0) for c in after.values()),
                                                                default=0) / 1e9,
             "wall_watts": power.wall_watts if power is not None else None, "nodes": rows,
@@ -81,14 +82,19 @@ def _busy_cores(entry: NodeEntry, before: Reports, after: Reports) -> float | No
 
 def top_views(content: Mapping[str, Any]) -> list[View]:
     """Return what `top_content` gave as tables for people."""
-    rows = [(row["node"], row["role"], _number(row["busy_cores"], "{:.2f}") + f" of {row['cores']}",
+    rows: list[tuple[object, ...]] = [
+            (row["node"], row["role"], _number(row["busy_cores"], "{:.2f}") + f" of {row['cores']}",
              _number(None if row["busy_cores"] is None else row["busy_cores"] / row["cores"], "{:.0%}"),
              _number(row["network"], "{:.0%}"), _number(row["queue_frames"], "{}"),
              _number(row["active_watts"], "{:.1f}"), _number(row["heard_ms"], "{:.0f}"), _shortened(row["instances"]))
             for row in content["nodes"]]
+    columns: tuple[str, ...] = COLUMNS
+    if any(row["backups"] for row in content["nodes"]):
+        columns = (*COLUMNS, "backs up")
+        rows = [(*shown, _shortened(row["backups"])) for shown, row in zip(rows, content["nodes"], strict=True)]
     said = {None: "off", "watch": "only watches", "on": "on"}[content["orchestrator"]]
     wall = "" if content["wall_watts"] is None else f", {content['wall_watts']:.1f} W at the wall"
-    views = [View(f"{content['now_s'] * 1e3:,.0f} emulated ms{wall}; orchestrator {said}", COLUMNS, rows)]
+    views = [View(f"{content['now_s'] * 1e3:,.0f} emulated ms{wall}; orchestrator {said}", columns, rows)]
     if content["migrations"]:
         views.append(View("Migrations under way", ("number", "instance", "from", "to", "state", "waits for"),
                           [(m["migration"], m["instance"], m["source"], m["destination"], m["state"],

@@ -79,6 +79,7 @@ class Assumptions(msgspec.Struct, frozen=True, kw_only=True):
     work_per_clock_6880: float = 1.0
     hyper_threading_gain: float = 1.0
     cap_at_peak: bool = True
+    copy_share: float = 0.5
 
 
 class Assumption(msgspec.Struct, frozen=True):
@@ -199,6 +200,11 @@ ASSUMPTIONS: tuple[Assumption, ...] = (
              "1: no server draws more at the wall than Table 4's peak; 0: idle power and Table 1's active power add up",
              "Type1: 98 W idle + 118 W of Beefy's host + 24 W of a SmartNIC = 240 W, and Table 4 has 222 W; Type2 has "
              "107 W between idle and peak for 16 host cores and four SmartNICs of up to 24.7 W"),
+    _assumed("copy_share", 0.0, 1.0,
+             "core time of taking what a request did into a backup's copy of the state, over that of a request of as "
+             "many bytes",
+             "section 3.5 replicates and gives no cost; receiving an update, writing it and acknowledging it is a "
+             "request without its computing: half, between nothing and doing it all again"),
 )
 
 _BY_NAME = {assumption.name: assumption for assumption in ASSUMPTIONS}

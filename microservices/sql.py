@@ -1,7 +1,9 @@
 """SQL: an in-memory relational store of the readings of devices, on SQLite, one database for each shard.
 
 Its state is no reliable collection: those are hashtables and arrays only, so the paper cannot migrate its SQL engine
-either and pins it to hosts (section 4). Nor can this one be moved, and it says so when it is tried.
+either and pins it to hosts (section 4). Nor can this one be moved, and it says so when it is tried. Its backups follow
+row by row (ours): what a request has written is sent as it stands then, never the statement that wrote it, so a copy
+does not hang on what a statement would make of it.
 """
 
 from __future__ import annotations
@@ -10,9 +12,11 @@ import sqlite3
 from collections.abc import Sequence
 from typing import NoReturn
 
+import msgspec
+
 from microservices.errors import ServiceError, StateError
 from microservices.records import Record, RecordService, value_of
-from microservices.state import State
+from microservices.state import KIND_CHANGES, KIND_SNAPSHOT, State, framed, unframed
 
 READINGS_KEPT = 64  # of each device (ours): a store that only grows would outlive the testbed's memory
 
@@ -24,24 +28,93 @@ CREATE TABLE reading (device TEXT NOT NULL, place INTEGER NOT NULL, time_s REAL 
 _COUNT_UP = ("INSERT INTO device VALUES (?, 1) ON CONFLICT (name) DO UPDATE SET updates = updates + 1 "
              "RETURNING updates")
 _STORE = "INSERT OR REPLACE INTO reading VALUES (?, ?, ?, ?)"
+_DEVICE = "INSERT OR REPLACE INTO device VALUES (?, ?)"
 _SUMMARY = "SELECT COUNT(*), AVG(value), MIN(value), MAX(value) FROM reading WHERE device = ?"
 
 
-class SqlState(State):
-    """A database in memory, in place of reliable collections."""
+Device = tuple[str, int]  # name, updates
+Reading = tuple[str, int, float, float]  # device, place, time_s, value
 
-    __slots__ = ("database",)
+
+class _Copy(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    sequence: int
+    devices: list[Device]
+    readings: list[Reading]
+
+
+class _Rows(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    follows: int
+    devices: list[Device]
+    readings: list[Reading]
+
+
+class SqlState(State):
+    """A database in memory, in place of reliable collections: it is copied and followed, and neither moved nor cut."""
+
+    __slots__ = ("_written", "database")
 
     def __init__(self) -> None:
         super().__init__()
         # One thread at a time runs an instance, though not always the same one.
         self.database = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         self.database.executescript(_SCHEMA)
+        self._written: list[tuple[Device, Reading]] | None = None  # since changes were last taken, where anybody does
 
     @property
     def size_bytes(self) -> int:
         (pages,), (page_bytes,) = (self.database.execute(f"PRAGMA {p}").fetchone() for p in ("page_count", "page_size"))
         return int(pages * page_bytes)
+
+    def store(self, device: str, time_s: float, value: float) -> int:
+        """Keep a reading of a device, in place of its oldest one if need be; return how many it has had."""
+        ((updates,),) = self.database.execute(_COUNT_UP, (device,)).fetchall()
+        reading = device, updates % READINGS_KEPT, time_s, value
+        self.database.execute(_STORE, reading)
+        if self._written is not None:
+            self._written.append(((device, updates), reading))
+        return int(updates)
+
+    def copy_out(self) -> bytes:
+        execute = self.database.execute
+        return framed(KIND_SNAPSHOT, _Copy(self.sequence, execute("SELECT * FROM device ORDER BY name").fetchall(),
+                                           execute("SELECT * FROM reading ORDER BY device, place").fetchall()))
+
+    def copy_in(self, copy: bytes) -> None:
+        image = unframed(KIND_SNAPSHOT, copy, _Copy)
+        self._write(image.devices, image.readings, "DELETE FROM device", "DELETE FROM reading")
+        self.sequence = image.sequence
+
+    def start_changes(self) -> None:
+        self._written = []
+
+    def take_changes(self) -> bytes:
+        written = self._written or []
+        if self._written is not None:
+            self._written = []
+        changes = _Rows(self.sequence, [device for device, _ in written], [reading for _, reading in written])
+        self.sequence += 1
+        return framed(KIND_CHANGES, changes)
+
+    def apply_changes(self, changes: bytes) -> None:
+        batch = unframed(KIND_CHANGES, changes, _Rows)
+        if batch.follows != self.sequence:
+            raise StateError(f"changes follow state {batch.follows}; this is state {self.sequence}")
+        self._write(batch.devices, batch.readings)
+        self.sequence += 1
+
+    def _write(self, devices: Sequence[Device], readings: Sequence[Reading], *before: str) -> None:
+        """Write rows, all of them or none; raises StateError if the database takes one of them not."""
+        execute = self.database.execute
+        execute("BEGIN")
+        try:
+            for statement in before:
+                execute(statement)
+            self.database.executemany(_DEVICE, devices)
+            self.database.executemany(_STORE, readings)
+            execute("COMMIT")
+        except (sqlite3.Error, OverflowError) as error:
+            execute("ROLLBACK")
+            raise StateError(f"rows that the database does not take: {error}") from error
 
     def _refuse(self) -> NoReturn:
         raise StateError("SQL state is not in reliable collections and cannot be moved; pin it to its host")
@@ -50,15 +123,6 @@ class SqlState(State):
         self._refuse()
 
     def restore(self, snapshot: bytes) -> None:
-        self._refuse()
-
-    def start_changes(self) -> None:
-        self._refuse()
-
-    def take_changes(self) -> bytes:
-        self._refuse()
-
-    def apply_changes(self, changes: bytes) -> None:
         self._refuse()
 
     def split(self, owners: Sequence[int]) -> list[State]:
@@ -85,12 +149,8 @@ class Sql(RecordService):
 
     def answer(self, record: Record, state: State, now_s: float) -> int | list[float | None]:
         assert isinstance(state, SqlState)
-        execute = state.database.execute
         if record.op in ("", "update"):
-            value = value_of(record)
-            ((updates,),) = execute(_COUNT_UP, (record.key,)).fetchall()
-            execute(_STORE, (record.key, updates % READINGS_KEPT, record.time_s, value))
-            return int(updates)
+            return state.store(record.key, record.time_s, value_of(record))
         if record.op == "query":
-            return list(execute(_SUMMARY, (record.key,)).fetchone())
+            return list(state.database.execute(_SUMMARY, (record.key,)).fetchone())
         raise ServiceError(f"op {record.op!r}; the store knows update and query")

@@ -74,7 +74,7 @@ class State:
         return sum(a.size_bytes for a in self.arrays.values()) + sum(t.size_bytes for t in self.hashtables.values())
 
     def snapshot(self) -> bytes:
-        return _framed(KIND_SNAPSHOT, _Snapshot(
+        return framed(KIND_SNAPSHOT, _Snapshot(
             self.sequence,
             {n: _ArrayImage(a.code, a.layout.value, _little_endian(a)) for n, a in self.arrays.items()},
             {n: _TableImage(_type_name(t.key_type), _type_name(t.value_type), t.items())
@@ -82,7 +82,7 @@ class State:
 
     def restore(self, snapshot: bytes) -> None:
         """Become what `snapshot` says; raises StateError, and changes nothing, if it is not of a state like this."""
-        image = _unframed(KIND_SNAPSHOT, snapshot, _Snapshot)
+        image = unframed(KIND_SNAPSHOT, snapshot, _Snapshot)
         self._same_names(image.arrays, image.hashtables)
         cells: dict[str, array[Any]] = {}
         for name, mine in self.arrays.items():
@@ -108,6 +108,14 @@ class State:
             self.hashtables[name].replace(other.items())
         self.sequence = image.sequence
 
+    def copy_out(self) -> bytes:
+        """Return all of this state for a backup: a snapshot, but for a state that is replicated and cannot be moved."""
+        return self.snapshot()
+
+    def copy_in(self, copy: bytes) -> None:
+        """Become what `copy_out` returned; raises StateError, and changes nothing, if it is of another kind."""
+        self.restore(copy)
+
     def start_changes(self) -> None:
         """Begin to note changes; until then writing costs nothing extra and `take_changes` finds none."""
         for cells in self.arrays.values():
@@ -122,11 +130,11 @@ class State:
         changes = _Changes(self.sequence, {name: c for name, c in cells.items() if c},
                            {name: t for name, t in tables.items() if t.entries or t.removed})
         self.sequence += 1
-        return _framed(KIND_CHANGES, changes)
+        return framed(KIND_CHANGES, changes)
 
     def apply_changes(self, changes: bytes) -> None:
         """Follow another state by one batch; raises StateError, and changes nothing, on a gap or a misfit."""
-        batch = _unframed(KIND_CHANGES, changes, _Changes)
+        batch = unframed(KIND_CHANGES, changes, _Changes)
         if batch.follows != self.sequence:
             raise StateError(f"changes follow state {batch.follows}; this is state {self.sequence}")
         unknown = (batch.arrays.keys() - self.arrays.keys()) | (batch.hashtables.keys() - self.hashtables.keys())
@@ -190,12 +198,14 @@ def reshard(states: Sequence[State], owners: Sequence[int]) -> list[State]:
 _ENCODER = msgspec.msgpack.Encoder()
 
 
-def _framed(kind: int, body: msgspec.Struct) -> bytes:
+def framed(kind: int, body: msgspec.Struct) -> bytes:
+    """Return `body` in the frame that the module describes."""
     packed = _ENCODER.encode(body)
     return b"".join((MAGIC, bytes((VERSION, kind)), blake2b(packed, digest_size=DIGEST_BYTES).digest(), packed))
 
 
-def _unframed(kind: int, frame: bytes, shape: Any) -> Any:
+def unframed(kind: int, frame: bytes, shape: Any) -> Any:
+    """Return the body of a frame, of type `shape`; raises StateError for one of another kind, or damaged."""
     if len(frame) < HEADER_BYTES:
         raise StateError(f"got {len(frame)} bytes, {HEADER_BYTES} needed at least")
     if frame[:4] != MAGIC or frame[4] != VERSION or frame[5] != kind:

@@ -110,7 +110,8 @@ def _services(told: SmartNicConfig | HostConfig) -> ServiceRuntime:
     else:
         execution = Execution(told.name, told.deployments, told.cores, pace.cost_s, clock, hol=pace.hol_of,
                               sleep_after_s=pace.sleep_after_s, in_node_s=pace.in_node_s, empty=told.empty,
-                              ahead_s=min(MOST_AHEAD_S, AHEAD_REAL_S / told.clock.time_scale), foresight=FORESIGHT)
+                              ahead_s=min(MOST_AHEAD_S, AHEAD_REAL_S / told.clock.time_scale), foresight=FORESIGHT,
+                              copy_share=pace.copy_share)
     services = ServiceRuntime(execution, Transport(_boot_now()), pace)
     services.boot_now = _boot_now
     return services

@@ -56,9 +56,9 @@ class _InFlight:
 class Sender:
     """The sending end of `channel`, starting session `session` with sequence 0."""
 
-    __slots__ = ("_backoff", "_boot_before_move", "_edge", "_in_flight", "_next", "_options", "_peer_boot",
-                 "_probed_at", "_rtt", "_rtt_variation", "_settled", "_starved", "_waiting", "channel", "deepest",
-                 "quiet_since", "resent", "session")
+    __slots__ = ("_backoff", "_boot_before_move", "_edge", "_in_flight", "_next", "_of_image", "_options",
+                 "_peer_boot", "_probed_at", "_rtt", "_rtt_variation", "_settled", "_starved", "_waiting", "channel",
+                 "deepest", "quiet_since", "resent", "session")
 
     def __init__(self, channel: ChannelId, session: int, options: ChannelOptions, now: float) -> None:
         self.channel = channel
@@ -71,6 +71,7 @@ class Sender:
         self._in_flight: dict[int, _InFlight] = {}  # in order of sequence
         self._peer_boot: int | None = None
         self._boot_before_move: int | None = None  # of the receiver, when this end moved
+        self._of_image = False  # made of an image, and not heard of the receiver since
         self._rtt: float | None = None
         self._rtt_variation = 0.0
         self._backoff = 1.0
@@ -104,8 +105,16 @@ class Sender:
 
     def acknowledged(self, boot: int, entry: AckEntry, now: float, out: list[DataMessage]) -> None:
         """Take an acknowledgement; a receiver that has lost its state gets everything it owes again."""
+        if (entry.session, entry.expected) > (self.session, self._next) and self._of_image:
+            # Whoever was made of the same image, or a later one, has sent more than we know, and is gone: what we send
+            # would be taken for that.
+            self.session = max(self.session, entry.session)
+            self._peer_boot, self.quiet_since, self._of_image = boot, now, False
+            self._restart(now, out)
+            return
         if entry.session != self.session or entry.expected > self._next:
             return
+        self._of_image = False
         if self._peer_boot is not None and boot != self._peer_boot:
             if boot < self._peer_boot:
                 return  # from the receiver's earlier run, overtaken by one from its present
@@ -169,6 +178,7 @@ class Sender:
         # The receiver may not believe us before it is told where we are: its first word shows what it has.
         made._peer_boot = None if image.peer_boot is None else BEFORE_ANY_BOOT
         made._boot_before_move = image.peer_boot
+        made._of_image = True
         for message in map(data_message, image.in_flight):
             made._in_flight[message.sequence] = _InFlight(message, now)
         made._waiting.extend(map(data_message, image.waiting))

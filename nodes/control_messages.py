@@ -47,6 +47,7 @@ class Verb(IntEnum):
     RESUME = 6  # run what was frozen here
     RELEASE = 7  # forget what was frozen here
     DISCARD = 8  # forget what was prepared and collected here
+    WHERE = 9  # asked by a client, of a controller's data port: where is the instance, which I believe at `peer`?
 
 
 class Standing(IntEnum):
@@ -81,7 +82,7 @@ _ID_FIELDS = (
     Field("boot", "I", "the node's run: in a command, of the one that is meant, 0 for any"),
     Field("migration", "I", "number of the migration, unique in a controller's journal"),
     Field("verb", "B", "what the command asks: 1 prepare, 2 freeze, 3 collect, 4 start, 5 connect, 6 resume, "
-                       "7 release, 8 discard"),
+                       "7 release, 8 discard; of a controller: 9 where"),
 )
 _WHAT_FIELDS = (
     Field("application", "H", "application number"),
@@ -94,6 +95,7 @@ _ARTIFACT_FIELDS = (
     Field("digest_low", "Q", "BLAKE2b of it, lower 8 of 16 bytes"),
 )
 _LENGTH = Field("length", "H", "payload bytes that follow")
+_PLACE = struct.Struct("!HI4s")  # an instance, by which decision it stands where it does, and its IP
 _ADDRESS = struct.Struct("!4sH")
 HEARTBEAT_FIELDS = (
     Field("slot", "H", "emulated time in steps of 50 ms, modulo 65536"),
@@ -302,6 +304,22 @@ def unpack_addresses(payload: bytes) -> list[tuple[bytes, int]]:
     if len(payload) % _ADDRESS.size:
         raise WireError(f"{len(payload)} bytes of addresses; each has {_ADDRESS.size}")
     return list(_ADDRESS.iter_unpack(payload))
+
+
+def pack_places(places: Iterable[tuple[int, int, bytes]]) -> bytes:
+    """Return (instance, epoch, IP) of an application's instances as a payload: as many of them as a message carries.
+
+    A START or RESUME says so where the neighbours of the instance are: what is new there, or was frozen for a while,
+    may not have been told.
+    """
+    return b"".join(_PLACE.pack(*place) for place in places)[:MAX_PAYLOAD // _PLACE.size * _PLACE.size]
+
+
+def unpack_places(payload: bytes) -> list[tuple[int, int, bytes]]:
+    """Read what `pack_places` made; raises WireError for a payload that ends within a place."""
+    if len(payload) % _PLACE.size:
+        raise WireError(f"{len(payload)} bytes of places; each has {_PLACE.size}")
+    return list(_PLACE.iter_unpack(payload))
 
 
 def _halves(digest: bytes) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from nodes import messages
 from nodes.deployment import Deployment
 from nodes.errors import NodeError, WireError
 from nodes.node_control import Controls, NodeControl, ToNodeControl
+from nodes.node_report import packed
 from nodes.service_runtime import Counters, ServiceRuntime
 from topologies.addressing import is_controller
 
@@ -45,8 +46,7 @@ def control_answer(payload: bytes, source: bytes, counters: Callable[[], Counter
     if not isinstance(message, messages.StatsMessage):
         return None
     if message.kind == messages.KIND_STATS_QUERY:
-        report = msgspec.msgpack.encode(counters())
-        return messages.StatsMessage(messages.KIND_STATS_REPORT, message.query_id, report).encode()
+        return messages.StatsMessage(messages.KIND_STATS_REPORT, message.query_id, packed(counters())).encode()
     if message.kind == messages.KIND_DEPLOY and is_controller(source):
         why = b""
         try:

@@ -19,7 +19,7 @@ from microservices.errors import ServiceError
 from microservices.routing import CLIENT, Hop, Router
 from microservices.service import Request
 from microservices.state import State
-from nodes.cores import Cores
+from nodes.cores import NEVER, Cores
 from nodes.deployment import Deployment
 from nodes.foresight import Foresight
 from nodes.instances import CostModel, Executing, Foreseen, HandOver, Outlet, RunningInstance, Waiting
@@ -42,7 +42,8 @@ class Execution(Residents):
     overruns in what is, handlers whose real computing ended after their emulated finish. `hol` is how much a core that
     executes a microservice slows the traffic manager. Where cores are taken, the next handler runs up to `ahead_s`
     before its core is free, and all else is as if it had not: so a driver that wakes late is not late with it. The same
-    goes for up to `foresight` requests that are known before their time (`foresee`).
+    goes for up to `foresight` requests that are known before their time (`foresee`). What is copied here from a primary
+    keeps a core for `copy_share` of the time of a request of as many bytes.
     `routers`, by application number, are used where given: many nodes in one process can share them. `empty`: nothing
     runs here till somebody puts it in. Raises ServiceError for a service that there is not.
     """
@@ -51,7 +52,7 @@ class Execution(Residents):
                  cost: CostModel | None = None, stopwatch: Callable[[], float] | None = None,
                  routers: Mapping[int, Router] | None = None, hol: Callable[[str], float] | None = None,
                  sleep_after_s: float = 0.0, in_node_s: float = 0.0, empty: bool = False, ahead_s: float = 0.0,
-                 foresight: int = 0) -> None:
+                 foresight: int = 0, copy_share: float = 0.0) -> None:
         super().__init__(node)
         self.cores = Cores(cores, sleep_after_s)
         self.interference = 0.0  # what the requests on the cores add to the traffic manager's time on a frame
@@ -61,6 +62,9 @@ class Execution(Residents):
         self._ahead_s = ahead_s
         self._ahead: list[tuple[float, int, RunningInstance]] = []  # computed before their time, and when that is
         self._foresight = Foresight(foresight if cost is not None and stopwatch is not None else 0)
+        self._copy_share = copy_share
+        self._copying_until = NEVER  # when the last core that copies is free: no request finishes then
+        self._looked = NEVER  # when `run` last did what could be done
         self._overruns = self._overrun_max_ns = 0
         self._overrun_s = 0.0  # by which they were too late, all together
         self._computing_s = 0.0  # that handlers really took
@@ -114,11 +118,18 @@ class Execution(Residents):
             instance.queued = True
             self._runnable.append(instance)
 
+    def copied(self, service: str, size: int, now: float) -> None:
+        """Give a core the work of taking `size` bytes of what a primary of `service` did into a copy here."""
+        if self._cost is not None and self._copy_share:
+            busy = self._copy_share * self._cost(service, size, Origin.NETWORK)
+            self._copying_until = max(self._copying_until, self.cores.occupy(service, now, busy)[1])
+
     def run(self, now: float, outlet: Outlet, out: Sends) -> None:
         """Do all that can be done by `now`: finish what is due and start what there is a free core for."""
+        self._looked = now
         self._unpark(now, outlet)
         while True:
-            while (due := self.due()) is not None and due <= now:
+            while self._finishing and (due := self._finishing[0].finish) <= now:
                 if self._ahead and self._ahead[0][0] < due:
                     self._begin_on_core(heapq.heappop(self._ahead)[2])
                 else:
@@ -151,7 +162,12 @@ class Execution(Residents):
 
     def due(self) -> float | None:
         """Return when `run` has something to do next; None while nothing is being executed."""
-        return self._finishing[0].finish if self._finishing else None
+        at = self._finishing[0].finish if self._finishing else None
+        if self._copying_until > self._looked:  # who waits for a core may get one that copied
+            waits = (self.cores.next_free_at,) if self._runnable else ()
+            begins = (self._ahead[0][0],) if self._ahead else ()
+            at = min((t for t in (at, *waits, *begins) if t is not None), default=None)
+        return at
 
     @property
     def idle(self) -> bool:

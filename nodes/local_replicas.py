@@ -52,13 +52,13 @@ class LocalReplicas:
     def snapshot(self, key: Key) -> bytes:
         requests = self._logs[key]
         requests.flush(self.now)
-        return requests.ledger.image(self._execution.state(*key).snapshot())
+        return requests.ledger.image(self._execution.state(*key).copy_out())
 
     def restore(self, key: Key, snapshot: bytes) -> str | None:
         try:
             image = decode_image(snapshot)
             state = self._new_state(key)
-            state.restore(image.snapshot)
+            state.copy_in(image.snapshot)
             self._following[key] = state, Ledger.of(image)
         except (NodeError, StateError) as error:
             return str(error)
@@ -72,6 +72,9 @@ class LocalReplicas:
             if one.consumed is not None:
                 state.apply_changes(one.changes)
             ledger.note(one, outputs)
+            kind = self._execution.kind_of(key)
+            assert kind is not None  # the state was made by it
+            self._execution.copied(kind[0].services[kind[1].stage].name, len(entry), self.now)
         except (NodeError, StateError) as error:
             return str(error)
         return None

@@ -197,7 +197,7 @@ class AckMessage:
 
 @dataclass(frozen=True, slots=True)
 class StatsMessage:
-    """A question for a node's counters, or msgpack of {counter: value}; a deployment, or why it was not done."""
+    """A question for a node's counters, or these (node_report.py); a deployment, or why it was not done."""
 
     kind: int
     query_id: int

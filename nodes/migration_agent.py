@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -34,7 +35,9 @@ from nodes.control_messages import (
     Standing,
     Verb,
     pack_addresses,
+    unpack_places,
 )
+from nodes.errors import WireError
 from nodes.fetching import Fetcher, chunk_of, digest_of
 
 MAX_BINARY_BYTES = 256 << 20
@@ -221,13 +224,23 @@ class MigrationAgent:
                       command.application, command.instance, command.epoch, size, digest, said)
 
     def _connect(self, key: Key, command: Command) -> Refusal:
-        epoch, ip = self._connected.get(key, (0, b""))
-        if command.epoch < max(epoch, self.epoch(*key)):
+        return self._stands(key, command.epoch, command.peer)
+
+    def _stands(self, key: Key, epoch: int, ip: bytes) -> Refusal:
+        """Believe that an instance stands at `ip` by the decision `epoch`, unless a later one is known."""
+        known = self._connected.get(key, (0, b""))
+        if epoch < max(known[0], self.epoch(*key)):
             return Refusal.OLD_EPOCH
-        self._connected[key] = command.epoch, command.peer
-        if command.epoch != epoch or ip != command.peer:
-            self._local.connect(key, command.peer, command.epoch)
+        self._connected[key] = epoch, ip
+        if known != (epoch, ip):
+            self._local.connect(key, ip, epoch)
         return Refusal.NONE
+
+    def _learn(self, key: Key, command: Command) -> None:
+        """Believe where the neighbours of an instance that is about to run here are, unless later is known."""
+        with suppress(WireError):
+            for number, epoch, ip in unpack_places(command.payload):
+                self._stands((key[0], number), epoch, ip)
 
     def _stay(self, key: Key, here: _Here, command: Command) -> Refusal:
         return Refusal.NONE
@@ -297,6 +310,7 @@ class MigrationAgent:
     def _start(self, key: Key, here: _Here, command: Command) -> Refusal:
         if (len(here.package), here.package_digest) != (command.size, command.digest):
             return Refusal.WRONG_DIGEST
+        self._learn(key, command)
         self._local.start(key, here.binary, here.package)
         here.standing, here.package = Standing.LIVE, b""
         return Refusal.NONE
@@ -304,6 +318,7 @@ class MigrationAgent:
     def _start_fresh(self, key: Key, here: _Here, command: Command) -> Refusal:
         if command.size or not command.boot:
             return Refusal.OUT_OF_PLACE
+        self._learn(key, command)
         self._local.start(key, here.binary, None)
         here.standing, here.fetcher = Standing.LIVE, None
         return Refusal.NONE
@@ -311,6 +326,7 @@ class MigrationAgent:
     def _resume(self, key: Key, here: _Here, command: Command) -> Refusal:
         if here.standing is Standing.RELEASED and not here.package:
             return Refusal.OUT_OF_PLACE
+        self._learn(key, command)
         self._local.resume(key)
         here.standing, here.package, here.package_digest, here.keep_until = Standing.LIVE, b"", b"", math.inf
         return Refusal.NONE

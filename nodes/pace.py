@@ -37,7 +37,10 @@ class ServiceCost(msgspec.Struct, frozen=True):
 
 
 class Pace(msgspec.Struct, frozen=True):
-    """All that paces one node. `ways` are one-way times to it in seconds, `pcie` its neighbours there, by packed IP."""
+    """All that paces one node. `ways` are one-way times to it in seconds, `pcie` its neighbours there, by packed IP.
+
+    Taking what a primary did into a backup's copy costs `copy_share` of a request of as many bytes.
+    """
 
     clock: EmulatedClock
     costs: dict[str, ServiceCost]
@@ -47,6 +50,7 @@ class Pace(msgspec.Struct, frozen=True):
     in_node_s: float
     forward_s: float
     sleep_after_s: float
+    copy_share: float = 0.0
 
     def cost_s(self, service: str, payload_bytes: int, origin: Origin) -> float:
         """Return the core-seconds of one request: nodes.execution.CostModel."""
@@ -83,7 +87,7 @@ def pace_of(entry: NodeEntry, services: Iterable[str], inventory: Inventory, clo
     return Pace(clock, costs, ways_to(entry, inventory, communication),
                 tuple(sorted(pcie_neighbours(entry, inventory))),
                 communication.bypass_end_s + communication.tor_s + communication.end_s(entry.role),
-                communication.in_node_s, assumptions.forward_s, assumptions.core_sleep_after_s)
+                communication.in_node_s, assumptions.forward_s, assumptions.core_sleep_after_s, assumptions.copy_share)
 
 
 def speed_of(entry: NodeEntry, assumptions: Assumptions) -> float:

@@ -90,10 +90,10 @@ class Simulation:
     gives for each node how long its cores are busy with a request; where there is none, requests take no time. With
     `log`, every message is kept, so that `ChannelLog.complaints` can tell what a channel did to it. `routers`, by
     application number, may be shared between simulations: they hold the microservices, which are costly to make. With
-    `controller`, the name of a node, all hosts and SmartNICs take part, report to that one's control port and obey it;
-    time then has no end but that which `run` is told, and what stands there is for the caller to plug into `network`.
-    With `foresight` nodes compute as far ahead as agents do: nothing is late in virtual time, but what moves an
-    instance must come to terms with it.
+    `controller`, the name of a node, all hosts and SmartNICs take part, report to that one's control port and obey it,
+    and clients ask its data port; time then has no end but that which `run` is told, and what stands there is for the
+    caller to plug into `network`. With `foresight` nodes compute as far ahead as agents do: nothing is late in virtual
+    time, but what moves an instance must come to terms with it.
     """
 
     def __init__(self, inventory: Inventory, deployments: Sequence[Deployment],
@@ -266,7 +266,7 @@ class Simulation:
                            sleep_after_s=pace.sleep_after_s if pace is not None else 0.0,
                            in_node_s=pace.in_node_s if pace is not None else 0.0, empty=empty,
                            stopwatch=(lambda: self.network.now) if self._foresight else None,
-                           foresight=self._foresight)
+                           foresight=self._foresight, copy_share=pace.copy_share if pace is not None else 0.0)
         if isinstance(execution, LoggedExecution):
             execution.log = self.log
         return ServiceRuntime(execution, self._transport(self._boots[entry.name]), pace)
@@ -286,5 +286,6 @@ class Simulation:
                             f"{(1 << 16) - 1}")
         self._next_port += flows
         ways = self.calibration.ways.get(client, {}) if self.calibration is not None else {}
-        return [ClientFlow(Address(ip, first + i), number, i, deployment, self._transport(BOOT_STEP), self.log, ways)
-                for i in range(flows)]
+        controllers = [IPv4Address(controller).packed for controller in self._controller_ips]
+        return [ClientFlow(Address(ip, first + i), number, i, deployment, self._transport(BOOT_STEP), self.log, ways,
+                           controllers) for i in range(flows)]

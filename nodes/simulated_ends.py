@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -124,17 +124,19 @@ class ClientFlow:
     """One UDP port of a client: an endpoint with channels of its own.
 
     `answered` is called for each reply, with the time at which it counts as arrived: when the time has passed that its
-    way takes, which `ways` gives by the packed IP of the node that it comes from.
+    way takes, which `ways` gives by the packed IP of the node that it comes from. `controllers` are asked for what is
+    not heard of.
     """
 
     def __init__(self, address: Address, client: int, number: int, deployment: Deployment, transport: Transport,
-                 log: ChannelLog | None, ways: Mapping[bytes, float] | None = None) -> None:
+                 log: ChannelLog | None, ways: Mapping[bytes, float] | None = None,
+                 controllers: Iterable[bytes] = ()) -> None:
         self.address = address
         self.transport = transport
         self.answered: Answered = lambda *_: None
         self._endpoint = CLIENT_BIT | client << FLOW_BITS | number
         self._application = deployment.number
-        self._places = ClientPlaces(deployment)
+        self._places = ClientPlaces(deployment, controllers)
         self._log = log
         self._ways = ways or {}
         self._on_the_way = DelayLine[DataMessage]()
@@ -171,7 +173,10 @@ class ClientFlow:
         for arrival, reply in self._on_the_way.due_by(now):
             self.answered(self, reply, arrival, out)
         self.transport.tick(now, out)
+        if self._places.controllers:
+            self._places.ask(self.transport.unheard(), now, out)
 
     def due(self) -> float | None:
-        timer, reply = self.transport.due(), self._on_the_way.due()
-        return timer if reply is None else reply if timer is None else min(timer, reply)
+        asks = self._places.due(self.transport.unheard()) if self._places.controllers else None
+        times = [t for t in (self.transport.due(), self._on_the_way.due(), asks) if t is not None]
+        return min(times) if times else None

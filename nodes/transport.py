@@ -164,6 +164,10 @@ class Transport:
             self._sources[channel] = source
             self._owe(source, channel, now, at_once=True)
 
+    def unheard(self) -> list[tuple[ChannelId, float]]:
+        """Return the channels that begin here on which something is under way, and since when nothing was heard."""
+        return [(channel, self._senders[channel].quiet_since) for channel in self._busy]
+
     def is_idle(self, channel: ChannelId) -> bool:
         """Whether nothing is under way on a channel that begins here."""
         return channel not in self._busy

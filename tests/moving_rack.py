@@ -13,6 +13,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from controller.resource_controller import ResourceController
+from experiments.simulated_controller import SimulatedDesk
 from microservices.application import Application, Channel, Stage
 from microservices.workload import Workload
 from nodes.artifact import artifact_of
@@ -65,6 +66,7 @@ class ControllerNode:
         self.controller = controller
         self._network = simulation.network
         self._network.plug(self)
+        self._network.plug(SimulatedDesk(CONTROLLER, controller))
 
     def receive(self, source: Address, payload: bytes, now: float, out: Sends) -> None:
         self.controller.receive(source.ip, payload, now, out)

@@ -16,6 +16,7 @@ from microservices.application import Application, Channel, Stage
 from nodes.deployment import Deployment, deploy
 from nodes.replication_messages import Part
 from nodes.simulated import CostOf, NetworkFaults, SimulatedClient, Simulation
+from nodes.simulated_links import Calibration
 
 PLACES = places_of(RACK)
 
@@ -38,9 +39,10 @@ class ReplicatedRack:
     """The rack, its controller, and clients that count."""
 
     def __init__(self, application: Application, nodes: dict[int, str], faults: NetworkFaults | None = None,
-                 seed: int = 1, cost: CostOf | None = None) -> None:
+                 seed: int = 1, cost: CostOf | None = None, calibration: Calibration | None = None) -> None:
         self.deployment: Deployment = deploy(application, nodes, RACK, replicate=True)
-        self.simulation = Simulation(RACK, [self.deployment], faults, seed, cost, controller="ctl1")
+        self.simulation = Simulation(RACK, [self.deployment], faults, seed, cost, calibration=calibration,
+                                     controller="ctl1")
         self.control = ControllerNode(self.simulation, ResourceController(RACK, [self.deployment], automatic=False))
         self.clients: list[SimulatedClient] = []
         self.complaints: list[str] = []

@@ -337,3 +337,28 @@ def test_a_probe_tells_a_rebooted_receiver_the_session_and_the_sender_of_the_reb
     out.clear()
     sender.acknowledged(2, new.acknowledgement(), 5.0, out)
     assert numbers([m for one in out for m in new.receive(one)]) == [4, 5]
+
+
+@pytest.mark.parametrize("later_session", [False, True])
+def test_an_end_that_goes_on_from_before_its_successor_sent_more_is_heard_in_a_session_of_its_own(
+        later_session: bool) -> None:
+    """Where the other copy that went on from the same image has died, and its receiver is further than we know."""
+    first, receiver = Sender(CHANNEL, 7, SMALL, 0.0), Receiver(CHANNEL, SMALL)
+    sent: list[DataMessage] = []
+    first.offer(message(0), 0.0, sent)
+    image = first.image(b"1234", 5)
+    if later_session:
+        receiver.enter(9)
+    for number in (1, 2):
+        first.offer(message(number), 0.0, sent)
+    for one in sent if not later_session else [m.numbered(9, i) for i, m in enumerate(sent)]:
+        for _ in receiver.receive(one):
+            receiver.consumed()
+    back = Sender.of(CHANNEL, image, SMALL, 1.0)
+    again: list[DataMessage] = []
+    back.offer(message(3), 1.0, again)
+    assert [ready for one in again for ready in receiver.receive(one)] == []
+    answer, fresh = receiver.acknowledgement(), list[DataMessage]()
+    back.acknowledged(1, answer, 1.1, fresh)
+    assert back.session > answer.session
+    assert numbers([ready for one in fresh for ready in receiver.receive(one)]) == [0, 3]

@@ -142,7 +142,20 @@ def test_what_type1_gains_on_beefy_is_told_by_class_and_by_application() -> None
     assert found["rta-ptc-latency", "tail"].ours == pytest.approx(-50.0) and found["rta-ptc-ee", ""].ours == 0.0
     assert found["latency-cluster", ""].same_direction and not found["latency-cluster", ""].missed
     assert {key for key, one in found.items() if one.refused} == {
-        ("ee-cluster", ""), ("ee-iot", ""), ("mean-saved", "IOT"), ("p99-saved", "IOT"), ("latency-cluster", "")}
+        ("ee-cluster", ""), ("ee-iot", ""), ("mean-saved", "IOT"), ("p99-saved", "IOT"), ("latency-cluster", ""),
+        ("nfv-fin-ee", "gains the most"), ("rta-ptc-ee", "benefits the least")}
+
+
+@pytest.mark.parametrize(("application", "rps", "most", "least"), [
+    ("nfv-fin", 3e6, True, True), ("rta-shm", 3e6, False, True), ("rta-ptc", 3e6, False, False)])
+def test_who_gains_most_and_who_least_is_held_against_the_text(application: str, rps: float, most: bool,
+                                                             least: bool) -> None:
+    points = {f"{name}/{cluster}/512": peak(name, cluster, rps if (name, cluster) == (application, "type1x3") else 1e6,
+                                            500.0) for name in APPLICATIONS for cluster in ("type1x3", "beefyx3")}
+    found = {(one.key, one.what): one for one in findings_of("fig5", {"points": points})}
+    assert found["nfv-fin-ee", "gains the most"].holds is most and application in found["nfv-fin-ee",
+                                                                                         "gains the most"].said
+    assert found["rta-ptc-ee", "benefits the least"].holds is least
 
 
 @pytest.mark.parametrize(("slower", "held"), [(1.04, True), (1.06, False)])

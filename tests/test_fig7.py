@@ -245,23 +245,27 @@ def test_the_rule_as_it_is_written_is_reported_in_both_directions_and_not_judged
     assert said["iot-ts, cpu"].endswith("moved: 2 recommend, 1 api_gateway")
 
 
-def played(before: float, after: float, **more: Any) -> Live:
+def played(own_before: float, own: float, *, quiet: bool = True, **of_own: Any) -> Live:
     decisions = (Moved(1.5, "microservice overload", None, "bayes-1", "bayes", "s1n1", "s1h", ""),
                  Moved(2.0, "microservice overload", None, "", "", "s1n1", "", "nothing on it can move"),
                  Moved(4.0, "microservice overload", None, "bayes-2", "bayes", "s2n1", "s2h", ""))
     lines = tuple(ToldTimeline(n, f"rta-sf/bayes-{n}", "s1n1", "s1h", "", "moved", "s1h", 9, 1.5, {"total": 1e-3 * n})
                   for n in (1, 5))
-    return Live(decisions, {}, peak(before), peak(after, 5e-4), ((0.0, 1e3, 1e-3), (0.1, 2e3, 1e-3)), lines, **more)
+    return Live(decisions, {}, peak(30.0), peak(24.0, 2e-3), ((0.0, 1e3, 1e-3), (0.1, 2e3, 1e-3)), lines, quiet,
+                peak(own_before), peak(own, 5e-4, **of_own))
 
 
-def test_what_is_played_in_full_stands_beside_what_was_replayed_and_is_judged() -> None:
+def test_what_is_played_in_full_stands_beside_what_was_replayed_and_is_judged_by_own_peaks() -> None:
     found = point("rta-sf", GAIN, 20.0, moved=("spike", "spike"))
-    for live, holds in ((played(10.0, 25.0, quiet=True), True), (played(10.0, 9.0, quiet=True), False)):
+    # Under one load, at the end of the rise, each of them has 0.8 times the requests per Joule.
+    for live, holds in ((played(10.0, 25.0), True), (played(10.0, 25.0, holds=False), False),
+                        (played(10.0, 9.0), False)):
         rows, judgement = judged(as_in_the_paper(rta_sf__gain=msgspec.structs.replace(found, live=live)))
         assert judgement is holds
     said = {what: (measured, wanted) for what, measured, wanted in rows}
     assert said["rta-sf, gain, live"] == (
-        "requests/J x0.90, mean -50%; moved: 2 bayes, 1.5 to 4.0 s after the rise; a migration took 1 to 5 ms",
+        "requests/J x0.90, mean -50%; under one load x0.80, mean +100%; moved: 2 bayes, 1.5 to 4.0 s after the rise; a "
+        "migration took 1 to 5 ms",
         "x2.00, moved: 2 spike")
     restless = judged(as_in_the_paper(rta_sf__gain=msgspec.structs.replace(
         found, live=played(10.0, 25.0, quiet=False))))[0]
@@ -270,7 +274,7 @@ def test_what_is_played_in_full_stands_beside_what_was_replayed_and_is_judged() 
 
 def test_a_rise_that_was_played_is_drawn_over_time() -> None:
     found = as_in_the_paper(rta_sf__gain=msgspec.structs.replace(point("rta-sf", GAIN, 20.0),
-                                                                live=played(10.0, 25.0, quiet=True)))
+                                                                live=played(10.0, 25.0)))
     chart = chart_of(figures_of(found)["rise"])
     assert [(c.label, c.xs, c.ys) for c in chart.curves] == [("rta-sf, gain", (0.0, 0.1), (1.0, 2.0))]
     assert "rise" not in figures_of(as_in_the_paper())

@@ -131,6 +131,15 @@ def test_a_knee_that_is_elsewhere_than_expected_is_searched_and_found_there(serv
     assert knee.reference == pytest.approx(servers / 10e-6)
 
 
+def test_a_knee_a_little_beyond_the_expected_one_is_searched_between_what_was_tried() -> None:
+    expected = found_by(closed_loop(), measured(deterministic(12, 400e-6, 20e-6)))
+    knee = found_by(confirmed(expected, resolution=0.1), measured(deterministic(12, 400e-6, 120e-6)))
+    assert expected.probe is not None and [p.load for p in knee.tried[:3]] == [6, 13, 26]
+    assert knee.probe is not None and 15 <= knee.probe.load <= 17 and len(knee.tried) <= 7
+    slower = found_by(confirmed(expected), measured(deterministic(12, 450e-6, 120e-6)))  # 26 is not what was expected
+    assert slower.probe is not None and 52 in [p.load for p in slower.tried] and 14 <= slower.probe.load <= 16
+
+
 def test_a_knee_of_one_request_is_confirmed_too_and_none_is_looked_for_beyond_the_most() -> None:
     lone = measured(deterministic(1, 1e-3, 0.0))
     knee = found_by(confirmed(found_by(closed_loop(), lone)), lone)

@@ -140,7 +140,7 @@ class Bed:
         self._handled = 0
         self._silent = silent
 
-    def counters(self) -> dict[str, dict[str, int]]:
+    def counters(self, timeout_s: float = 2.0) -> dict[str, dict[str, int]]:
         self._handled += next(self._steps, 0)
         return {name: {"handled a/b-1": self._handled if name == "s1n1" else 0} for name in self.agents
                 if name not in self._silent}

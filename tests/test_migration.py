@@ -164,6 +164,26 @@ def swapped(chunk: Chunk | None) -> Chunk | None:
     return chunk and Chunk(chunk.digest, chunk.offset, chunk.payload[::-1])
 
 
+@pytest.mark.parametrize("what", ["declared_dead", "booted"])
+def test_a_controller_that_restarts_tells_all_neighbours_also_if_it_first_hears_that_the_other_end_is_gone(
+        what: str) -> None:
+    room = Room(1, loss=0.0)
+    room.run(0.2)
+    room.cut = {frozenset(("ctl", WRITER))}
+    room.begin()
+    room.run(2.0)
+    assert room.happenings[-1].what == "finishing" and room.nodes[WRITER].local.where is None
+    room.kill_controller()
+    room.cut.clear()
+    room.kill(SOURCE)
+    if what == "booted":
+        room.boot(SOURCE)
+    room.start_controller()
+    room._tell(what, SOURCE, *((room.nodes[SOURCE].boot,) if what == "booted" else ()))
+    room.run(5.0, lambda: room.settled)
+    assert room.settled and room.nodes[WRITER].local.where == IPS[DESTINATION]
+
+
 def test_an_instance_whose_node_came_back_without_it_is_made_afresh_once() -> None:
     room = Room(1, loss=0.1)
     room.kill(SOURCE)

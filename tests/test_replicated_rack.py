@@ -99,9 +99,34 @@ def test_whatever_dies_while_another_replica_lives_nothing_is_lost_or_done_twice
     assert rack.judged() == [] and min(len(c.answers) for c in rack.clients) > 10
 
 
-def test_what_cannot_be_replicated_is_refused() -> None:
-    with pytest.raises(NodeError, match="store-1 cannot be replicated"):
-        deploy(Application("lone", 302, (Stage("store", "sql", 1, 1),), ()), {0: "s1h"}, RACK, replicate=True)
+OWN = """
+from microservices.errors import StateError
+from microservices.service import Microservice
+from microservices.state import State
+
+
+class Heap(State):
+    def start_changes(self):
+        raise StateError("a heap of its own, which nobody can follow")
+
+
+class Own(Microservice):
+    name = "own"
+    memory_mb = 1
+
+    def new_state(self):
+        return Heap()
+
+    def handle(self, request, state):
+        return ()
+"""
+
+
+def test_what_cannot_be_replicated_is_refused_and_says_why(tmp_path: Path) -> None:
+    path = tmp_path / "own.py"
+    path.write_text(OWN)
+    with pytest.raises(NodeError, match="store-1 cannot be replicated: a heap of its own, which nobody can follow"):
+        deploy(Application("lone", 302, (Stage("store", f"{path}:Own", 1, 1),), ()), {0: "s1h"}, RACK, replicate=True)
 
 
 def test_what_is_replicated_does_not_migrate() -> None:

@@ -23,6 +23,7 @@ from experiments.report_page import page_of, pdf_of
 from experiments.results import Run
 from experiments.run_options import RunOptions
 from experiments.table6_chart import Table6Data
+from microservices.applications import APPLICATIONS
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -175,6 +176,13 @@ def test_on_paper_nothing_is_folded_away(tmp_path: Path) -> None:
     keep(tmp_path, "tcp", {}, rows=[(f"row {n}", "1", "") for n in range(40)])
     report = collected(tmp_path)
     assert "<details>" in page_of(report) and "<details>" not in page_of(report, on_paper=True)
+
+
+@pytest.mark.parametrize("word", [*(name.upper() for name in APPLICATIONS), "Beefy", "Type1", "Type2", "Wimpy",
+                                  "SuperBeefy", "p99", "HCM", "ECMP", "requests/J"])
+def test_the_page_explains_every_word_that_its_plots_and_rows_use(word: str, tmp_path: Path) -> None:
+    assert any(word in term for term, _ in collected(tmp_path).words)
+    assert page_of(collected(tmp_path)).count("<dt>") == len(collected(tmp_path).words)
 
 
 def test_the_report_on_paper_is_a_pdf_of_some_pages(tmp_path: Path) -> None:

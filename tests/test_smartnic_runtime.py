@@ -11,6 +11,7 @@ from nodes import frames, messages
 from nodes.execution import Execution
 from nodes.forwarding import Forwarding, Port
 from nodes.frames import packed_ip, packed_mac
+from nodes.node_report import unpacked
 from nodes.service_runtime import ServiceRuntime
 from nodes.smartnic_runtime import SmartNicRuntime
 from nodes.traffic_manager import TrafficManager
@@ -132,7 +133,7 @@ def test_a_stats_query_is_answered_with_the_counters() -> None:
     (_, frame), = passed(nic, Port.NETWORK, udp("10.1.253.1", NIC, CONTROL_PORT, query.encode()))
     report = messages.decode(read_udp(frame)[2])
     assert isinstance(report, messages.StatsMessage) and report.query_id == 5
-    assert b"to_local" in report.payload
+    assert "to_local" in unpacked(report.payload)
 
 
 def test_lacp_passes_between_host_and_tor() -> None:

@@ -204,8 +204,7 @@ def test_sql_keeps_the_latest_readings_of_each_device_and_sums_them_up() -> None
 
 
 @pytest.mark.parametrize("move", [lambda s: s.snapshot(), lambda s: s.split([0]), lambda s: s.restore(b""),
-                                  lambda s: s.start_changes(), lambda s: s.take_changes(),
-                                  lambda s: s.apply_changes(b""), lambda s: s.absorb(s)])
+                                  lambda s: s.absorb(s)])
 def test_sql_state_refuses_to_move_and_sql_is_pinned_to_hosts(move) -> None:
     assert Sql.host_only
     with pytest.raises(StateError, match="cannot be moved"):

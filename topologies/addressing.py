@@ -46,6 +46,11 @@ def is_controller(packed_ip: bytes) -> bool:
     return len(packed_ip) == 4 and packed_ip[2] == CONTROLLER_SERVER_BYTE
 
 
+def is_client(packed_ip: bytes) -> bool:
+    """Return whether an address (4 bytes) is that of a client."""
+    return len(packed_ip) == 4 and packed_ip[2] == CLIENT_SERVER_BYTE
+
+
 def is_computing(packed_ip: bytes) -> bool:
     """Return whether an address (4 bytes) is that of a host or SmartNIC."""
     return len(packed_ip) == 4 and packed_ip[0] == 10 and 1 <= packed_ip[2] < CONTROLLER_SERVER_BYTE

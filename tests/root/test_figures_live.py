@@ -23,7 +23,7 @@ def test_a_round_trip_over_pcie_comes_back_as_it_was_put_in() -> None:
 
 
 def test_a_peak_is_found_for_a_size_and_a_number_of_cores_of_one_s_own() -> None:
-    with SingleNode(PATIENT, Plan(800, 200), limits=fig8.LIMITS) as room:
+    with SingleNode(PATIENT, Plan(800, 200)) as room:
         cell = room.peak("spike", Column.BYPASS, 1024, cores=4)
     assert cell.cores == 4 and cell.payload_bytes == 1024 and not cell.bad
     # Of Table 1's cost at 512 bytes 0.4 are fixed: 12 / 104.3K x (0.4 + 0.6 x 2), on four cores.
