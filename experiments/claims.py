@@ -32,8 +32,8 @@ class Claim(msgspec.Struct, frozen=True):
     disagrees: bool
 
     def said(self) -> str:
-        """Return the paper's value as a reader wants it: "up to 3 x", "21 % average improvement"."""
-        return f"{self.value} {self.unit}".strip()
+        """Return the paper's value as a reader wants it: "up to 3x", "21 % average improvement"."""
+        return f"{self.value}{'' if self.unit.startswith('x') else ' '}{self.unit}".strip()
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):

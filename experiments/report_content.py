@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -48,6 +49,12 @@ class Section(msgspec.Struct, frozen=True):
     figures: tuple[Shown, ...] = ()
     fidelity: FidelitySummary | None = None
     trouble: str = ""
+
+    @property
+    def title(self) -> str:
+        """The figure or table as the paper numbers it, and the experiment's name; without a number the name alone."""
+        kind = re.fullmatch(r"(fig|table)(\d+)", self.name)
+        return f"{'Figure' if kind[1] == 'fig' else 'Table'} {kind[2]} ({self.name})" if kind else self.name
 
     @property
     def holds(self) -> bool | None:

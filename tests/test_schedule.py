@@ -99,3 +99,9 @@ def test_the_plan_knows_every_experiment_and_puts_unknown_ones_last() -> None:
     assert in_order(["new", "fig11", "ecmp"]) == ["ecmp", "fig11", "new"]
     assert planned("new").needs_root and planned("new").quick_minutes > 0
     assert set(in_order(list(EXPERIMENTS))) == set(EXPERIMENTS)
+
+
+def test_in_a_quick_run_all_that_plays_in_virtual_time_stands_together_so_that_no_core_idles_beside_it() -> None:
+    jobs = [job for name in in_order(list(EXPERIMENTS)) if (job := job_of(EXPERIMENTS[name], RunOptions(quick=True)))]
+    virtual = [number for number, job in enumerate(jobs) if job.beside_others]
+    assert len(virtual) >= 7 and virtual == list(range(virtual[0], virtual[-1] + 1))
