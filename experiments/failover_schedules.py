@@ -24,7 +24,7 @@ from experiments.results import Run
 from experiments.run_options import RunOptions
 
 SEEDS, QUICK_SEEDS = 2000, 200
-SEEDS_PER_POINT = 50
+SEEDS_PER_POINT = 20
 MOST_COMPLAINTS = 3  # of a schedule, on a line of its own each
 Row = tuple[str, str, str, bool]
 
