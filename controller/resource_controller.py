@@ -35,7 +35,8 @@ from controller.load_table import NOWHERE, NodeTable, PlacedInstance
 from controller.membership import Life
 from controller.migration import MigrationControl
 from controller.migration_journal import Added, Journal, MemoryJournal, with_added
-from controller.migration_steps import Happening, Migration, Outgoing, State
+from controller.migration_steps import Outgoing, State
+from controller.moving import Moving
 from controller.orchestrator import Move, Orchestrator
 from controller.overload import OverloadOptions
 from controller.standby import Standby
@@ -52,11 +53,9 @@ from topologies.addressing import CONTROL_PORT, is_client
 from topologies.inventory import Inventory
 
 MOST_HEARTBEATS = 4096  # kept till they are judged
-TELL_CLIENTS = frozenset({State.SWITCHING.value, State.RESUMING.value, State.FINISHING.value, State.DONE.value,
-                          "reconnected"})
 
 
-class ResourceController:
+class ResourceController(Moving):
     """Watches the hosts and SmartNICs of `inventory` and moves the instances of `deployments`.
 
     `journal` is where it goes on from, and what it writes down first; one that lives as long as the object unless one
@@ -370,69 +369,6 @@ class ResourceController:
         known, index = self.where.instances[application, number], self._index[node]
         return node not in self.control.dead and (not known.host_only or self._roles[index] == "host") \
             and float(self.orchestrator.table.free_mb[index]) >= known.memory_mb
-
-    def _begin(self, key: Key, to: str, why: str, now: float, out: Sends) -> int:
-        source = self.where.node_of[key]
-        neighbour = self._neighbour_on_its_way(key)
-        if neighbour:
-            raise MigrationError(f"{neighbour}, its neighbour, is on its way")
-        commands: Outgoing = []
-        number = self.control.begin(*key, source, to, self._around.to_tell(key, source, to), now, commands, why)
-        self._send(commands, out, {number: why})
-        return number
-
-    def _neighbour_on_its_way(self, key: Key) -> str:
-        """Return the name of one, "" if there is none: each is to know where the other is when it begins to move."""
-        return next((self.where.name_of(m.key) for m in self.control.open.values()
-                     if self.where.are_neighbours(key, m.key)), "")
-
-    def _take_up(self, now: float, out: Sends) -> None:
-        """Begin what was decided and waited for a neighbour that has settled."""
-        self._settled = False
-        for key, (to, why) in list(self._postponed.items()):
-            if not self._neighbour_on_its_way(key):
-                del self._postponed[key]
-                try:
-                    self._begin(key, to, why, now, out)
-                except MigrationError as error:
-                    self.orchestrator.stayed(*key)
-                    self._tell(now, "verdict", self.where.node_of[key], self.where.name_of(key),
-                               detail=f"to {to}, {why}; not done: {error}")
-
-    def _send(self, commands: Outgoing, out: Sends, whys: dict[int, str] | None = None) -> None:
-        """Put commands into datagrams, and take down what has happened meanwhile."""
-        for node, command in commands:
-            out.append(Send(self.control.ip_of(node), CONTROL_PORT, command.encode()))
-        news, self.control.happenings = self.control.happenings, []
-        for happening in news:
-            self._happened(happening, (whys or {}).get(happening.migration, ""), out)
-        if self._settled and self._postponed:
-            self._take_up(news[-1].now_s, out)
-
-    def _happened(self, happening: Happening, why: str, out: Sends) -> None:
-        m = self.control.migration(happening.migration)
-        if m is None:
-            return
-        self.record.happened(happening, m, why)
-        if happening.what in TELL_CLIENTS:
-            self._tell_clients(m, out)
-
-    def _tell_clients(self, m: Migration, out: Sends) -> None:
-        command = self.control.for_clients(m)
-        if command is not None:
-            data = command.encode()
-            out += [Send(ip, port, data) for ip, port in m.clients]
-
-    def _done(self, application: int, number: int, node: str, epoch: int) -> None:
-        """Note that an instance has settled somewhere."""
-        del epoch
-        key = application, number
-        self._settled = True
-        if self.where.node_of[key] != node:
-            self.where.node_of[key] = node
-            self.orchestrator.arrived(*key, self._index[node])
-        else:
-            self.orchestrator.stayed(*key)
 
     def _binary_of(self, application: int, number: int) -> bytes:
         known = self.where.instances.get((application, number))

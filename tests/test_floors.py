@@ -56,6 +56,12 @@ def test_a_module_opens_with_one_plain_sentence(path: Path) -> None:
     assert text and text.splitlines()[0].rstrip().endswith((".", "!", "?", ":"))
 
 
+def test_no_file_has_more_than_400_lines() -> None:
+    paths = [*modules(), *(ROOT / "tests").rglob("*.py")]
+    lengths = {str(path.relative_to(ROOT)): path.read_text().count("\n") for path in paths}
+    assert not {name: lines for name, lines in lengths.items() if lines > 400}
+
+
 def test_no_two_test_files_share_a_name() -> None:
     names = [p.name for p in (ROOT / "tests").rglob("*.py")]
     assert len(names) == len(set(names)), sorted(n for n in names if names.count(n) > 1)

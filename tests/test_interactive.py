@@ -1,140 +1,29 @@
 """The interactive CLI on a testbed of stand-ins: words, tables, completion, a loop that nothing ends by accident."""
 
-import io
 import itertools
 import os
 import signal
 import subprocess
-from collections.abc import Iterable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from shell_room import Bed, session, shell, typed
 
 from controller.tor_counters import RuleCounter
-from controller.tor_program import programs_of
 from controller.tor_rules import rules_of
-from controller.tor_status import SwitchStatus, TorStatus
 from experiments import shell_views as views
 from experiments.client import ClientConfig, ClientResult
 from experiments.errors import ExperimentError
-from experiments.failures import KINDS, Failure, failure_of, part_of
-from experiments.first_placement import place_in_turn
-from experiments.interactive import E3Shell
-from experiments.latencies import summary_of
-from experiments.pacing import UNPACED
+from experiments.failures import KINDS
 from experiments.shell_mininet_verbs import E3_VERBS, INSTEAD
-from microservices.applications import nfv_fin
-from nodes.deployment import deploy
-from topologies.catalog import cluster_named
-from topologies.inventory import inventory_of
-
-LACP = "member: {0}: current attached\n  may_enable: {1}\n"
-
-
-class Net(dict[str, Any]):
-    """As much of Mininet's net as the shell asks."""
-
-    def __init__(self, names: Iterable[str]) -> None:
-        super().__init__({name: SimpleNamespace(name=name, pid=os.getpid()) for name in names})
-        self.terms: list[Any] = []
-
-
-class Bed:
-    """A testbed that records what it is told and answers from what a test set."""
-
-    pacing = UNPACED
-
-    def __init__(self, cluster: str = "type2x1") -> None:
-        self.inventory = inventory_of(cluster_named(cluster))
-        self.programs = programs_of(self.inventory)
-        application = nfv_fin(shards=4)
-        self.deployments = (deploy(application, place_in_turn(application, self.inventory), self.inventory),)
-        self.net = Net([n.name for n in self.inventory.nodes])
-        self.started_s = {"total": 1.5}
-        self.world = SimpleNamespace(id="wtest", appctl=self._appctl, vsctl=self._vsctl)
-        self.done: list[tuple[str, ...]] = []
-        self.broken: dict[Failure, tuple[str, ...]] = {}
-        self.resource = None
-        self.configs: list[ClientConfig] = []
-        self.carrier = {p.interface: True for p in self.inventory.ports}
-        self.lacp = {p.interface: True for h in self.inventory.of_role("host")
-                     for p in self.inventory.ports_of_server(h)}
-        self.seen: dict[str, dict[str, int]] = {}
-        self.agents = {n.name: os.getpid() for n in self.inventory.nodes if n.role in ("host", "smartnic")}
-
-    def _appctl(self, *words: str) -> str:
-        shown = "".join(LACP.format(name, str(up).lower()) for name, up in self.lacp.items())
-        return shown if words[0] == "lacp/show" else ""
-
-    def _vsctl(self, *_: str) -> str:
-        rows = ",".join(f'["{name}","{"up" if up else "down"}"]' for name, up in self.carrier.items())
-        return f'{{"headings":["name","link_state"],"data":[{rows},["tor1",["set",[]]]]}}'
-
-    def agent_pid(self, name: str) -> int:
-        return self.agents[name]
-
-    def counters(self, *names: str) -> dict[str, dict[str, int]]:
-        return {name: self.seen.get(name, {}) for name in names or self.agents if name in self.seen}
-
-    def bucket_packets(self) -> dict[str, dict[str, dict[str, int]]]:
-        return {s: {g.name: {p.interface(b.port): 10 * b.port for b in g.buckets} for g in p.groups}
-                for s, p in self.programs.items()}
-
-    def places(self) -> dict[str, int | None]:
-        return {p.interface: None for p in self.inventory.ports} | {p.peer_interface: 1 for p in self.inventory.ports}
-
-    def start_client(self, client: str, config: ClientConfig) -> Any:
-        self.configs.append(config)
-        result = ClientResult(config.requests, config.requests - 2, 0, 0, 2, 0, 0, 0, 0.5, 0.1, summary_of([0.002]),
-                              ["request 0x1: no reply within 2 s"])
-        return SimpleNamespace(result=lambda _limit: result, stop=lambda: self.done.append(("stop", client)))
-
-    def fail(self, kind: str, *names: str, share: float = 0.0) -> tuple[str, ...]:
-        failure = failure_of(self.inventory, kind, names, share)
-        self.broken[failure] = ()
-        self.done.append(("fail", failure.words))
-        for port in self.inventory.ports_of_node(names[0]) if names else ():
-            if kind == "link":
-                self.carrier[port.interface] = False
-            elif kind in ("hang", "crash", "pcie"):
-                self.lacp[port.interface] = False
-        return ()
-
-    def heal(self, kind: str, *names: str) -> tuple[str, ...]:
-        part = part_of(self.inventory, kind, names)
-        found = next((f for f in self.broken if f.same_part(part)), None)
-        if found is None:
-            raise ExperimentError(f"{part.heal_words} has not failed")
-        del self.broken[found]
-        self.done.append(("heal", part.heal_words))
-        for port in self.inventory.ports_of_node(names[0]) if names else ():
-            self.carrier[port.interface] = self.lacp[port.interface] = True
-        self.seen |= {name: {} for name in (*names, "s1h")}
-        return ()
 
 
 @pytest.fixture
 def bed() -> Bed:
     return Bed()
-
-
-def session(bed: Bed, script: str) -> None:
-    E3Shell(bed, io.StringIO(script)).run()  # type: ignore[arg-type]
-
-
-def shell(bed: Bed, interactive: bool = True) -> E3Shell:
-    made = E3Shell(bed, io.StringIO())  # type: ignore[arg-type]
-    made.interactive = interactive
-    return made
-
-
-def typed(bed: Bed, line: str, capsys: pytest.CaptureFixture[str]) -> str:
-    assert shell(bed).onecmd(line) is False
-    return capsys.readouterr().out
 
 
 # -- the loop ------------------------------------------------------------------------------------------------------
@@ -328,23 +217,6 @@ def test_nodes_tells_a_hung_agent_an_ended_one_and_one_that_is_only_cut_off(
     assert dropped == "s1n4 dropped: 2 queue_dropped, 1 dropped_foreign"
 
 
-def test_groups_shows_a_hung_and_an_unplugged_member_as_dead_each_for_its_reason(
-        bed: Bed, capsys: pytest.CaptureFixture[str]) -> None:
-    bed.carrier["tor1-s1n2"] = False
-    bed.lacp["tor1-s1n3"] = False
-    shown = typed(bed, "groups", capsys).splitlines()
-    rows = {row.split("tor1-")[1].split()[0]: row for row in shown if "tor1-" in row}
-    assert views.ALIVE in rows["s1n1"] and "DEAD" not in rows["s1n1"]
-    assert views.NO_CARRIER in rows["s1n2"]
-    assert views.LACP_DOWN in rows["s1n3"]
-    assert "40.0%" in rows["s1n4"]  # 40 of 10 + 20 + 30 + 40
-
-
-def test_groups_of_one_host_leaves_the_others_out(capsys: pytest.CaptureFixture[str]) -> None:
-    shown = typed(Bed("type1x3"), "groups s2h", capsys)
-    assert "tor1-s2n1" in shown and "tor1-s1n1" not in shown
-
-
 def test_routes_sends_a_smartnic_to_its_port_and_a_host_to_its_group(bed: Bed) -> None:
     program = bed.programs["tor1"]
     rules = {r.name: RuleCounter(r.name, r.table, 5, 500, r.drops) for r in rules_of(program)}
@@ -406,27 +278,3 @@ def test_a_node_or_a_switch_stands_for_all_its_interfaces_in_capture(bed: Bed) -
     assert made._interfaces(["tor1-c1", "tor1"]) == ["tor1-c1", *(p for p in made._interfaces([]) if p != "tor1-c1")]
     with pytest.raises(ExperimentError, match="did you mean tor1-s1n"):
         made._interfaces(["tor1-s1n"])
-
-
-def test_the_app_tells_what_it_mended_and_when_it_is_dead() -> None:
-    changes = {"rules_added": 53, "groups_added": 0}
-    status = TorStatus(7, "lib 1", "127.0.0.1:1", 1, "", {"tor1": SwitchStatus("tor1", 1, True, 1.0, 1, 1.0, changes)})
-    assert views.app_lines(status, True)[1] == "tor1: connected, as it should be; it mended: rules added 53"
-    assert "not running" in views.app_lines(status, False)[0]
-    assert "no status" in views.app_lines(None, True)[0]
-
-
-def test_tables_keep_short_cells_whole_and_break_sentences_only() -> None:
-    row = ("node-with-a-long-name", "x" * 90, "y" * 90)
-    assert len(views.rendered(views.View("", ("a", "b", "c"), [row]), 80).splitlines()) == 3
-    broken = views.rendered(views.View("", ("a", "claim"), [("a", "word " * 60)], sentences=True), 80)
-    assert max(len(line) for line in broken.splitlines()) <= 80
-
-
-def test_a_cell_with_brackets_is_shown_as_it_is() -> None:
-    assert "[red]s1n1[/red] :warning:" in views.rendered(views.View("", ("a",), [("[red]s1n1[/red] :warning:",)]), 80)
-
-
-def test_iperf_reports_its_own_complaint() -> None:
-    with pytest.raises(ExperimentError, match="c1 to s1h: unable to connect"):
-        views.iperf_line({"error": "unable to connect"}, "c1", "s1h")
