@@ -36,7 +36,7 @@ SEVERAL: tuple[tuple[str, str, Any], ...] = (
     ("#d55e00", "s", (0, (4, 1.5))), ("#009e73", "^", (0, (1, 1))), ("#0072b2", "o", "-"),
     ("#cc79a7", "v", (0, (5, 1, 1, 1))), ("#e69f00", "P", (0, (3, 1, 1, 1, 1, 1))), ("#56b4e9", "X", (0, (6, 2))))
 REFUSED_HATCH = "//////"
-MOST_UPRIGHT = 6  # groups whose names fit side by side
+NAMES_IN = 2.6  # as wide may the names of all groups be together, to stand side by side
 LEGEND_HANDLE_IN, LETTER_IN, TITLE_LETTER_IN = 0.42, 0.055, 0.07  # about, of a legend
 
 
@@ -62,7 +62,7 @@ def save_chart(chart: Chart, path: Path) -> None:
 
 def figure_of(chart: Chart) -> Figure:
     """Return `chart` as a figure of one column's width; to be called, and the figure drawn, within `column_style`."""
-    slanting = isinstance(chart, BarChart) and len(chart.groups) > MOST_UPRIGHT
+    slanting = isinstance(chart, BarChart) and _is_slanting(chart)
     figure = Figure(figsize=(WIDTH_IN, HEIGHT_IN + TALL_IN * slanting), facecolor="white", layout="constrained")
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
@@ -100,6 +100,12 @@ def _refused_handle(as_bar: bool) -> Any:
                   markeredgewidth=0.8, label=REFUSED)
 
 
+def _is_slanting(chart: BarChart) -> bool:
+    """Say whether the names of the groups do not fit side by side: each has as much room as the longest needs."""
+    longest = max((len(group) for group in chart.groups), default=0)
+    return len(chart.groups) * (longest + 1) * LETTER_IN > NAMES_IN
+
+
 def _bars(axes: Axes, chart: BarChart) -> list[Any]:
     shown = [one for one in chart.series if any(v is not None for v in one.values)]
     width = 0.8 / max(1, len(shown))
@@ -126,7 +132,7 @@ def _bars(axes: Axes, chart: BarChart) -> list[Any]:
         axes.set_ylim(low, high * (high / low) ** 0.18)
     else:
         axes.set_ylim(0, high * 1.12)
-    slanting = len(chart.groups) > MOST_UPRIGHT
+    slanting = _is_slanting(chart)
     axes.set_xticks(range(len(chart.groups)), chart.groups, rotation=50 if slanting else 0,
                     ha="right" if slanting else "center", rotation_mode="anchor" if slanting else "default")
     axes.tick_params(axis="x", length=0)

@@ -27,6 +27,7 @@ from experiments.charts import (
     Series,
     fig3_chart,
     fig8_chart,
+    grouped_chart,
     knee_chart,
     number,
 )
@@ -100,10 +101,15 @@ def test_there_is_a_sample_of_every_drawing() -> None:
     assert set(SAMPLES) == set(DRAWINGS)
 
 
-@pytest.mark.parametrize("name", DRAWINGS)
+LONG_NAMES = GroupedData("Sensitivity", "x in requests/J", tuple(
+    GroupedBar(name, end, 1.0) for name in ("as assumed", "last_stage_share", "network_bound_headroom", "zipf", "keys")
+    for end in ("low", "high")))
+
+
+@pytest.mark.parametrize("name", [*DRAWINGS, "few groups with long names"])
 def test_all_words_stand_on_the_page_and_none_over_another(name: str) -> None:
     with chart_plot.column_style():
-        figure = chart_plot.figure_of(sample(name))
+        figure = chart_plot.figure_of(sample(name) if name in DRAWINGS else grouped_chart(LONG_NAMES))
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         renderer = canvas.get_renderer()
@@ -120,6 +126,12 @@ def test_all_words_stand_on_the_page_and_none_over_another(name: str) -> None:
                 assert not (place.x0 + 2 < its.x1 and its.x0 + 2 < place.x1 and place.y0 + 2 < its.y1
                             and its.y0 + 2 < place.y1), (said, other)
         assert min(t.get_fontsize() for t in words) >= 5.5
+
+
+def test_what_the_text_says_looks_like_the_paper_beside_ours() -> None:
+    chart = grouped_chart(GroupedData("Gain", "gain (x)", tuple(
+        GroupedBar("nfv-fin", label, 3.0) for label in ("ours", "text", "throughput, text", "low"))))
+    assert [series.role for series in chart.series] == ["ours", "paper", "paper", "several"]
 
 
 def _tick_labels(axis: Any) -> list[Any]:
