@@ -24,12 +24,14 @@ def run(names: Annotated[list[str], typer.Argument(help="Experiments, or all; se
                                                   "in virtual time.")] = False,
         file: Annotated[str, typer.Option(help="What an experiment reads what it is to do from, as scenario does.")]
         = "",
+        seed: Annotated[int | None, typer.Option(help="Play one of an experiment's seeds alone, and tell all of it.")]
+        = None,
         json: Json = False) -> None:
     """Run experiments; each writes results/NAME/RUN-ID/. An option that an experiment cannot honour is refused."""
     from experiments.registry import ALL, EXPERIMENTS, chosen
     from experiments.run_options import time_scale_of
 
-    options = RunOptions(quick, resume, time_scale_of(time_scale), retry, simulate, sensitivity, file)
+    options = RunOptions(quick, resume, time_scale_of(time_scale), retry, simulate, sensitivity, file, seed)
     if ALL in names:
         _run_all(options, json)
     content = {}

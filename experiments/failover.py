@@ -8,6 +8,9 @@ primary, the fourth time the backup, of each stage of IOT-TS in turn. After each
 write read back, and what clients of shared keys saw linearizable (failover_judging.py); no replicated stage begins
 anew. What SQL held is lost with its node: it begins anew elsewhere once that is cut off (power_switch.py), and requests
 that it had then may never be answered, or twice. Printed is the longest time that a client had no reply.
+
+With `--simulate` nothing is real but the code: random schedules of overlapping failures on racks in virtual time
+(failover_schedules.py).
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ from typing import Any
 
 import msgspec
 
+from experiments import failover_schedules
+from experiments.errors import ExperimentError
 from experiments.failing import KINDS
 from experiments.failover_load import CLIENTS, Load, StoreLoad, ThermostatLoad, store_on, thermostats_on
 from experiments.failover_strike import Outcome, struck
@@ -38,7 +43,14 @@ APPLICATIONS: tuple[tuple[Callable[[Inventory], Deployment], Callable[[Testbed, 
 
 
 def run(options: RunOptions, say: Callable[[str], None]) -> dict[str, Any]:
-    """Run the experiment; `quick` breaks each part less often. Returns {"holds", "rows", ...}."""
+    """Run the experiment; `quick` breaks each part less often, `simulate` plays schedules in virtual time.
+
+    Returns {"holds", "rows", ...}. Raises ExperimentError for a seed without `simulate`.
+    """
+    if options.simulate:
+        return failover_schedules.run(options, say)
+    if options.seed is not None:
+        raise ExperimentError(f"seed {options.seed}: failures on packets are drawn from none; add --simulate")
     inventory = inventory_of(cluster_named(CLUSTER, clients=len(CLIENTS)))
     turns = range(1, (QUICK_TURNS if options.quick else TURNS) + 1)
     points: dict[str, tuple[int, int, str]] = {}

@@ -29,10 +29,13 @@ def of_writers(wrote: Sequence[ClientResult], read: Sequence[ClientResult]) -> l
     return found
 
 
-def of_shared(shared: Iterable[ClientResult]) -> list[str]:
-    """Return what is wrong with clients of shared keys; without a reply, a request may have been done or not."""
+def of_shared(shared: Iterable[ClientResult], vanished: Iterable[ClientResult] = ()) -> list[str]:
+    """Return what is wrong with clients of shared keys; without a reply, a request may have been done or not.
+
+    Those that `vanished` may lack replies, but what they were told counts.
+    """
     shared = list(shared)
-    verdict = judged(shared)
+    verdict = judged([*shared, *vanished])
     found = [f"sharing: {said}" for result in shared for said in of_client(result)]
     return found if verdict else [*found, f"shared keys: {verdict}"]
 

@@ -77,7 +77,7 @@ EXPERIMENTS = {e.name: e for e in (
     _experiment("migration", "a key-value store moves 100 times under load, also on lossy SmartNICs; nothing is lost "
                 "(section 3.4)"),
     _experiment("failover", "parts fail under load where something is replicated; nothing acknowledged is lost (3.5)",
-                "resume"),
+                "resume", "simulate", "seed"),
     _experiment("controller-failover",
                 "the leader of three controllers is killed in the middle of a migration 50 times; one instance lives"),
     _experiment("two-worlds", "two testbeds at once; one is killed and cleaned away, the other goes on"),

@@ -23,7 +23,7 @@ class RunOptions:
     `time_scale`: how many real seconds an emulated one lasts, or "auto"; None leaves it to the experiment. `retry`: how
     often a point whose fidelity verdict fails is measured again at a larger time scale. `simulate`: in virtual time
     and one process, in place of real packets. `sensitivity`: not the result, but how it changes with each assumption.
-    `file`: what the experiment reads what it is to do from.
+    `file`: what the experiment reads what it is to do from. `seed`: of many that it would play, this one alone.
     """
 
     quick: bool = False
@@ -33,6 +33,7 @@ class RunOptions:
     simulate: bool = False
     sensitivity: bool = False
     file: str = ""
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         scale = self.time_scale
@@ -49,7 +50,8 @@ class RunOptions:
 
     def identity(self) -> dict[str, Any]:
         """Return the options that a run must share to be continued, by name."""
-        left_out = {*_OF_THE_SESSION, *([] if self.sensitivity else ["sensitivity"])}  # older runs do not know it
+        unknown = {"sensitivity": self.sensitivity, "seed": self.seed is not None}  # to older runs
+        left_out = {*_OF_THE_SESSION, *(name for name, given in unknown.items() if not given)}
         return {name: value for name, value in asdict(self).items() if name not in left_out}
 
     def with_retries(self, usual: int) -> RunOptions:

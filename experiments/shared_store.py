@@ -14,22 +14,24 @@ KEYS = 32
 
 
 class SharedStore(Workload):
-    """Reads, writes, counts and deletions on KEYS keys of `space`; every value that is written is another one.
+    """Reads, writes, counts and deletions on so many `keys` of `space`; every value that is written is another one.
 
     What a reply must be depends on everybody: `judged` says it, of the clients' histories. Here only that it is one.
     """
 
-    def __init__(self, seed: int = 1, size_bytes: int = 64, writer: int = 0, space: int = 0) -> None:
+    def __init__(self, seed: int = 1, size_bytes: int = 64, writer: int = 0, space: int = 0,
+                 keys: int = KEYS) -> None:
         self._drawn_as = f"shared {seed} {writer}"
         self._size = size_bytes
         self._writer = writer
         self._space = space
+        self._keys = keys
 
     def requests(self) -> Iterator[bytes]:
         draw, count, space = random.Random(self._drawn_as), 0, self._space
         while True:
             count += 1
-            key, dice = draw.randrange(KEYS), draw.random()
+            key, dice = draw.randrange(self._keys), draw.random()
             value = b"%d.%d." % (self._writer, count)
             value += b"." * max(0, self._size - len(value))
             if dice < 0.4:

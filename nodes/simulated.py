@@ -86,18 +86,18 @@ class Simulation:
     """The nodes of `inventory` that `deployments` place instances on, and a network between them.
 
     With a `calibration` all hosts and SmartNICs take part, as fast as it says, and `network` and `cost` must be left
-    out. Without, `network` says what happens to datagrams, and `cost` gives for each node how long its cores are busy
-    with a request; where there is none, requests take no time. With `log`, every message is kept, so that
-    `ChannelLog.complaints` can tell what a channel did to it. `routers`, by application number, may be shared between
-    simulations: they hold the microservices, which are costly to make. With `controller`, the name of a node, all
-    hosts and SmartNICs take part, report to that one's control port and obey it, and clients ask its data port; time
-    then has no end but that which `run` is told, and what stands there is for the caller to plug into `network`. With
-    `foresight` nodes compute as far ahead as agents do: nothing is late in virtual time, but what moves an instance
-    must come to terms with it.
+    out. Without, `network` says what happens to datagrams, or is what carries them, with a seed of its own; `cost`
+    gives for each node how long its cores are busy with a request; where there is none, requests take no time. With
+    `log`, every message is kept, so that `ChannelLog.complaints` can tell what a channel did to it. `routers`, by
+    application number, may be shared between simulations: they hold the microservices, which are costly to make. With
+    `controller`, the name of a node, all hosts and SmartNICs take part, report to that one's control port and obey it,
+    and clients ask its data port; time then has no end but that which `run` is told, and what stands there is for the
+    caller to plug into `network`. With `foresight` nodes compute as far ahead as agents do: nothing is late in virtual
+    time, but what moves an instance must come to terms with it.
     """
 
     def __init__(self, inventory: Inventory, deployments: Sequence[Deployment],
-                 network: NetworkFaults | None = None, seed: int = 1, cost: CostOf | None = None,
+                 network: NetworkFaults | SimulatedNetwork | None = None, seed: int = 1, cost: CostOf | None = None,
                  options: ChannelOptions | None = None, log: bool = False,
                  routers: Mapping[int, Router] | None = None, calibration: Calibration | None = None,
                  controller: str = "", foresight: int = 0) -> None:
@@ -123,7 +123,9 @@ class Simulation:
         self._controller_ips = (inventory.node(controller).ip,) if controller else ()
         self._control_ports: dict[str, _ControlPort] = {}
         self._next_port = FIRST_FLOW_PORT
-        if calibration is None:
+        if isinstance(network, SimulatedNetwork):
+            self.network = network
+        elif calibration is None:
             self.network = SimulatedNetwork(network or NetworkFaults(), seed)
         else:
             self.network = RackNetwork(inventory, calibration, self._interference)
@@ -135,12 +137,15 @@ class Simulation:
             self.reboot(name)
 
     def client(self, deployment: Deployment, workload: Workload, requests: int, window: int = 1, flows: int = 1,
-               client: str = "c1") -> SimulatedClient:
-        """Start a client on the node called `client` at the present time; raises NodeError if it cannot be."""
+               client: str = "c1", think_s: Callable[[], float] | None = None) -> SimulatedClient:
+        """Start a client on the node called `client` at the present time: see SimulatedClient.
+
+        Raises NodeError if it cannot be.
+        """
         if requests < 0 or window < 1:
             raise NodeError(f"{requests} requests with {window} outstanding: the least are 0 and 1")
         made = SimulatedClient(self.network, self._flows(client, len(self.clients) + 1, deployment, flows), window,
-                               workload, requests, self._routers[deployment.number])
+                               workload, requests, self._routers[deployment.number], think_s)
         self.clients.append(made)
         made.start()
         return made
@@ -171,19 +176,23 @@ class Simulation:
         `deployments` say where all instances are; if there are none, all are taken to be where they were at first.
         """
         old = self._nodes.get(node)
-        if old is not None:
-            self.network.unplug(old)
-            if node in self._control_ports:
-                self.network.unplug(self._control_ports[node])
+        self.stop(node)
         self._boots[node] = self._boots.get(node, 0) + BOOT_STEP
         entry = self.inventory.node(node)
         new = self._nodes[node] = _Node(Address(IPv4Address(entry.ip).packed, DATA_PORT),
                                        self._services(entry, tuple(deployments) or self._deployments,
                                                       old is not None and bool(self._controller_ips)))
         if down_s:
-            self.network.at(down_s, lambda: self._plug(entry, new))
+            self.network.at(down_s, partial(self._plug, entry, new))
         else:
             self._plug(entry, new)
+
+    def stop(self, node: str) -> None:
+        """Let the node called `node` lose all it has and hear nothing, till it is booted again."""
+        if node in self._nodes:
+            self.network.unplug(self._nodes[node])
+        if node in self._control_ports:
+            self.network.unplug(self._control_ports[node])
 
     def runtime(self, node: str) -> ServiceRuntime:
         """Return what runs on `node` at present; raises NodeError where nothing does."""
@@ -215,6 +224,8 @@ class Simulation:
                 and all(flow.transport.idle for client in (*self.clients, *self.loads) for flow in client.flows))
 
     def _plug(self, entry: NodeEntry, node: _Node) -> None:
+        if self._nodes[entry.name] is not node:
+            return  # it has been booted once more since
         self.network.plug(node)
         if self._controller_ips:
             port = _ControlPort(node, self._control(entry, node.runtime), self.network)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import cycle, islice
 from typing import NamedTuple
 
@@ -57,12 +58,13 @@ class _Client:
 class SimulatedClient(_Client):
     """A closed loop of requests: each flow is an endpoint of its own with `window` requests outstanding.
 
+    The next one leaves when a reply comes or, with `think_s`, as long after the first reply to each as that returns.
     `asked` holds the requests in the order in which they left, `answers` every reply in the order of arrival, also a
     second one to the same request.
     """
 
     def __init__(self, network: SimulatedNetwork, flows: list[ClientFlow], window: int, workload: Workload,
-                 requests: int, router: Router) -> None:
+                 requests: int, router: Router, think_s: Callable[[], float] | None = None) -> None:
         super().__init__(network, flows)
         self.asked: dict[int, Asked] = {}
         self.answers: list[Answer] = []
@@ -70,6 +72,8 @@ class SimulatedClient(_Client):
         self._window = window
         self._router = router
         self._payloads = islice(workload.requests(), requests)
+        self._think_s = think_s
+        self._thought_of: set[int] = set()  # requests whose reply was followed by another request, or will be
 
     def start(self) -> None:
         self._plug()
@@ -114,7 +118,16 @@ class SimulatedClient(_Client):
         asked = self.asked.get(reply.request_id)
         self.answers.append(Answer(reply.request_id, reply.payload, reply.kind == KIND_ERROR,
                                    asked.sent_s if asked is not None else arrival, arrival))
-        self._ask(flow, arrival, out)
+        if self._think_s is None:
+            self._ask(flow, arrival, out)
+        elif asked is not None and asked.request_id not in self._thought_of:
+            self._thought_of.add(asked.request_id)
+            self._network.at(self._think_s(), partial(self._ask_again, flow))
+
+    def _ask_again(self, flow: ClientFlow) -> None:
+        out: Sends = []
+        self._ask(flow, self._network.now, out)
+        self._network.after(flow, out)
 
 
 class SimulatedLoad(_Client):

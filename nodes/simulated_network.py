@@ -106,10 +106,14 @@ class SimulatedNetwork:
             del self._alarms[end.address]
             self.work(end)
 
+    def _faults_between(self, source: Address, to: Address) -> NetworkFaults | None:
+        """Return what may happen to a datagram on its way; None where there is no way."""
+        return self.faults
+
     def _carry(self, source: Address, to: Address, data: bytes) -> None:
-        faults, draw = self.faults, self._draw
+        faults, draw = self._faults_between(source, to), self._draw
         self._sent += 1
-        if draw() < faults.loss:
+        if faults is None or draw() < faults.loss:
             self._lost += 1
             return
         copies = 1

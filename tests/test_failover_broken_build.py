@@ -6,22 +6,18 @@ written is read back. Only the judges' view is looked at: what clients were told
 
 from __future__ import annotations
 
-import math
-from array import array
-
 import pytest
 from moving_rack import RACK
 from replicated_rack import ReplicatedRack, lone_store
 
 from experiments import failover_judging as judging
-from experiments.latencies import summary_of
-from experiments.load import ClientResult, Exchange
 from experiments.orchestrating import placed_as
 from experiments.shared_store import SharedStore
+from experiments.simulated_told import told_by
 from experiments.store_checker import StoreChecker, StoreReadBack
 from nodes.replication import Replicator
 from nodes.replication_steps import Outgoing
-from nodes.simulated import NetworkFaults, SimulatedClient
+from nodes.simulated import NetworkFaults
 
 LOSSY = NetworkFaults(loss=0.1, delay_s=50e-6, jitter_s=20e-6)
 SEEDS = range(6)
@@ -33,21 +29,6 @@ class AnswersFirst(Replicator):
     def append(self, application: int, instance: int, entry: bytes, outputs: object, now: float, out: Outgoing) -> None:
         self._local.release((application, instance), outputs)
         super().append(application, instance, entry, None, now, out)
-
-
-def told_by(client: SimulatedClient) -> ClientResult:
-    """Return what a client in virtual time was told, as one on packets does."""
-    replies = client.replies()
-    answered = [answers[0] for answers in replies.values() if answers]
-    history = [Exchange(asked.payload, asked.sent_s, replies[i][0].payload if replies[i] else None,
-                        replies[i][0].answered_s if replies[i] else math.inf) for i, asked in client.asked.items()]
-    complaints = [said for said in client.complaints() if not said.endswith("has 0 replies")]
-    times = [answer.answered_s for answer in answered]
-    return ClientResult(len(client.asked), len(answered), 0, len(complaints), 0, 0,
-                        sum(len(answers) > 1 for answers in replies.values()), 0, 1.0, 0.0, summary_of([1.0]),
-                        complaints, unfinished=len(client.asked) - len(answered),
-                        answered_s=array("d", times).tobytes(), latencies_s=array("d", times).tobytes(),
-                        history=tuple(history))
 
 
 def judged(seed: int) -> list[str]:
