@@ -36,7 +36,7 @@ Rows = list[tuple[str, str, str, bool]]
 
 def run(options: RunOptions, say: Callable[[str], None]) -> dict[str, Any]:
     """Run the experiment; `quick` sends fewer requests. Returns {"holds", "rows", ...}."""
-    result_run = Run("applications")
+    result_run = Run("rack-applications")
     inventory = inventory_of(cluster_named(CLUSTER, clients=2))
     deployments = {name: _deployed(name, inventory) for name in APPLICATIONS}
     rows: Rows = []

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 import sys
 import types
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,3 +51,10 @@ def test_a_setting_that_cannot_be_honoured_is_one_line_and_exit_status_2(argumen
 
 def test_a_time_scale_is_a_number_or_auto_or_left_to_the_experiment() -> None:
     assert (time_scale_of("12.5"), time_scale_of("auto"), time_scale_of(None)) == (12.5, "auto", None)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_keeps_its_results_under_its_own_name(name: str) -> None:
+    text = Path(importlib.import_module(EXPERIMENTS[name].module).__file__ or "").read_text()
+    kept = set(re.findall(r"\bRun(?:\.begin)?\(\"([\w-]+)\"", text))
+    assert name in kept, f"{name} keeps its results as {kept}: the report and a run of all do not find them"
