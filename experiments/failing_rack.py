@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import NamedTuple
@@ -20,12 +20,12 @@ from typing import NamedTuple
 from controller.controller_events import ControllerEvent
 from controller.errors import MigrationError
 from controller.fault_domains import faults, places_of
-from controller.migration_journal import Ended, Entry, MemoryJournal, Started, Turned, Viewed
-from controller.migration_steps import State
+from controller.migration_journal import Viewed
 from controller.resource_controller import ResourceController
 from experiments.echo_service import NAME as ECHO
 from experiments.orchestrating import placed_as
 from experiments.simulated_controller import SimulatedController, SimulatedDesk
+from experiments.watched_journal import BY_HAND, Key, WatchedJournal
 from microservices.application import Application, Channel, Stage
 from microservices.applications import application_named
 from microservices.routing import Router
@@ -48,8 +48,6 @@ LOSS = 0.3  # of all datagrams over a link
 JITTER = NetworkFaults(duplication=0.1, reordering=0.3, delay_s=1e-3, jitter_s=1e-3, reordering_s=0.3)
 COSTS_S = ((0.0,), (1e-5, 2e-3))  # of a request, one after the other drawn from these
 MOST_FORESIGHT = 8
-BY_HAND = "by hand"
-Key = tuple[int, int]
 
 
 class Strike(NamedTuple):
@@ -71,48 +69,6 @@ class Strike(NamedTuple):
             host = INVENTORY.node(self.names[0])
             return (host.name, *(nic.name for nic in INVENTORY.smartnics_of(host)))
         return self.names
-
-
-class WatchedJournal(MemoryJournal):
-    """A journal that keeps the view of each instance that holds, and looks at all whether they keep domains apart.
-
-    `turns` counts views by their reason, `moves` migrations by hand by how they ended, and `set_back` how often what
-    has no replica had to begin anew, or to go on from what a migration had left behind. `heard` is called with each
-    view, and with each migration's start.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.views: dict[Key, Viewed] = {}
-        self.turns: Counter[str] = Counter()
-        self.moves: Counter[str] = Counter()
-        self.set_back = 0
-        self.complaints: list[str] = []
-        self.heard: Callable[[Viewed | Started], None] = lambda entry: None
-        self._moving: dict[int, Started] = {}
-        self._committed: set[int] = set()  # migrations whose destination may have gone on
-
-    def append(self, entry: Entry) -> None:
-        super().append(entry)
-        if isinstance(entry, Viewed):
-            self.views[entry.application, entry.instance] = entry
-            self.turns[entry.why] += 1
-            copies = [name for name in (entry.primary, entry.backup) if name]
-            joining = [name for name in (entry.primary, entry.joiner) if name]
-            self.complaints += [f"by view {entry.epoch}: {said}"
-                                for said in faults({b"copies": copies, b"joiner": joining}, PLACES)]
-            self.heard(entry)
-        elif isinstance(entry, Started) and entry.why == BY_HAND:
-            self._moving[entry.migration] = entry
-            self.heard(entry)
-        elif isinstance(entry, Turned):
-            back = entry.state in (State.RESUMING.value, State.SALVAGING.value)
-            self.set_back += entry.state == State.RESTARTING.value or (back and entry.migration in self._committed)
-            if entry.state == State.SWITCHING.value:
-                self._committed.add(entry.migration)
-        elif isinstance(entry, Ended) and entry.migration in self._moving:
-            began = self._moving.pop(entry.migration)
-            self.moves["moved" if entry.owner == began.destination else "rolled back"] += 1
 
 
 BYSTANDER = Application("bystander", 401, (Stage("store", "kvs", 1, 0),), ())
@@ -150,7 +106,7 @@ class FailingRack:
             cost=lambda _: lambda *_: self._cost_draw.choice(costs), routers=_routers(shape), controller=CONTROLLER,
             foresight=draw.choice((0, MOST_FORESIGHT)))
         self.bystander_key: Key = BYSTANDER.number, 0
-        self.journal = WatchedJournal()
+        self.journal = WatchedJournal(PLACES)
         self.control: SimulatedController | None = None
         self.events: list[ControllerEvent] = []
         self.complaints: list[str] = []

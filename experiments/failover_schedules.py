@@ -45,7 +45,11 @@ def run(options: RunOptions, say: Callable[[str], None]) -> dict[str, Any]:
                 say(complaint)
             return found
 
-        parts = measured(result_run, list(points), play, list[Outcome], say)
+        try:
+            parts = measured(result_run, list(points), play, list[Outcome], say)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # who stops a run does not wait for the schedules of its point
+            raise
     outcomes = [outcome for part in parts.values() for outcome in part]
     rows = judge(outcomes, len(seeds))
     result_run.write_data([row_of(outcome) for outcome in outcomes])
