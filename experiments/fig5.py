@@ -22,6 +22,8 @@ from experiments.figures import StoredFigure, draw, stored
 from experiments.points import measured
 from experiments.results import Run
 from experiments.run_options import RunOptions
+from experiments.sensitivity import Study
+from experiments.sensitivity import run as how_it_changes
 from microservices.applications import APPLICATIONS
 from microservices.assumptions import DEFAULTS, MEASURED_BYTES, varied
 
@@ -36,6 +38,7 @@ WITHIN = 0.25
 NOISE = 0.03  # ours: what two gains may differ by and be the same
 DIFFERS = "  <- differs from the text"
 Row = tuple[str, str, str]
+STUDY = Study("fig5", TYPE1, (TYPE1, BEEFY), tuple(APPLICATIONS), CLASSES)
 
 
 class Gain(msgspec.Struct, frozen=True):
@@ -49,9 +52,7 @@ class Gain(msgspec.Struct, frozen=True):
 def run(options: RunOptions, say: Callable[[str], None]) -> dict[str, Any]:
     """Run the experiment, or with `sensitivity` what stands in sensitivity.py. Returns {"holds", "rows", ...}."""
     if options.sensitivity:
-        from experiments import sensitivity
-
-        return sensitivity.run(options, say, sensitivity.FIGURE_5)
+        return how_it_changes(options, say, STUDY)
     result_run = Run.begin("fig5", options)
     options = options.with_retries(RETRIES)
     sizes = SIZES_BYTES if options.simulate and not options.quick else (MEASURED_BYTES,)

@@ -28,6 +28,8 @@ from experiments.figures import StoredFigure, draw, stored
 from experiments.points import measured
 from experiments.results import Run
 from experiments.run_options import RunOptions
+from experiments.sensitivity import Study
+from experiments.sensitivity import run as how_it_changes
 from microservices.applications import APPLICATIONS, application_named
 from microservices.assumptions import DEFAULTS
 
@@ -36,14 +38,13 @@ PAPER_THROUGHPUT, PAPER_ENERGY = 2.9, 2.7  # section 5.3: "up to", NFV-FIN
 LEAST = "iot-ts"  # "benefits the least"
 NOISE = 0.03  # ours: what two peaks may differ by and be the same
 Row = tuple[str, str, str]
+STUDY = Study("fig9", SHARED, (SHARED, DEDICATED), ("nfv-fin", "iot-ts"), entry_on_hosts=True)
 
 
 def run(options: RunOptions, say: Callable[[str], None]) -> dict[str, Any]:
     """Run the experiment, or with `sensitivity` what stands in sensitivity.py. Returns {"holds", "rows", ...}."""
     if options.sensitivity:
-        from experiments import sensitivity
-
-        return sensitivity.run(options, say, sensitivity.FIGURE_9)
+        return how_it_changes(options, say, STUDY)
     result_run = Run.begin("fig9", options)
     options = options.with_retries(RETRIES)
     wide = options.simulate and not options.quick

@@ -22,14 +22,13 @@ from typing import Any
 
 import msgspec
 
-from experiments import fig5, fig9, table5
 from experiments.charts import GroupedBar, GroupedData
 from experiments.cluster_peaks import ClusterPeak, ClusterRooms
 from experiments.figures import StoredFigure, draw, stored
 from experiments.points import POINTS_FILE, PointFile, measured
 from experiments.results import Run
 from experiments.run_options import RunOptions
-from microservices.applications import APPLICATIONS, application_named
+from microservices.applications import application_named
 from microservices.assumptions import ASSUMPTIONS, DEFAULTS, Assumptions, assumption, varied
 
 CHANGED = 0.01  # ours: less than what a window's noise makes of it is no change
@@ -90,11 +89,6 @@ class Study:
     def order(self, rpj: Mapping[str, float], application: str) -> list[str]:
         """Return the clusters, that with most requests per Joule first."""
         return sorted(self.clusters, key=lambda cluster: -rpj[f"{application}/{cluster}"])
-
-
-TABLE_5 = Study("table5", table5.SMARTNICS, table5.CLUSTERS, table5.APPLICATIONS)
-FIGURE_5 = Study("fig5", fig5.TYPE1, (fig5.TYPE1, fig5.BEEFY), tuple(APPLICATIONS), fig5.CLASSES)
-FIGURE_9 = Study("fig9", fig9.SHARED, (fig9.SHARED, fig9.DEDICATED), ("nfv-fin", "iot-ts"), entry_on_hosts=True)
 
 
 class Point(msgspec.Struct, frozen=True):

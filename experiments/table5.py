@@ -23,6 +23,8 @@ from experiments.figures import StoredFigure, draw, stored
 from experiments.points import measured
 from experiments.results import Run
 from experiments.run_options import RunOptions
+from experiments.sensitivity import Study
+from experiments.sensitivity import run as how_it_changes
 from microservices.applications import APPLICATIONS as ALL_APPLICATIONS
 from microservices.assumptions import DEFAULTS
 
@@ -30,14 +32,13 @@ CLUSTERS = ("beefyx4", "wimpyx4", "beefyx2+wimpyx2", "type2x2", "superbeefyx1")
 SMARTNICS = "type2x2"
 APPLICATIONS = ("nfv-fin", "rta-shm", "iot-ts")
 Row = tuple[str, str, str]
+STUDY = Study("table5", SMARTNICS, CLUSTERS, APPLICATIONS)
 
 
 def run(options: RunOptions, say: Callable[[str], None]) -> dict[str, Any]:
     """Run the experiment, or with `sensitivity` what stands in sensitivity.py. Returns {"holds", "rows", ...}."""
     if options.sensitivity:
-        from experiments import sensitivity
-
-        return sensitivity.run(options, say, sensitivity.TABLE_5)
+        return how_it_changes(options, say, STUDY)
     result_run = Run.begin("table5", options)
     found = measured_on_clusters(result_run, options, say)
     rows, holds = judged(found)

@@ -152,8 +152,8 @@ def test_an_assumption_is_tried_only_where_it_can_matter() -> None:
     assert sensitivity.cells_of("work_per_clock_8160", cells()) == [f"{a}/superbeefyx1" for a in table5.APPLICATIONS]
     assert sensitivity.cells_of("zipf", cells()) == cells() and sensitivity.cells_of("bypass_lull_share", cells()) == []
     named = {a.name for a in ASSUMPTIONS}
-    assert sensitivity.cells_of("logged_share", sensitivity.FIGURE_5.cells) == ["iot-dh/type1x3", "iot-dh/beefyx3"]
-    assert sensitivity.cells_of("hol_factor", sensitivity.FIGURE_9.cells) == sensitivity.FIGURE_9.cells
+    assert sensitivity.cells_of("logged_share", fig5.STUDY.cells) == ["iot-dh/type1x3", "iot-dh/beefyx3"]
+    assert sensitivity.cells_of("hol_factor", fig9.STUDY.cells) == fig9.STUDY.cells
     assert {*sensitivity._ONLY_APPLICATIONS, *sensitivity._ONLY_CLUSTERS, *sensitivity.NOWHERE} <= named
 
 
@@ -161,18 +161,18 @@ def test_sensitivity_says_what_changes_most_and_whose_order_turns() -> None:
     base = dict.fromkeys(cells(), 100.0) | {f"{a}/type2x2": 150.0 for a in table5.APPLICATIONS}
     small = {"low": {"nfv-fin/type2x2": 150.0}, "high": {"nfv-fin/type2x2": 150.5}}
     large = {"low": {"nfv-fin/type2x2": 50.0}, "high": {"nfv-fin/type2x2": 180.0}}
-    rows = sensitivity.rows_of(sensitivity.TABLE_5, base, {"forward_s": small, "hol_factor": large})
+    rows = sensitivity.rows_of(table5.STUDY, base, {"forward_s": small, "hol_factor": large})
     assert rows[0][1].startswith("1.50x; order: type2x2")
     assert rows[3] == ("hol_factor from 1 to 16 (4)", "most in nfv-fin/type2x2: -67% to +20% requests/J",
                        "order changes: nfv-fin at low")
     assert rows[4][1] == "forward_s" and "tor_s" in rows[5][1] and "logged_share" in rows[5][1]
-    figures = sensitivity.figures_of(sensitivity.TABLE_5, base, {"forward_s": small, "hol_factor": large})
+    figures = sensitivity.figures_of(table5.STUDY, base, {"forward_s": small, "hol_factor": large})
     bars = chart_of(figures["figure"])
     assert bars.groups == ("as assumed", "hol_factor")  # type: ignore[union-attr]
 
 
 def test_sensitivity_of_figure_5_tells_what_an_assumption_makes_of_a_class() -> None:
-    study = sensitivity.FIGURE_5
+    study = fig5.STUDY
     base = {cell: 300.0 if "type1x3" in cell else 100.0 for cell in study.cells}
     rows = sensitivity.rows_of(study, base, {"analytics_share": {"low": {"iot-ts/type1x3": 100.0},
                                                                  "high": {"iot-ts/type1x3": 500.0}}})
