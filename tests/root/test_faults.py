@@ -120,7 +120,7 @@ def test_a_hung_agent_goes_on_with_all_that_it_had(bed: Testbed) -> None:
 
 def test_who_waits_for_an_agent_that_does_not_answer_is_told_what_it_is_at(bed: Testbed) -> None:
     bed.fail("hang", "s1h")
-    with pytest.raises(ExperimentError, match=r"agents of s1h \(stopped; egress over s1h-n1, s1h-n2\)"):
+    with pytest.raises(ExperimentError, match=r"agents of s1h \(stopped; egress over s1h-pcie1, s1h-pcie2\)"):
         bed.wait_until_ready(timeout_s=3.0)
 
 
