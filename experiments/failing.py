@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from experiments.failures import Failure, failure_of
+from experiments.emulation.failures import Failure, failure_of
 from topologies.inventory import Inventory
 
 LOSS = 0.05  # of all frames, each way

@@ -22,9 +22,9 @@ from controller.errors import MigrationError
 from controller.fault_domains import faults, places_of
 from controller.migration_journal import Viewed
 from controller.resource_controller import ResourceController
-from experiments.echo_service import NAME as ECHO
-from experiments.orchestrating import placed_as
-from experiments.simulated_controller import SimulatedController, SimulatedDesk
+from experiments.clients.echo_service import NAME as ECHO
+from experiments.emulation.orchestrating import placed_as
+from experiments.measurement.simulated_controller import SimulatedController, SimulatedDesk
 from experiments.watched_journal import BY_HAND, Key, WatchedJournal
 from microservices.application import Application, Channel, Stage
 from microservices.applications import application_named
@@ -51,7 +51,7 @@ MOST_FORESIGHT = 8
 
 
 class Strike(NamedTuple):
-    """A failure of `kind` at `names`, mended after `for_s`. The words are those of experiments/failures.py, and:
+    """A failure of `kind` at `names`, mended after `for_s`. The words are those of emulation/failures.py, and:
 
     "jitter" (over a node's link datagrams are delayed, doubled and overtaken).
     """

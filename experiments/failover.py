@@ -23,14 +23,14 @@ from typing import Any
 import msgspec
 
 from experiments import failover_schedules
+from experiments.emulation.testbed import Testbed, TestbedOptions
 from experiments.errors import ExperimentError
 from experiments.failing import KINDS
 from experiments.failover_load import CLIENTS, Load, StoreLoad, ThermostatLoad, store_on, thermostats_on
 from experiments.failover_strike import Outcome, struck
-from experiments.points import measured
-from experiments.results import Run
-from experiments.run_options import RunOptions
-from experiments.testbed import Testbed, TestbedOptions
+from experiments.runs.points import measured
+from experiments.runs.results import Run
+from experiments.runs.run_options import RunOptions
 from nodes.deployment import Deployment
 from topologies.catalog import cluster_named
 from topologies.inventory import Inventory, inventory_of

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from experiments.load import ClientResult
-from experiments.shared_store import judged
+from experiments.clients.load import ClientResult
+from experiments.clients.shared_store import judged
 
 BAD = ("errors", "wrong", "lost", "late", "duplicated", "foreign")
 # What may come of requests that went down with an instance without a replica: what it had acknowledged is never

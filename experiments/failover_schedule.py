@@ -18,12 +18,12 @@ import msgspec
 
 from controller.replica_steps import Event as Turn
 from experiments import failover_judging as judging
+from experiments.clients.load import ClientResult
+from experiments.clients.shared_store import SharedStore
+from experiments.clients.store_checker import StoreChecker, StoreReadBack
 from experiments.failing_rack import CLIENTS, SHAPES, FailingRack
 from experiments.failover_strikes import Strikes
-from experiments.load import ClientResult
-from experiments.shared_store import SharedStore
-from experiments.simulated_told import told_by
-from experiments.store_checker import StoreChecker, StoreReadBack
+from experiments.measurement.simulated_told import told_by
 from microservices.workload import Workload
 from nodes.deployment import Deployment
 from nodes.simulated import NetworkFaults, SimulatedClient

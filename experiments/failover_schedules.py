@@ -19,9 +19,9 @@ import msgspec
 from controller.replica_steps import Event as Turn
 from experiments.failover_schedule import Outcome, played
 from experiments.failover_strikes import AT_CONTROLLER, AT_NODES, KINDS, MOST_AT_ONCE
-from experiments.points import measured
-from experiments.results import Run
-from experiments.run_options import RunOptions
+from experiments.runs.points import measured
+from experiments.runs.results import Run
+from experiments.runs.run_options import RunOptions
 
 SEEDS, QUICK_SEEDS = 2000, 200
 SEEDS_PER_POINT = 20

@@ -15,8 +15,8 @@ from experiments.errors import ExperimentError
 from experiments.failover_schedule import Outcome, played
 from experiments.failover_schedules import complaints_of, judge
 from experiments.failover_strikes import KINDS
-from experiments.results import Run
-from experiments.run_options import RunOptions
+from experiments.runs.results import Run
+from experiments.runs.run_options import RunOptions
 from nodes.replica_ledger import Ledger
 from nodes.replication import Replicator
 from nodes.replication_messages import Append, Part
