@@ -21,6 +21,7 @@ setup(
         "experiments.clients",
         "experiments.commands",
         "experiments.emulation",
+        "experiments.failures",
         "experiments.measurement",
         "experiments.reporting",
         "experiments.runs",

@@ -16,8 +16,8 @@ from experiments.emulation.running import RunningClient
 from experiments.emulation.testbed import CLIENT, Testbed, TestbedOptions
 from experiments.errors import ExperimentError
 from experiments.failover import CLUSTER as EXPERIMENTS_CLUSTER
-from experiments.failover_load import StoreLoad, ThermostatLoad, store_on, thermostats_on
-from experiments.failover_strike import struck
+from experiments.failures.live_load import StoreLoad, ThermostatLoad, store_on, thermostats_on
+from experiments.failures.live_strike import struck
 from microservices.applications import application_named
 from nodes.deployment import deploy
 from topologies.catalog import cluster_named

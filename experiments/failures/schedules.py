@@ -1,7 +1,7 @@
 """Thousands of random schedules of failures in virtual time: whatever fails, what clients saw is linearizable.
 
 The runtimes, the replication and the resource controller are those of a testbed; sockets, links and time are simulated
-(failing_rack.py draws the racks, failover_schedule.py a schedule, failover_strikes.py says what fails). A seed always
+(failing_rack.py draws the racks, schedule.py a schedule, random_strikes.py says what fails). A seed always
 gives the same schedule.
 """
 
@@ -17,8 +17,8 @@ from typing import Any
 import msgspec
 
 from controller.replica_steps import Event as Turn
-from experiments.failover_schedule import Outcome, played
-from experiments.failover_strikes import AT_CONTROLLER, AT_NODES, KINDS, MOST_AT_ONCE
+from experiments.failures.random_strikes import AT_CONTROLLER, AT_NODES, KINDS, MOST_AT_ONCE
+from experiments.failures.schedule import Outcome, played
 from experiments.runs.points import measured
 from experiments.runs.results import Run
 from experiments.runs.run_options import RunOptions

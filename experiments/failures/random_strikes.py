@@ -14,8 +14,17 @@ from collections import Counter
 from functools import partial
 
 from controller.migration_journal import Started, Viewed
-from experiments.failing_rack import CLIENTS, CONTROLLER, FORGETFUL, INVENTORY, NODES, PLACES, FailingRack, Strike
-from experiments.watched_journal import Key
+from experiments.failures.failing_rack import (
+    CLIENTS,
+    CONTROLLER,
+    FORGETFUL,
+    INVENTORY,
+    NODES,
+    PLACES,
+    FailingRack,
+    Strike,
+)
+from experiments.failures.watched_journal import Key
 from nodes.replication_messages import Part
 
 AT_NODES = ("smartnic", "crash", "host", "server", "hang", "link", "pcie", "loss", "jitter", "partition")

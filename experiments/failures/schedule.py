@@ -5,7 +5,7 @@
 
 The clients are those of the experiment on packets, and so are their judges: some write keys of their own and know what
 every reply must be, some share a few keys, two more share those of the bystander. In half of the schedules one of them
-vanishes, and another one comes. failover_strikes.py says what fails.
+vanishes, and another one comes. random_strikes.py says what fails.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from functools import partial
 import msgspec
 
 from controller.replica_steps import Event as Turn
-from experiments import failover_judging as judging
 from experiments.clients.load import ClientResult
 from experiments.clients.shared_store import SharedStore
 from experiments.clients.store_checker import StoreChecker, StoreReadBack
-from experiments.failing_rack import CLIENTS, SHAPES, FailingRack
-from experiments.failover_strikes import Strikes
+from experiments.failures import judging
+from experiments.failures.failing_rack import CLIENTS, SHAPES, FailingRack
+from experiments.failures.random_strikes import Strikes
 from experiments.measurement.simulated_told import told_by
 from microservices.workload import Workload
 from nodes.deployment import Deployment

@@ -24,8 +24,8 @@ from controller.migration_journal import Viewed
 from controller.resource_controller import ResourceController
 from experiments.clients.echo_service import NAME as ECHO
 from experiments.emulation.orchestrating import placed_as
+from experiments.failures.watched_journal import BY_HAND, Key, WatchedJournal
 from experiments.measurement.simulated_controller import SimulatedController, SimulatedDesk
-from experiments.watched_journal import BY_HAND, Key, WatchedJournal
 from microservices.application import Application, Channel, Stage
 from microservices.applications import application_named
 from microservices.routing import Router

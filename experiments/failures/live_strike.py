@@ -10,12 +10,12 @@ import msgspec
 
 from controller.controller_events import ControllerEvent
 from controller.errors import MigrationError
-from experiments import failover_judging as judging
 from experiments.emulation.failures import Failure
 from experiments.emulation.testbed import Testbed
 from experiments.errors import ExperimentError
-from experiments.failing import aimed, cut_off
-from experiments.failover_load import Load
+from experiments.failures import judging
+from experiments.failures.aims import aimed, cut_off
+from experiments.failures.live_load import Load
 from nodes.deployment import Deployment
 
 FIRST_LOAD_REAL_S, BROKEN_REAL_S, LAST_LOAD_REAL_S = 0.4, 2.0, 0.6

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from experiments import failover_judging as judging
 from experiments.clients.client import ClientConfig, ClientResult
 from experiments.clients.shared_store import SHARED
 from experiments.clients.store_checker import CHECKER, READ_BACK, StoreReadBack
 from experiments.emulation.running import RunningClient
 from experiments.emulation.testbed import Testbed
+from experiments.failures import judging
 from microservices.application import Application
 from microservices.applications import application_named, iot_ts
 from microservices.service import service_class
