@@ -17,11 +17,22 @@ setup(
         "controller.placement",
         "experiments",
         "experiments.benchmarks",
+        "experiments.captures",
+        "experiments.clients",
+        "experiments.commands",
+        "experiments.emulation",
+        "experiments.failures",
+        "experiments.measurement",
+        "experiments.reporting",
+        "experiments.runs",
+        "experiments.shell",
+        "experiments.views",
     ],
     # Whatever is no Python file and is read at run time: rule sets, dissectors.
     package_data={
         "microservices": ["*.rules", "*.json"],
-        "experiments": ["*.lua", "*.csv", "*.j2", "*.css", "scenarios/*.yaml"],
+        "experiments": ["scenarios/*.yaml"],
+        "experiments.reporting": ["*.csv", "*.j2", "*.css"],
     },
     # Mininet and Open vSwitch come from the system's packages. Exact versions are in requirements.lock.
     install_requires=[

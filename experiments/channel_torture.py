@@ -19,9 +19,9 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any
 
-from experiments.first_placement import place_in_turn
-from experiments.results import Run
-from experiments.run_options import RunOptions
+from experiments.emulation.first_placement import place_in_turn
+from experiments.runs.results import Run
+from experiments.runs.run_options import RunOptions
 from microservices.applications import APPLICATIONS, application_named
 from microservices.routing import Router
 from microservices.workload import Workload

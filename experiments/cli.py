@@ -15,11 +15,11 @@ import msgspec
 import typer
 
 from controller.errors import ControllerError
-from experiments.cli_bench import bench
-from experiments.cli_operator import events, migrate, top
-from experiments.cli_report import report
-from experiments.cli_run import run
-from experiments.cli_shared import (
+from experiments.commands.bench import bench
+from experiments.commands.operator import events, migrate, top
+from experiments.commands.report import report
+from experiments.commands.run import run
+from experiments.commands.shared import (
     ClusterArgument,
     Datapath,
     Json,
@@ -75,9 +75,9 @@ def apps(name: Annotated[str, typer.Argument(help="One application: of Table 3, 
          output: Annotated[Path | None, typer.Option("--output", "-o", help="Draw it: a .svg, .png or .pdf file.")]
          = None, json: Json = False) -> None:
     """List Table 3's applications beside the paper's numbers, or show one and draw it as a graph."""
-    from experiments import application_views as views
-    from experiments.chosen_application import application_of
+    from experiments.emulation.chosen_application import application_of
     from experiments.errors import ExperimentError
+    from experiments.views import application_views as views
     from microservices.applications import APPLICATIONS
 
     if not name:
@@ -89,7 +89,7 @@ def apps(name: Annotated[str, typer.Argument(help="One application: of Table 3, 
     application = application_of(name)
     content = views.detail_of(application)
     if output is not None:
-        from experiments.application_plot import draw_application
+        from experiments.views.application_plot import draw_application
 
         draw_application(application, output)
         content["file"] = str(output)
@@ -111,7 +111,7 @@ def profiles(names: Annotated[list[str] | None, typer.Argument(help="Microservic
              size: Annotated[int, typer.Option(help="Bytes per request, 0 to 8,000.")] = 512,
              json: Json = False) -> None:
     """Show what microservices cost in time and power on each node class, as Table 1 and our assumptions have it."""
-    from experiments import profile_views as views
+    from experiments.views import profile_views as views
 
     content = views.profiles_of(names or (), size)
 
@@ -126,7 +126,7 @@ def profiles(names: Annotated[list[str] | None, typer.Argument(help="Microservic
 @app.command()
 def assumptions(json: Json = False) -> None:
     """Show every assumption behind speed and power: its default, its range, and the paper's words behind it."""
-    from experiments import profile_views as views
+    from experiments.views import profile_views as views
     from microservices.assumptions import ASSUMPTIONS
 
     emit(ASSUMPTIONS, json, lambda: table("Assumptions", views.ASSUMPTION_COLUMNS, views.assumption_rows()))
@@ -141,8 +141,8 @@ def cli_command(cluster: ClusterArgument = "type1x3",
                 controllers: Annotated[int, typer.Option(help="Nodes of the resource controller: 1 or 3.")] = 1,
                 nodes: Nodes = None) -> None:
     """Bring a rack up with NFV-FIN on it, and type at Mininet's CLI with E3's verbs."""
-    from experiments.interactive import TIME_SCALE, run_interactive
-    from experiments.pacing import Pacing
+    from experiments.emulation.pacing import Pacing
+    from experiments.shell.interactive import TIME_SCALE, run_interactive
 
     usual = TIME_SCALE if speed == "calibrated" else 1.0
     pacing = Pacing(speed, usual if time_scale is None else time_scale)
@@ -157,7 +157,7 @@ for operating in (top, migrate, events, run, report):
 def pcap(files: Annotated[list[Path], typer.Argument(help="Captures, or directories of them.")],
          json: Json = False) -> None:
     """Prove from captures how packets were routed."""
-    from experiments.pcap_routing import run
+    from experiments.captures.pcap_routing import run
 
     proof = run(files)
 
@@ -176,7 +176,7 @@ def pcap(files: Annotated[list[Path], typer.Argument(help="Captures, or director
 @app.command("list")
 def list_command(json: Json = False) -> None:
     """List the experiments and the clusters that the paper measures."""
-    from experiments.registry import EXPERIMENTS
+    from experiments.runs.registry import EXPERIMENTS
     from topologies.catalog import PAPER_CLUSTERS
 
     content = {"experiments": {name: e.sentence for name, e in EXPERIMENTS.items()}, "clusters": PAPER_CLUSTERS}
@@ -194,8 +194,8 @@ def draw(cluster: ClusterArgument = "type1x3",
          clients: Annotated[int, typer.Option(help="Client nodes per rack.")] = 1, nodes: Nodes = None,
          json: Json = False) -> None:
     """Draw a cluster: servers, SmartNICs, switches, links, addresses. Without -o: CLUSTER.svg in this directory."""
-    from experiments.cluster_picture import picture_of
-    from experiments.plot import save_picture
+    from experiments.views.cluster_picture import picture_of
+    from experiments.views.plot import save_picture
     from topologies.catalog import cluster_named
     from topologies.inventory import inventory_of
 
@@ -222,16 +222,16 @@ def place_command(application: Annotated[str, typer.Argument(metavar="APP", help
                   plot: Annotated[Path | None, typer.Option(help="Draw it: a .svg, .png or .pdf file.")] = None,
                   nodes: Nodes = None, json: Json = False) -> None:
     """Place an application on a cluster: where everything runs, and what that is predicted to do."""
-    from experiments import placement_views as views
-    from experiments.chosen_application import application_of
+    from experiments.emulation.chosen_application import application_of
+    from experiments.views import placement_views as views
     from topologies.catalog import cluster_named
 
     placement, state = views.placed_on(application_of(application, *views.size(shards, backups)),
                                        cluster_named(cluster), algorithm, communication, rps, seed, time_limit)
     content = views.content_of(placement, state, communication)
     if plot is not None:
-        from experiments.placement_picture import picture_of_placement
-        from experiments.placement_plot import save_placement
+        from experiments.views.placement_picture import picture_of_placement
+        from experiments.views.placement_plot import save_placement
 
         save_placement(picture_of_placement(placement, state, communication), plot)
         content["file"] = str(plot)
@@ -249,8 +249,8 @@ def place_command(application: Annotated[str, typer.Argument(metavar="APP", help
 @app.command()
 def doctor(json: Json = False) -> None:
     """Say what this machine can do, and what follows from each lack."""
-    from experiments.doctor import doctor as look
-    from experiments.doctor import is_fit
+    from experiments.commands.doctor import doctor as look
+    from experiments.commands.doctor import is_fit
 
     rows = look()
     emit([msgspec.to_builtins(row) for row in rows], json, lambda: table(
@@ -262,7 +262,7 @@ def doctor(json: Json = False) -> None:
 @app.command()
 def clean(json: Json = False) -> None:
     """Remove what dead testbeds left on this machine, and nothing else."""
-    from experiments.clean import clean as remove
+    from experiments.emulation.clean import clean as remove
 
     report = remove()
     emit(msgspec.to_builtins(report), json, lambda: print("\n".join(report.lines())))

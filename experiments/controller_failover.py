@@ -26,6 +26,7 @@ import msgspec
 
 from controller.errors import MigrationError
 from controller.migration_journal import Ended, Entry, Started, Term, Turned
+from experiments.emulation.testbed import Testbed, TestbedOptions
 from experiments.errors import ExperimentError
 from experiments.migration import (
     CLIENTS,
@@ -39,9 +40,8 @@ from experiments.migration import (
     stores_on,
 )
 from experiments.minority import Minority, cut_off, judge_minorities
-from experiments.results import Run
-from experiments.run_options import RunOptions
-from experiments.testbed import Testbed, TestbedOptions
+from experiments.runs.results import Run
+from experiments.runs.run_options import RunOptions
 from nodes.residents import running
 from topologies.catalog import cluster_named
 from topologies.inventory import inventory_of

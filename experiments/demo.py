@@ -16,22 +16,22 @@ from typing import Any
 import msgspec
 
 from controller.tor_counters import drops
-from experiments.auto_time_scale import auto_time_scale
-from experiments.chosen_application import application_of, requests_of
-from experiments.client import ClientConfig, ClientResult
-from experiments.energy import WindowPower, power_between
+from experiments.captures.pcap_routing import run as prove
+from experiments.captures.routing_proof import DELIVERY, RoutingProof
+from experiments.clients.client import ClientConfig, ClientResult
+from experiments.clients.latencies import merged
+from experiments.emulation.chosen_application import application_of, requests_of
+from experiments.emulation.first_placement import place_in_turn
+from experiments.emulation.pacing import UNPACED, Pacing
+from experiments.emulation.testbed import Testbed, TestbedOptions
 from experiments.errors import ExperimentError
-from experiments.fidelity import Verdict, judge
-from experiments.first_placement import place_in_turn
-from experiments.latencies import merged
-from experiments.machine_load import LoadMeter
-from experiments.measuring import observed, snapshot, switch_drops
-from experiments.node_power import services_of
-from experiments.pacing import UNPACED, Pacing
-from experiments.pcap_routing import run as prove
-from experiments.results import Run
-from experiments.routing_proof import DELIVERY, RoutingProof
-from experiments.testbed import Testbed, TestbedOptions
+from experiments.measurement.auto_time_scale import auto_time_scale
+from experiments.measurement.energy import WindowPower, power_between
+from experiments.measurement.fidelity import Verdict, judge
+from experiments.measurement.machine_load import LoadMeter
+from experiments.measurement.measuring import observed, snapshot, switch_drops
+from experiments.measurement.node_power import services_of
+from experiments.runs.results import Run
 from microservices.measured import Column
 from microservices.sharding import SLOTS
 from nodes.deployment import deploy

@@ -20,15 +20,15 @@ from typing import Any
 import msgspec
 
 from controller.select_hash import FlowKey, predict
+from experiments.captures.frame_fields import UDP, ipv4_of, ports_of
+from experiments.captures.pcap_reading import frames
+from experiments.clients.flow_probe import ProbeConfig, ProbeResult
+from experiments.emulation.running import RunningProcess
+from experiments.emulation.switches import lacp_members
+from experiments.emulation.testbed import Testbed, TestbedOptions
 from experiments.errors import ExperimentError
-from experiments.flow_probe import ProbeConfig, ProbeResult
-from experiments.frame_fields import UDP, ipv4_of, ports_of
-from experiments.pcap_reading import frames
-from experiments.results import Run
-from experiments.run_options import RunOptions
-from experiments.running import RunningProcess
-from experiments.switches import lacp_members
-from experiments.testbed import Testbed, TestbedOptions
+from experiments.runs.results import Run
+from experiments.runs.run_options import RunOptions
 from nodes.ip_stack import UDP_ECHO_PORT
 from nodes.team import read_status
 
@@ -69,7 +69,7 @@ def run(options: RunOptions, say: Callable[[str], None]) -> dict[str, Any]:
         client = bed.inventory.node("c1")
         directory = result_run.directory / "captures"
         capture = bed.capture(directory, ports, only=f"udp and dst host {host.ip} and dst port {UDP_ECHO_PORT}")
-        probe = bed.start_process("c1", "experiments.flow_probe:run", msgspec.msgpack.encode(ProbeConfig(
+        probe = bed.start_process("c1", "experiments.clients.flow_probe:run", msgspec.msgpack.encode(ProbeConfig(
             client.ip, host.ip, UDP_ECHO_PORT, FLOWS, FIRST_PORT, PACKETS_PER_S, LIMIT_S)))
         phases = _phases(bed, say)
         result = _finish(probe)

@@ -21,14 +21,14 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from experiments.captures.frame_fields import ipv4_of, ports_of
+from experiments.captures.pcap_reading import frames
+from experiments.clients.flow_probe import ProbeConfig, ProbeResult
 from experiments.ecmp import wait_seen
-from experiments.flow_probe import ProbeConfig, ProbeResult
-from experiments.frame_fields import ipv4_of, ports_of
-from experiments.pcap_reading import frames
-from experiments.results import Run
-from experiments.run_options import RunOptions
-from experiments.scenario_timeline import Moment, Timeline, binned
-from experiments.testbed import Testbed, TestbedOptions
+from experiments.emulation.testbed import Testbed, TestbedOptions
+from experiments.runs.results import Run
+from experiments.runs.run_options import RunOptions
+from experiments.views.scenario_timeline import Moment, Timeline, binned
 from nodes.ip_stack import UDP_ECHO_PORT
 from topologies.inventory import Inventory
 
@@ -72,7 +72,7 @@ def run(options: RunOptions, say: Callable[[str], None]) -> dict[str, Any]:
         source, target = inventory.node(SENDER), inventory.node(RECEIVER)
         ports = [p.interface for host in (source, target) for p in inventory.ports_of_server(host)]
         capture = bed.capture(result_run.directory / "captures", ports, only=f"udp and port {UDP_ECHO_PORT}")
-        probe = bed.start_process(SENDER, "experiments.flow_probe:run", msgspec.msgpack.encode(ProbeConfig(
+        probe = bed.start_process(SENDER, "experiments.clients.flow_probe:run", msgspec.msgpack.encode(ProbeConfig(
             source.ip, target.ip, UDP_ECHO_PORT, FLOWS, FIRST_PORT, PACKETS_PER_S, LIMIT_S)))
         phases = _phases(bed, options.quick, say)
         probe.stop()
@@ -227,7 +227,7 @@ def _timeline(packets: Sequence[Packet], phases: Sequence[Phase]) -> Timeline:
 
 
 def _draw(timeline: Timeline, directory: Path) -> None:
-    from experiments.timeline_plot import save_timeline
+    from experiments.views.timeline_plot import save_timeline
 
     for suffix in (".png", ".pdf"):
         save_timeline(timeline, directory / f"goodput{suffix}")

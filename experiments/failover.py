@@ -5,12 +5,12 @@
 
 Section 3.5 on a rack of packets. Each failure strikes where a replica is at that time: of three times it is the
 primary, the fourth time the backup, of each stage of IOT-TS in turn. After each: no reply wrong, lost or doubled, every
-write read back, and what clients of shared keys saw linearizable (failover_judging.py); no replicated stage begins
+write read back, and what clients of shared keys saw linearizable (judging.py); no replicated stage begins
 anew. What SQL held is lost with its node: it begins anew elsewhere once that is cut off (power_switch.py), and requests
 that it had then may never be answered, or twice. Printed is the longest time that a client had no reply.
 
 With `--simulate` nothing is real but the code: random schedules of overlapping failures on racks in virtual time
-(failover_schedules.py).
+(schedules.py).
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from typing import Any
 
 import msgspec
 
-from experiments import failover_schedules
+from experiments.emulation.testbed import Testbed, TestbedOptions
 from experiments.errors import ExperimentError
-from experiments.failing import KINDS
-from experiments.failover_load import CLIENTS, Load, StoreLoad, ThermostatLoad, store_on, thermostats_on
-from experiments.failover_strike import Outcome, struck
-from experiments.points import measured
-from experiments.results import Run
-from experiments.run_options import RunOptions
-from experiments.testbed import Testbed, TestbedOptions
+from experiments.failures import schedules as failover_schedules
+from experiments.failures.aims import KINDS
+from experiments.failures.live_load import CLIENTS, Load, StoreLoad, ThermostatLoad, store_on, thermostats_on
+from experiments.failures.live_strike import Outcome, struck
+from experiments.runs.points import measured
+from experiments.runs.results import Run
+from experiments.runs.run_options import RunOptions
 from nodes.deployment import Deployment
 from topologies.catalog import cluster_named
 from topologies.inventory import Inventory, inventory_of

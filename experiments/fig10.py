@@ -13,16 +13,16 @@ from typing import Any
 
 import msgspec
 
-from experiments.charts import Measured
-from experiments.cluster_peaks import ClusterPeak, agreement
 from experiments.cost import USD_PER_KWH, Ownership
 from experiments.errors import ExperimentError
-from experiments.fig10_chart import Fig10Data
-from experiments.figures import draw, stored
-from experiments.points import POINTS_FILE, PointFile
-from experiments.results import MANIFEST, RESULTS, Run
-from experiments.run_options import RunOptions
+from experiments.measurement.cluster_peaks import ClusterPeak, agreement
+from experiments.runs.points import POINTS_FILE, PointFile
+from experiments.runs.results import MANIFEST, RESULTS, Run
+from experiments.runs.run_options import RunOptions
 from experiments.table5 import SMARTNICS, measured_on_clusters
+from experiments.views.charts import Measured
+from experiments.views.fig10_chart import Fig10Data
+from experiments.views.figures import draw, stored
 from microservices.assumptions import DEFAULTS, Assumptions
 
 YEARS = tuple(quarter / 4 for quarter in range(25))  # 0 to 6, "0 to 5+"

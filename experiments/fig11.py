@@ -19,11 +19,11 @@ from typing import Any
 
 import msgspec
 
-from experiments.fig11_chart import Fig11Data, Point
-from experiments.figures import draw, stored
-from experiments.results import Run
-from experiments.run_options import RunOptions
+from experiments.runs.results import Run
+from experiments.runs.run_options import RunOptions
 from experiments.simulated_fleet import NICS, WIRE_BYTES, FleetResult, measure_fleet
+from experiments.views.fig11_chart import Fig11Data, Point
+from experiments.views.figures import draw, stored
 from microservices.assumptions import DEFAULTS
 from nodes.control_messages import HEARTBEAT_BYTES, HEARTBEAT_S
 

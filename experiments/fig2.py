@@ -16,14 +16,14 @@ from typing import Any
 
 import msgspec
 
-from experiments.figures import draw, stored
-from experiments.measuring import Plan
-from experiments.points import measured
+from experiments.measurement.measuring import Plan
+from experiments.measurement.single_node import CellResult, SingleNode
 from experiments.request_sizes import QUICK_SIZES, SERVICES, SIZES, Cells, figure_data, host_cores, statements
-from experiments.results import Run
-from experiments.run_options import RunOptions
-from experiments.single_node import CellResult, SingleNode
+from experiments.runs.points import measured
+from experiments.runs.results import Run
+from experiments.runs.run_options import RunOptions
 from experiments.table1 import mean_of
+from experiments.views.figures import draw, stored
 from microservices.assumptions import DEFAULTS
 from microservices.measured import Column
 

@@ -15,19 +15,19 @@ from typing import Any
 
 import msgspec
 
-from experiments.echo_service import chain, lone
-from experiments.fidelity import FidelityLimits, Verdict, combined
-from experiments.figures import draw, stored
-from experiments.load import ClientConfig
-from experiments.measuring import Measurement, Plan, measure
-from experiments.pacing import Pacing
-from experiments.points import measured
-from experiments.results import Run
-from experiments.retrying import slowed_till_it_holds
+from experiments.clients.echo_service import chain, lone
+from experiments.clients.load import ClientConfig
+from experiments.emulation.pacing import Pacing
+from experiments.emulation.testbed import Testbed, TestbedOptions
+from experiments.measurement.fidelity import FidelityLimits, Verdict, combined
+from experiments.measurement.measuring import Measurement, Plan, measure
+from experiments.measurement.retrying import slowed_till_it_holds
+from experiments.measurement.time_scale import wake_lateness
 from experiments.round_trips import MECHANISMS, Mechanism, RoundTrip, figure_data, judged, modelled_rtt_s
-from experiments.run_options import AUTO, MOST_TIME_SCALE, RunOptions
-from experiments.testbed import Testbed, TestbedOptions
-from experiments.time_scale import wake_lateness
+from experiments.runs.points import measured
+from experiments.runs.results import Run
+from experiments.runs.run_options import AUTO, MOST_TIME_SCALE, RunOptions
+from experiments.views.figures import draw, stored
 from microservices.assumptions import DEFAULTS
 from nodes.communication import Communication
 from nodes.deployment import Deployment, deploy

@@ -16,14 +16,14 @@ from typing import Any
 
 import msgspec
 
-from experiments.charts import GroupedBar, GroupedData
-from experiments.cluster_peaks import RETRIES, ClusterPeak, ClusterRooms, agreement, record
-from experiments.figures import StoredFigure, draw, stored
-from experiments.points import measured
-from experiments.results import Run
-from experiments.run_options import RunOptions
+from experiments.measurement.cluster_peaks import RETRIES, ClusterPeak, ClusterRooms, agreement, record
+from experiments.runs.points import measured
+from experiments.runs.results import Run
+from experiments.runs.run_options import RunOptions
 from experiments.sensitivity import Study
 from experiments.sensitivity import run as how_it_changes
+from experiments.views.charts import GroupedBar, GroupedData
+from experiments.views.figures import StoredFigure, draw, stored
 from microservices.applications import APPLICATIONS
 from microservices.assumptions import DEFAULTS, MEASURED_BYTES, varied
 

@@ -26,14 +26,14 @@ from controller.placement.cost import WITH_COMMUNICATION
 from controller.placement.demand import Behaviour, demand_of
 from controller.placement.placing import DEFAULT_OPTIONS, Options, Placement, place
 from controller.placement.prediction import predict
-from experiments.charts import GroupedBar, GroupedData
 from experiments.errors import ExperimentError
-from experiments.figures import StoredFigure, draw, stored
-from experiments.measuring import Plan
-from experiments.points import measured
-from experiments.rack_peak import RackPeak, RackRoom
-from experiments.results import Run
-from experiments.run_options import RunOptions
+from experiments.measurement.measuring import Plan
+from experiments.measurement.rack_peak import RackPeak, RackRoom
+from experiments.runs.points import measured
+from experiments.runs.results import Run
+from experiments.runs.run_options import RunOptions
+from experiments.views.charts import GroupedBar, GroupedData
+from experiments.views.figures import StoredFigure, draw, stored
 from microservices.application import Application
 from microservices.applications import APPLICATIONS, application_named
 from microservices.profiles import MEMORY_INTENSIVE

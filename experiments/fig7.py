@@ -28,24 +28,24 @@ from typing import Any
 import msgspec
 
 from controller.overload import OverloadOptions
-from experiments.e3_placement import MIGRATED, better_on_host, placed_for_peak
-from experiments.fidelity import Verdict
+from experiments.emulation.pacing import Pacing
+from experiments.emulation.testbed import Testbed, TestbedOptions
 from experiments.fig7_findings import CPU, GAIN, WITHOUT, Live, Point, figures_of, judged, record, said_of_starvation
-from experiments.figures import draw
-from experiments.host_starvation import starved_host
-from experiments.measuring import Plan
-from experiments.pacing import Pacing
-from experiments.peak import settled
-from experiments.points import measured
-from experiments.rack_peak import RackPeak, RackRoom, at_load, rack_peak
-from experiments.replayed_orchestrator import Orchestrated, orchestrated
-from experiments.results import Run
-from experiments.retrying import slowed_till_it_holds
-from experiments.rising_load import Rise, Risen, risen_on_packets, risen_virtually
-from experiments.run_options import RunOptions
-from experiments.simulated_bed import SimulatedBed
-from experiments.smartnic_first import placed_on_smartnics
-from experiments.testbed import Testbed, TestbedOptions
+from experiments.measurement.e3_placement import MIGRATED, better_on_host, placed_for_peak
+from experiments.measurement.fidelity import Verdict
+from experiments.measurement.host_starvation import starved_host
+from experiments.measurement.measuring import Plan
+from experiments.measurement.peak import settled
+from experiments.measurement.rack_peak import RackPeak, RackRoom, at_load, rack_peak
+from experiments.measurement.replayed_orchestrator import Orchestrated, orchestrated
+from experiments.measurement.retrying import slowed_till_it_holds
+from experiments.measurement.rising_load import Rise, Risen, risen_on_packets, risen_virtually
+from experiments.measurement.simulated_bed import SimulatedBed
+from experiments.measurement.smartnic_first import placed_on_smartnics
+from experiments.runs.points import measured
+from experiments.runs.results import Run
+from experiments.runs.run_options import RunOptions
+from experiments.views.figures import draw
 from microservices.application import Application
 from microservices.applications import APPLICATIONS, PAPER_SHARDS, application_named
 from microservices.assumptions import DEFAULTS

@@ -9,13 +9,13 @@ from typing import Any
 import msgspec
 
 from controller.control_requests import ToldTimeline
-from experiments.charts import GroupedBar, GroupedData
-from experiments.e3_placement import MIGRATED
-from experiments.fig7_chart import RiseCurve, RiseData
-from experiments.figures import StoredFigure, stored
-from experiments.host_starvation import StarvedHost
-from experiments.rack_peak import RackPeak
-from experiments.replayed_orchestrator import Moved
+from experiments.measurement.e3_placement import MIGRATED
+from experiments.measurement.host_starvation import StarvedHost
+from experiments.measurement.rack_peak import RackPeak
+from experiments.measurement.replayed_orchestrator import Moved
+from experiments.views.charts import GroupedBar, GroupedData
+from experiments.views.fig7_chart import RiseCurve, RiseData
+from experiments.views.figures import StoredFigure, stored
 
 WITHOUT, CPU, GAIN = "without", "cpu", "gain"
 RULES = {CPU: "the highest CPU share", GAIN: "of what Table 1 has better on a host"}

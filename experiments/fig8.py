@@ -17,23 +17,31 @@ from typing import Any
 
 import msgspec
 
-from experiments.e3_placement import E3Placement, placed_for_peak
-from experiments.energy import EnergyMeter, WindowPower, power_between
-from experiments.fidelity import Verdict
-from experiments.figures import draw, stored
-from experiments.knee import Knee
-from experiments.load import ClientConfig
-from experiments.measuring import Measurement, Plan, measure
-from experiments.pacing import Pacing
-from experiments.peak import CHECK_EVERY, MOST_FLOWS, POOL, QUICK_RESOLUTION, RESOLUTION, find_peak, shared_out
-from experiments.points import POINTS_FILE, PointFile, measured
+from experiments.clients.load import ClientConfig
+from experiments.emulation.pacing import Pacing
+from experiments.emulation.testbed import Testbed, TestbedOptions
+from experiments.measurement.e3_placement import E3Placement, placed_for_peak
+from experiments.measurement.energy import EnergyMeter, WindowPower, power_between
+from experiments.measurement.fidelity import Verdict
+from experiments.measurement.knee import Knee
+from experiments.measurement.measuring import Measurement, Plan, measure
+from experiments.measurement.peak import (
+    CHECK_EVERY,
+    MOST_FLOWS,
+    POOL,
+    QUICK_RESOLUTION,
+    RESOLUTION,
+    find_peak,
+    shared_out,
+)
+from experiments.measurement.rack_peak import RackRoom
+from experiments.measurement.retrying import slowed_till_it_holds
+from experiments.measurement.time_scale import capacity_of, time_scale_for
 from experiments.power_over_load import APPLICATIONS, LOADS, LoadPoint, figure_data, judged, mean_of
-from experiments.rack_peak import RackRoom
-from experiments.results import Run
-from experiments.retrying import slowed_till_it_holds
-from experiments.run_options import AUTO, RunOptions
-from experiments.testbed import Testbed, TestbedOptions
-from experiments.time_scale import capacity_of, time_scale_for
+from experiments.runs.points import POINTS_FILE, PointFile, measured
+from experiments.runs.results import Run
+from experiments.runs.run_options import AUTO, RunOptions
+from experiments.views.figures import draw, stored
 from microservices.applications import application_named
 from microservices.assumptions import DEFAULTS
 from microservices.measured import Column

@@ -15,12 +15,12 @@ from typing import Any
 
 from controller.placement.ceiling import ceiling_rps
 from controller.placement.diagnosis import violations
-from experiments.client import ClientConfig, ClientResult
-from experiments.live_rack import LiveRack
-from experiments.pacing import Pacing
-from experiments.results import Run
-from experiments.run_options import RunOptions
-from experiments.testbed import Testbed, TestbedOptions
+from experiments.clients.client import ClientConfig, ClientResult
+from experiments.emulation.live_rack import LiveRack
+from experiments.emulation.pacing import Pacing
+from experiments.emulation.testbed import Testbed, TestbedOptions
+from experiments.runs.results import Run
+from experiments.runs.run_options import RunOptions
 from microservices.applications import application_named
 from nodes.deployment import Deployment
 

@@ -10,9 +10,9 @@ import sys
 
 import msgspec
 
-from experiments.client import ClientConfig
-from experiments.first_placement import place_in_turn
-from experiments.testbed import Testbed, TestbedOptions
+from experiments.clients.client import ClientConfig
+from experiments.emulation.first_placement import place_in_turn
+from experiments.emulation.testbed import Testbed, TestbedOptions
 from microservices.applications import nfv_fin
 from nodes.deployment import deploy
 from topologies.catalog import cluster_named

@@ -19,14 +19,14 @@ from typing import Any
 
 from controller.control_requests import ToldTimeline
 from controller.timeline import STEPS
-from experiments.client import ClientConfig, ClientResult
-from experiments.echo_service import NAME as ECHO
-from experiments.pacing import UNPACED, Pacing
-from experiments.results import Run
-from experiments.run_options import RunOptions
-from experiments.running import RunningClient
-from experiments.store_checker import CHECKER, READ_BACK, StoreReadBack
-from experiments.testbed import Testbed, TestbedOptions
+from experiments.clients.client import ClientConfig, ClientResult
+from experiments.clients.echo_service import NAME as ECHO
+from experiments.clients.store_checker import CHECKER, READ_BACK, StoreReadBack
+from experiments.emulation.pacing import UNPACED, Pacing
+from experiments.emulation.running import RunningClient
+from experiments.emulation.testbed import Testbed, TestbedOptions
+from experiments.runs.results import Run
+from experiments.runs.run_options import RunOptions
 from microservices.application import Application, Channel, Stage
 from microservices.applications import application_named
 from nodes.deployment import Deployment, deploy

@@ -9,8 +9,8 @@ from statistics import median
 import msgspec
 
 from controller.errors import MigrationError
+from experiments.emulation.testbed import Testbed
 from experiments.errors import ExperimentError
-from experiments.testbed import Testbed
 
 SILENT_WITHIN_S = 15.0
 LOOK_AGAIN_S = 0.02

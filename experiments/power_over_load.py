@@ -8,7 +8,7 @@ from statistics import fmean
 
 import msgspec
 
-from experiments.charts import Fig8Data, Measured
+from experiments.views.charts import Fig8Data, Measured
 
 APPLICATIONS = ("nfv-fin", "rta-shm", "iot-ts")  # section 5.1: one of each class
 PROPORTIONAL = ("rta-shm", "iot-ts")  # the text: they "are power proportional"

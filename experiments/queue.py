@@ -14,13 +14,13 @@ from typing import Any
 
 import msgspec
 
-from experiments.charts import Measured, QueueData
-from experiments.figures import draw, stored
-from experiments.measuring import Plan
-from experiments.one_queue import CLOSED, OPEN, Load, OneQueue, Queue, QueuePoint, full_rps, theory
-from experiments.points import measured
-from experiments.results import Run
-from experiments.run_options import RunOptions
+from experiments.measurement.measuring import Plan
+from experiments.measurement.one_queue import CLOSED, OPEN, Load, OneQueue, Queue, QueuePoint, full_rps, theory
+from experiments.runs.points import measured
+from experiments.runs.results import Run
+from experiments.runs.run_options import RunOptions
+from experiments.views.charts import Measured, QueueData
+from experiments.views.figures import draw, stored
 
 RPS_WITHIN, LATENCY_WITHIN = 0.03, 0.10
 UTILISATIONS = (0.3, 0.6, 0.8)

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from experiments.client import ClientConfig, ClientResult
-from experiments.first_placement import place_in_turn
-from experiments.results import Run
-from experiments.run_options import RunOptions
-from experiments.testbed import Testbed, TestbedOptions
+from experiments.clients.client import ClientConfig, ClientResult
+from experiments.emulation.first_placement import place_in_turn
+from experiments.emulation.testbed import Testbed, TestbedOptions
+from experiments.runs.results import Run
+from experiments.runs.run_options import RunOptions
 from microservices.applications import APPLICATIONS, application_named
 from nodes.deployment import Deployment, deploy
 from topologies.catalog import cluster_named

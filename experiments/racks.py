@@ -11,12 +11,12 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
-from experiments.client import ClientConfig
-from experiments.first_placement import place_in_turn
-from experiments.pcap_routing import run as prove
-from experiments.results import Run
-from experiments.run_options import RunOptions
-from experiments.testbed import Testbed, TestbedOptions
+from experiments.captures.pcap_routing import run as prove
+from experiments.clients.client import ClientConfig
+from experiments.emulation.first_placement import place_in_turn
+from experiments.emulation.testbed import Testbed, TestbedOptions
+from experiments.runs.results import Run
+from experiments.runs.run_options import RunOptions
 from microservices.applications import nfv_fin
 from nodes.deployment import deploy
 from topologies.catalog import cluster_named

@@ -11,9 +11,9 @@ from statistics import geometric_mean
 
 import msgspec
 
-from experiments.charts import SWEET_SPOT_BYTES, Fig2Data, Measured
 from experiments.errors import ExperimentError
-from experiments.single_node import CORES, CellResult, expected_peak_rps
+from experiments.measurement.single_node import CORES, CellResult, expected_peak_rps
+from experiments.views.charts import SWEET_SPOT_BYTES, Fig2Data, Measured
 from microservices.assumptions import DEFAULTS, Assumptions
 from microservices.measured import Column
 from microservices.profiles import TABLE_1, TABLE_1_CORES, cost_s

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from experiments.charts import Fig3Bar, Fig3Data
+from experiments.views.charts import Fig3Bar, Fig3Data
 from microservices.assumptions import Assumptions
 from nodes.communication import Communication, HostStack
 from topologies.inventory import Inventory

@@ -11,12 +11,12 @@ from typing import Any
 import msgspec
 
 from experiments.errors import ExperimentError
-from experiments.measuring import Plan
-from experiments.one_queue import CLOSED, OPEN, Load, OneQueue, Queue, QueuePoint
-from experiments.points import measured
+from experiments.measurement.measuring import Plan
+from experiments.measurement.one_queue import CLOSED, OPEN, Load, OneQueue, Queue, QueuePoint
 from experiments.queue import carried
-from experiments.results import Run
-from experiments.run_options import AUTO, RunOptions
+from experiments.runs.points import measured
+from experiments.runs.results import Run
+from experiments.runs.run_options import AUTO, RunOptions
 
 QUEUE = Queue("knn", 12)
 # Twice as many clients as cores: with, say, 18 on 12 cores half of the constant latencies are long and half are short,

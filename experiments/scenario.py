@@ -17,18 +17,18 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from experiments.chosen_application import application_of, requests_of
-from experiments.client import ClientConfig, ClientResult
-from experiments.failures import FORGETFUL
-from experiments.first_placement import place_in_turn
-from experiments.pacing import UNPACED, Pacing
-from experiments.results import Run
-from experiments.run_options import RunOptions
-from experiments.running import RunningClient
+from experiments.clients.client import ClientConfig, ClientResult
+from experiments.clients.store_checker import CHECKER as CHECKING
+from experiments.emulation.chosen_application import application_of, requests_of
+from experiments.emulation.failures import FORGETFUL
+from experiments.emulation.first_placement import place_in_turn
+from experiments.emulation.pacing import UNPACED, Pacing
+from experiments.emulation.running import RunningClient
+from experiments.emulation.testbed import Testbed, TestbedOptions
+from experiments.runs.results import Run
+from experiments.runs.run_options import RunOptions
 from experiments.scenario_file import CHECKER, Planned, Scenario, plan_of, read_scenario
-from experiments.scenario_timeline import Bin, Moment, Timeline, binned, with_quiet
-from experiments.store_checker import CHECKER as CHECKING
-from experiments.testbed import Testbed, TestbedOptions
+from experiments.views.scenario_timeline import Bin, Moment, Timeline, binned, with_quiet
 from nodes.deployment import Deployment, deploy
 from topologies.catalog import cluster_named
 from topologies.inventory import Inventory, inventory_of
@@ -150,7 +150,7 @@ def _done(bed: Testbed, step: Planned, zero_s: float, say: Callable[[str], None]
 
 
 def _draw(timeline: Timeline, directory: Path) -> None:
-    from experiments.timeline_plot import save_timeline
+    from experiments.views.timeline_plot import save_timeline
 
     for suffix in (".png", ".pdf"):
         save_timeline(timeline, directory / f"timeline{suffix}")

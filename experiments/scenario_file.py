@@ -22,10 +22,10 @@ from typing import NamedTuple
 import msgspec
 import yaml
 
+from experiments.emulation.failures import KINDS, Failure, failure_of, part_of, share_of
+from experiments.emulation.first_placement import WHERE
+from experiments.emulation.testbed_options import CONTROLLERS, ORCHESTRATOR
 from experiments.errors import ExperimentError
-from experiments.failures import KINDS, Failure, failure_of, part_of, share_of
-from experiments.first_placement import WHERE
-from experiments.testbed_options import CONTROLLERS, ORCHESTRATOR
 from topologies.inventory import Inventory
 
 MOST_SECONDS, MOST_STEPS, MOST_CLIENTS = 3600.0, 1000, 16

@@ -22,12 +22,12 @@ from typing import Any
 
 import msgspec
 
-from experiments.charts import GroupedBar, GroupedData
-from experiments.cluster_peaks import ClusterPeak, ClusterRooms
-from experiments.figures import StoredFigure, draw, stored
-from experiments.points import POINTS_FILE, PointFile, measured
-from experiments.results import Run
-from experiments.run_options import RunOptions
+from experiments.measurement.cluster_peaks import ClusterPeak, ClusterRooms
+from experiments.runs.points import POINTS_FILE, PointFile, measured
+from experiments.runs.results import Run
+from experiments.runs.run_options import RunOptions
+from experiments.views.charts import GroupedBar, GroupedData
+from experiments.views.figures import StoredFigure, draw, stored
 from microservices.applications import application_named
 from microservices.assumptions import ASSUMPTIONS, DEFAULTS, Assumptions, assumption, varied
 

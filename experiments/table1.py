@@ -17,14 +17,14 @@ from typing import Any
 
 import msgspec
 
-from experiments.charts import Compared, CompareData
-from experiments.figures import StoredFigure, draw, stored
-from experiments.measuring import Plan
-from experiments.points import measured
-from experiments.results import Run
-from experiments.run_options import RunOptions
-from experiments.single_node import CORES, PORT, CellResult, SingleNode, limit_of
+from experiments.measurement.measuring import Plan
+from experiments.measurement.single_node import CORES, PORT, CellResult, SingleNode, limit_of
+from experiments.runs.points import measured
+from experiments.runs.results import Run
+from experiments.runs.run_options import RunOptions
 from experiments.table1_claims import claims
+from experiments.views.charts import Compared, CompareData
+from experiments.views.figures import StoredFigure, draw, stored
 from microservices.measured import Column
 from microservices.profiles import TABLE_1, is_network_bound
 

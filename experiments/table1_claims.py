@@ -10,7 +10,7 @@ from statistics import fmean, geometric_mean
 
 import msgspec
 
-from experiments.single_node import CellResult
+from experiments.measurement.single_node import CellResult
 from microservices.measured import Column
 from microservices.profiles import TABLE_1
 

@@ -22,11 +22,11 @@ import msgspec
 from controller.placement.constraints import ClusterState
 from controller.placement.cost import SERVICE_FABRIC, WITH_COMMUNICATION
 from controller.placement.placing import Options
-from experiments.figures import draw, stored
 from experiments.placement_study import MICROSERVICES, SIZES, Deployed, deploy_all, fat_tree_of, workload
-from experiments.results import Run
-from experiments.run_options import RunOptions
-from experiments.table6_chart import Table6Data
+from experiments.runs.results import Run
+from experiments.runs.run_options import RunOptions
+from experiments.views.figures import draw, stored
+from experiments.views.table6_chart import Table6Data
 
 QUICK_SIZES, QUICK_MICROSERVICES = (100, 400, 1000), 2000
 TIME_LIMIT_S = 10.0  # of the integer program, for one application

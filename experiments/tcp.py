@@ -12,10 +12,10 @@ from typing import Any
 
 import msgspec
 
+from experiments.emulation.testbed import Testbed, TestbedOptions
 from experiments.errors import ExperimentError
-from experiments.results import Run
-from experiments.run_options import RunOptions
-from experiments.testbed import Testbed, TestbedOptions
+from experiments.runs.results import Run
+from experiments.runs.run_options import RunOptions
 
 CLUSTER = "type1x2"
 SECONDS = 5

@@ -15,10 +15,10 @@ from typing import Any
 
 import msgspec
 
-from experiments.clean import clean
+from experiments.emulation.clean import clean
 from experiments.errors import ExperimentError
-from experiments.results import ROOT, Run
-from experiments.run_options import RunOptions
+from experiments.runs.results import ROOT, Run
+from experiments.runs.run_options import RunOptions
 from nodes import cgroups, journal
 from nodes.processes import all_pids
 from nodes.programs import python_module

@@ -9,7 +9,7 @@ from ipaddress import IPv4Address
 from controller.migration_journal import Journal, MemoryJournal
 from controller.overload import OverloadOptions
 from controller.resource_controller import ResourceController
-from experiments.first_placement import place_in_turn
+from experiments.emulation.first_placement import place_in_turn
 from microservices.applications import nfv_fin
 from nodes import messages
 from nodes.artifact import artifact_of

@@ -13,7 +13,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from controller.resource_controller import ResourceController
-from experiments.simulated_controller import SimulatedDesk
+from experiments.measurement.simulated_controller import SimulatedDesk
 from microservices.application import Application, Channel, Stage
 from microservices.workload import Workload
 from nodes.artifact import artifact_of

@@ -11,9 +11,9 @@ import dpkt
 
 from controller.select_hash import predict
 from controller.tor_program import programs_of, to_json
-from experiments.frame_fields import mac_bytes
-from experiments.hash_prediction import flow_key
-from experiments.routing_proof import RoutingProof
+from experiments.captures.frame_fields import mac_bytes
+from experiments.captures.hash_prediction import flow_key
+from experiments.captures.routing_proof import RoutingProof
 from nodes.messages import KIND_REPLY, KIND_REQUEST, DataMessage
 from topologies.addressing import DATA_PORT
 from topologies.catalog import cluster_named

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from experiments.cluster_peaks import ClusterPeak
-from experiments.rack_peak import RackPeak
+from experiments.measurement.cluster_peaks import ClusterPeak
+from experiments.measurement.rack_peak import RackPeak
 
 
 def peak_of(application: str = "nfv-fin", cluster: str = "type1x3", rps: float = 1000.0, watts: float = 100.0,

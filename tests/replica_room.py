@@ -25,7 +25,7 @@ from controller.heartbeats import Gate
 from controller.membership import Membership
 from controller.replica_steps import Happening, ReplicaEntry, State, Viewed, decode_entries, encode_entry
 from controller.replicas import ReplicaControl
-from experiments.linearizability import NEVER, UNKNOWN, Operation, Verdict, check_store, read_exchange
+from experiments.clients.linearizability import NEVER, UNKNOWN, Operation, Verdict, check_store, read_exchange
 from nodes import messages
 from nodes.authority import Authority
 from nodes.control_messages import HEARTBEAT_S, NO_INSTANCE, SLOTS, Answer, Command, Heartbeat, slot_of_time

@@ -5,7 +5,10 @@ from typing import Any
 
 import msgspec
 
-from experiments.charts import (
+from experiments.power_over_load import LoadPoint
+from experiments.round_trips import MECHANISMS, RoundTrip, figure_data, judged
+from experiments.runs.results import Run
+from experiments.views.charts import (
     Compared,
     CompareData,
     Fig2Data,
@@ -15,10 +18,7 @@ from experiments.charts import (
     Measured,
     QueueData,
 )
-from experiments.figures import StoredFigure, draw, stored
-from experiments.power_over_load import LoadPoint
-from experiments.results import Run
-from experiments.round_trips import MECHANISMS, RoundTrip, figure_data, judged
+from experiments.views.figures import StoredFigure, draw, stored
 
 RTT_S = {"host-host Linux": 50e-6, "host-host bypass": 20e-6, "SmartNIC-host": 3.34e-6, "SmartNIC-SmartNIC": 2.76e-6,
          "in a node": 0.4e-6}

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from controller.tor_program import programs_of
-from experiments.client import ClientConfig, ClientResult
+from experiments.clients.client import ClientConfig, ClientResult
+from experiments.clients.latencies import summary_of
+from experiments.emulation.failures import Failure, failure_of, part_of
+from experiments.emulation.first_placement import place_in_turn
+from experiments.emulation.pacing import UNPACED
 from experiments.errors import ExperimentError
-from experiments.failures import Failure, failure_of, part_of
-from experiments.first_placement import place_in_turn
-from experiments.interactive import E3Shell
-from experiments.latencies import summary_of
-from experiments.pacing import UNPACED
+from experiments.shell.interactive import E3Shell
 from microservices.applications import nfv_fin
 from nodes.deployment import deploy
 from topologies.catalog import cluster_named

@@ -10,8 +10,8 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.patches import Circle, Rectangle
 
-from experiments.application_plot import _figure, draw_application, stage_grid
 from experiments.errors import ExperimentError
+from experiments.views.application_plot import _figure, draw_application, stage_grid
 from microservices.application import Application, Channel, Stage, Trigger
 from microservices.applications import APPLICATIONS, application_named
 

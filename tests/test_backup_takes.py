@@ -9,9 +9,9 @@ import pytest
 from moving_rack import RACK, Repeated
 from replicated_rack import ReplicatedRack, counter_chain, lone_store
 
-from experiments.pacing import Pacing
-from experiments.simulated_bed import calibration_of
-from experiments.top import top_content, top_views
+from experiments.emulation.pacing import Pacing
+from experiments.measurement.simulated_bed import calibration_of
+from experiments.shell.top import top_content, top_views
 from microservices.kvs import Kvs
 from nodes.deployment import deploy
 from nodes.execution import Execution

@@ -9,7 +9,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from experiments.charts import (
+from experiments.clients.latencies import summary_of
+from experiments.errors import ExperimentError
+from experiments.measurement.fidelity import Verdict
+from experiments.measurement.knee import Knee, Probe
+from experiments.runs.results import Run
+from experiments.views.charts import (
     REFUSED,
     BarChart,
     Compared,
@@ -31,18 +36,13 @@ from experiments.charts import (
     knee_chart,
     number,
 )
-from experiments.errors import ExperimentError
-from experiments.fidelity import Verdict
-from experiments.fig7_chart import RiseCurve, RiseData
-from experiments.fig10_chart import Fig10Data
-from experiments.fig11_chart import Fig11Data, Point
-from experiments.figures import DRAWINGS, StoredFigure, chart_of, draw, redraw, stored
-from experiments.knee import Knee, Probe
-from experiments.latencies import summary_of
-from experiments.results import Run
-from experiments.table6_chart import Table6Data
+from experiments.views.fig7_chart import RiseCurve, RiseData
+from experiments.views.fig10_chart import Fig10Data
+from experiments.views.fig11_chart import Fig11Data, Point
+from experiments.views.figures import DRAWINGS, StoredFigure, chart_of, draw, redraw, stored
+from experiments.views.table6_chart import Table6Data
 
-chart_plot = pytest.importorskip("experiments.chart_plot", reason="matplotlib is not installed")
+chart_plot = pytest.importorskip("experiments.views.chart_plot", reason="matplotlib is not installed")
 from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
 from matplotlib.colors import to_rgba  # noqa: E402
 

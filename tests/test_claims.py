@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 from report_room import APPLICATIONS, keep_fig3, keep_fig8, peak
 
-from experiments.claim_setup import setup_findings
-from experiments.claim_sources import SOURCES, WAITS_FOR, findings_of
-from experiments.claims import Claim, Finding, amount, claim_rows, claims_of, tally
 from experiments.errors import ExperimentError
-from experiments.latest_runs import latest_finished
-from experiments.report import CLAIMS, REASONS, _table
+from experiments.reporting.claim_setup import setup_findings
+from experiments.reporting.claim_sources import SOURCES, WAITS_FOR, findings_of
+from experiments.reporting.claims import Claim, Finding, amount, claim_rows, claims_of, tally
+from experiments.reporting.report import CLAIMS, REASONS, _table
+from experiments.runs.latest_runs import latest_finished
 
 CLAIM = Claim("gain", "5.1", "gain", "up to 3", "x", "", "", False)
 
 
 def claims() -> tuple[Claim, ...]:
-    return claims_of(files("experiments").joinpath(CLAIMS).read_text())
+    return claims_of(files("experiments.reporting").joinpath(CLAIMS).read_text())
 
 
 def finding(ours: float, paper: float, neutral: float | None, **more: object) -> Finding:

@@ -7,13 +7,13 @@ import pytest
 from peak_cases import peak_of
 
 from controller.placement.compute_nodes import ComputeNodes
-from experiments.cluster_peaks import ClusterPeak, ClusterRooms, agreement, placed_on, record, ways_onto
-from experiments.copies import copies_of, workload_of
 from experiments.errors import ExperimentError
-from experiments.measuring import Plan
-from experiments.rack_peak import RackPeak, RackRoom
-from experiments.results import csv_of
-from experiments.run_options import RunOptions
+from experiments.measurement.cluster_peaks import ClusterPeak, ClusterRooms, agreement, placed_on, record, ways_onto
+from experiments.measurement.copies import copies_of, workload_of
+from experiments.measurement.measuring import Plan
+from experiments.measurement.rack_peak import RackPeak, RackRoom
+from experiments.runs.results import csv_of
+from experiments.runs.run_options import RunOptions
 from microservices.applications import APPLICATIONS, application_named
 from microservices.assumptions import varied
 from nodes.deployment import deploy
@@ -100,7 +100,7 @@ def test_a_point_stands_if_the_machine_kept_up_and_every_reply_was_right() -> No
 
 
 def test_a_room_takes_no_more_copies_than_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("experiments.cluster_peaks.QUICK_PLAN", Plan(100, 50))
+    monkeypatch.setattr("experiments.measurement.cluster_peaks.QUICK_PLAN", Plan(100, 50))
     with ClusterRooms(RunOptions(quick=True, simulate=True), lambda _: None) as rooms:
         found = rooms.peak("rta-sf", "superbeefyx1")
     assert found.peak.simulated and found.copies in (1, 2, 4) and len(found.nodes) == found.copies

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.registry import ALL, EXPERIMENTS
+from experiments.runs.registry import ALL, EXPERIMENTS
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -138,7 +138,7 @@ def test_a_value_that_does_not_fit_is_refused(message: ControlMessage) -> None:
 @settings(deadline=None)
 @given(any_message)
 def test_scapy_builds_and_reads_the_same_bytes(message: ControlMessage) -> None:
-    scapy_layer = pytest.importorskip("experiments.scapy_layer", reason="scapy is not installed")
+    scapy_layer = pytest.importorskip("experiments.captures.scapy_layer", reason="scapy is not installed")
     from scapy.packet import Raw
     packet = scapy_layer.E3(message.encode())
     body = packet[scapy_layer.LAYERS[message.kind]]

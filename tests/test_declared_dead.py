@@ -10,7 +10,7 @@ from moving_rack import RACK, MovingRack, counter_store
 from controller.errors import MigrationError
 from controller.fencing import Fencing, to_fence
 from controller.resource_controller import ResourceController
-from experiments.orchestrating import placed_as
+from experiments.emulation.orchestrating import placed_as
 from nodes.deployment import Deployment
 from nodes.simulated import NetworkFaults
 from nodes.transport import Sends

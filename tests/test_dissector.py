@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pcap_room import ip_frame, udp, write_pcap
 
-from experiments.wireshark import lua
+from experiments.captures.wireshark import lua
 from nodes.messages import KIND_REPLY, KIND_REQUEST, KIND_STATS_REPORT, LAYOUTS, DataMessage, StatsMessage
 from topologies.addressing import CONTROL_PORT, DATA_PORT
 
@@ -21,7 +21,7 @@ FIELDS = ("e3.kind", "e3.application", "e3.instance", "e3.request_id", "e3.clien
 
 
 def test_the_committed_dissector_is_what_the_table_gives() -> None:
-    assert SCRIPT.read_text() == lua(), "run: python -m experiments.wireshark > docs/e3.lua"
+    assert SCRIPT.read_text() == lua(), "run: python -m experiments.captures.wireshark > docs/e3.lua"
 
 
 def test_every_field_of_every_layout_is_in_the_dissector() -> None:

@@ -14,7 +14,7 @@ from pcap_room import Room
 from test_floors import DOORS
 
 from experiments.reference import commands, reference
-from experiments.registry import EXPERIMENTS
+from experiments.runs.registry import EXPERIMENTS
 from topologies import catalog
 from topologies.catalog import PAPER_CLUSTERS, SYSTEMS, cluster_named
 from topologies.node_file import read_nodes
@@ -189,7 +189,7 @@ def test_every_block_of_code_is_of_a_kind_that_a_test_looks_at() -> None:
 
 
 def test_every_row_of_doctor_is_explained() -> None:
-    from experiments.doctor import doctor
+    from experiments.commands.doctor import doctor
 
     table = re.findall(r"^\| ([^|]+) \|", text_of(ROOT / "docs" / "troubleshooting.md"), re.MULTILINE)
     explained = {name.strip() for cell in table for name in cell.replace("qdisc ", "").split(",")}

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments import doctor as doctor_module
-from experiments.clean import CleanReport, clean
-from experiments.doctor import Row, doctor, is_fit
+from experiments.commands import doctor as doctor_module
+from experiments.commands.doctor import Row, doctor, is_fit
+from experiments.emulation.clean import CleanReport, clean
 from nodes.errors import WorldError
 from nodes.remains import Removed
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.energy import EnergyMeter, WindowPower, efficiency, power_between
 from experiments.errors import ExperimentError
-from experiments.node_power import services_of
+from experiments.measurement.energy import EnergyMeter, WindowPower, efficiency, power_between
+from experiments.measurement.node_power import services_of
 from microservices.application import Application, Channel, Stage
 from microservices.assumptions import DEFAULTS, varied
 from microservices.errors import ServiceError

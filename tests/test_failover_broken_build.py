@@ -10,11 +10,11 @@ import pytest
 from moving_rack import RACK
 from replicated_rack import ReplicatedRack, lone_store
 
-from experiments import failover_judging as judging
-from experiments.orchestrating import placed_as
-from experiments.shared_store import SharedStore
-from experiments.simulated_told import told_by
-from experiments.store_checker import StoreChecker, StoreReadBack
+from experiments.clients.shared_store import SharedStore
+from experiments.clients.store_checker import StoreChecker, StoreReadBack
+from experiments.emulation.orchestrating import placed_as
+from experiments.failures import judging
+from experiments.measurement.simulated_told import told_by
 from nodes.replication import Replicator
 from nodes.replication_steps import Outgoing
 from nodes.simulated import NetworkFaults

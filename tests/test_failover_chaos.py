@@ -18,7 +18,7 @@ from controller.membership import Life
 from controller.replica_steps import Event as Turn
 from controller.replica_steps import Group
 from controller.replicas import ReplicaControl
-from experiments.linearizability import Ruling, Verdict
+from experiments.clients.linearizability import Ruling, Verdict
 from nodes.control_messages import Refusal
 from nodes.replication import Replicator
 from nodes.replication_messages import Part, View

@@ -8,13 +8,13 @@ from math import inf
 
 import pytest
 
-from experiments import failover_judging as judging
-from experiments.failing import KINDS, LOSS, aimed, cut_off
+from experiments.clients.latencies import summary_of
+from experiments.clients.load import ClientResult, Exchange
+from experiments.emulation.failures import KINDS as ALL_KINDS
 from experiments.failover import judge
-from experiments.failover_strike import Outcome
-from experiments.failures import KINDS as ALL_KINDS
-from experiments.latencies import summary_of
-from experiments.load import ClientResult, Exchange
+from experiments.failures import judging
+from experiments.failures.aims import KINDS, LOSS, aimed, cut_off
+from experiments.failures.live_strike import Outcome
 from topologies.catalog import cluster_named
 from topologies.inventory import inventory_of
 

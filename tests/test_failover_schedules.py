@@ -12,11 +12,11 @@ import pytest
 
 from experiments import failover
 from experiments.errors import ExperimentError
-from experiments.failover_schedule import Outcome, played
-from experiments.failover_schedules import complaints_of, judge
-from experiments.failover_strikes import KINDS
-from experiments.results import Run
-from experiments.run_options import RunOptions
+from experiments.failures.random_strikes import KINDS
+from experiments.failures.schedule import Outcome, played
+from experiments.failures.schedules import complaints_of, judge
+from experiments.runs.results import Run
+from experiments.runs.run_options import RunOptions
 from nodes.replica_ledger import Ledger
 from nodes.replication import Replicator
 from nodes.replication_messages import Append, Part
@@ -100,7 +100,7 @@ def test_a_build_whose_backup_is_wrong_is_found(monkeypatch: pytest.MonkeyPatch,
 
 def test_a_seed_alone_is_told_whole_and_one_on_packets_is_refused(tmp_path: Path,
                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("experiments.failover_schedules.Run", partial(Run, parent=tmp_path))
+    monkeypatch.setattr("experiments.failures.schedules.Run", partial(Run, parent=tmp_path))
     said: list[str] = []
     content = failover.run(RunOptions(simulate=True, seed=3), said.append)
     assert content["holds"] and any("fail server" in line for line in said)

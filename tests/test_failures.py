@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from experiments.emulation.failures import KINDS, Failure, failure_of, part_of, share_of
 from experiments.errors import ExperimentError
-from experiments.failures import KINDS, Failure, failure_of, part_of, share_of
 from topologies.catalog import cluster_named
 from topologies.inventory import inventory_of
 

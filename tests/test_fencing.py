@@ -15,10 +15,10 @@ from replicated_rack import ReplicatedRack, counter_chain, lone_store
 
 from controller.fencing import ASK_AGAIN_S, Fencing, to_fence
 from controller.membership import Membership
+from experiments.emulation.node_setup import pid_file
+from experiments.emulation.power_switch import cut_off
+from experiments.emulation.testbed import TestbedOptions
 from experiments.errors import ExperimentError
-from experiments.node_setup import pid_file
-from experiments.power_switch import cut_off
-from experiments.testbed import TestbedOptions
 from nodes.control_messages import HEARTBEAT_S
 from nodes.nursery import process_name
 from nodes.simulated import NetworkFaults

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.errors import ExperimentError
-from experiments.fidelity import (
+from experiments.measurement.fidelity import (
     MOST_TIME_SCALE,
     FidelityLimits,
     Observed,
@@ -23,7 +23,7 @@ from experiments.fidelity import (
     judge,
     next_time_scale,
 )
-from experiments.machine_load import LoadMeter, machine_cpu, machine_times, thread_times
+from experiments.measurement.machine_load import LoadMeter, machine_cpu, machine_times, thread_times
 
 FAITHFUL = {"overruns": 10, "overrun_ns": 20_000_000, "finishes": 1000, "late_p50_ns": 50_000,
             "late_p99_ns": 250_000, "late_max_ns": 9_000_000, "turn_p50_ns": 1000, "turn_p99_ns": 250_000,

@@ -9,7 +9,7 @@ import pytest
 
 from experiments.errors import ExperimentError
 from experiments.fig2 import judged
-from experiments.figures import chart_of, stored
+from experiments.measurement.single_node import CORES, CellResult, expected_peak_rps
 from experiments.request_sizes import (
     CORE_STEPS,
     NAMED,
@@ -22,7 +22,7 @@ from experiments.request_sizes import (
     host_cores,
     statements,
 )
-from experiments.single_node import CORES, CellResult, expected_peak_rps
+from experiments.views.figures import chart_of, stored
 from microservices.measured import Column
 from microservices.profiles import TABLE_1, active_cores, cost_s
 from microservices.workloads import workload_named

@@ -5,11 +5,11 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from experiments.echo_service import NAME, chain, lone
+from experiments.clients.echo_service import NAME, chain, lone
 from experiments.fig3 import CLUSTER, LEAST_SCALE, ample_scale
-from experiments.figures import chart_of, stored
 from experiments.round_trips import MECHANISMS, REFERENCE, RoundTrip, figure_data, judged, modelled_rtt_s
-from experiments.run_options import MOST_TIME_SCALE
+from experiments.runs.run_options import MOST_TIME_SCALE
+from experiments.views.figures import chart_of, stored
 from microservices.assumptions import DEFAULTS
 from microservices.direct import DirectRun
 from microservices.measured import Column

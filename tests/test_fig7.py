@@ -11,7 +11,8 @@ import pytest
 
 from controller.control_requests import ToldTimeline
 from experiments import fig7
-from experiments.e3_placement import MIGRATED, better_on_host
+from experiments.emulation.pacing import Pacing
+from experiments.emulation.testbed import TestbedOptions
 from experiments.errors import ExperimentError
 from experiments.fig7_findings import (
     CPU,
@@ -27,14 +28,13 @@ from experiments.fig7_findings import (
     moved_services,
     said_of_starvation,
 )
-from experiments.figures import chart_of
-from experiments.host_starvation import StarvedHost
-from experiments.pacing import Pacing
-from experiments.rack_peak import RackPeak
-from experiments.replayed_orchestrator import Moved, Orchestrated, orchestrated, stationary
-from experiments.simulated_bed import SimulatedBed
-from experiments.smartnic_first import placed_on_smartnics
-from experiments.testbed import TestbedOptions
+from experiments.measurement.e3_placement import MIGRATED, better_on_host
+from experiments.measurement.host_starvation import StarvedHost
+from experiments.measurement.rack_peak import RackPeak
+from experiments.measurement.replayed_orchestrator import Moved, Orchestrated, orchestrated, stationary
+from experiments.measurement.simulated_bed import SimulatedBed
+from experiments.measurement.smartnic_first import placed_on_smartnics
+from experiments.views.figures import chart_of
 from microservices.application import Application
 from microservices.applications import APPLICATIONS, application_named
 from microservices.service import service_class

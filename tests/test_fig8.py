@@ -8,9 +8,8 @@ import msgspec
 import pytest
 
 from controller.errors import PlacementError
-from experiments.e3_placement import placed_for_peak, side_of
 from experiments.errors import ExperimentError
-from experiments.figures import chart_of, stored
+from experiments.measurement.e3_placement import placed_for_peak, side_of
 from experiments.power_over_load import (
     APPLICATIONS,
     LOADS,
@@ -22,6 +21,7 @@ from experiments.power_over_load import (
     share_of_rise,
     spread,
 )
+from experiments.views.figures import chart_of, stored
 from microservices.applications import application_named
 from topologies.catalog import LIQUIDIO2_ONE_PORT, cluster_named
 from topologies.cluster import Cluster, Rack

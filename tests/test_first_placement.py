@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.first_placement import place_in_turn
+from experiments.emulation.first_placement import place_in_turn
 from microservices.applications import APPLICATIONS, application_named
 from topologies.catalog import cluster_named
 from topologies.inventory import inventory_of

@@ -6,19 +6,24 @@ from pathlib import Path
 import pytest
 
 FLOORS = ("topologies", "microservices", "nodes", "controller", "experiments")
+# Within experiments: what a package may import stands before it. "" are the experiments themselves.
+ROOMS = ("captures", "clients", "runs", "emulation", "measurement", "views", "shell", "failures", "", "benchmarks",
+         "reporting", "commands")
+BELOW_ALL = {"experiments.errors"}
+ABOVE_ALL = {"cli.py", "one_of_all.py", "reference.py"}
 ROOT = Path(__file__).resolve().parent.parent
 # Third-party names stay behind these doors (DOORS[name] lists the files that may import it).
 DOORS = {
-    "mininet": {"topologies/mininet_topo.py", "nodes/emulated_node.py", "experiments/interactive.py",
+    "mininet": {"topologies/mininet_topo.py", "nodes/emulated_node.py", "experiments/shell/interactive.py",
                 "experiments/benchmarks/boot.py"},
     "ryu": {"controller/openflow_library.py"},
     "os_ken": {"controller/openflow_library.py"},
     "pysyncobj": {"controller/raft_journal.py"},
-    "scapy": {"experiments/scapy_layer.py"},
-    "matplotlib": {"experiments/plot.py", "experiments/application_plot.py", "experiments/chart_plot.py",
-                   "experiments/placement_plot.py", "experiments/timeline_plot.py"},
-    "jinja2": {"experiments/report_page.py"},
-    "weasyprint": {"experiments/report_page.py"},
+    "scapy": {"experiments/captures/scapy_layer.py"},
+    "matplotlib": {f"experiments/views/{name}.py" for name in (
+        "plot", "application_plot", "chart_plot", "placement_plot", "timeline_plot")},
+    "jinja2": {"experiments/reporting/report_page.py"},
+    "weasyprint": {"experiments/reporting/report_page.py"},
 }
 
 
@@ -33,6 +38,8 @@ def imported(path: Path) -> set[str]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             names.add(node.module)
+            if node.module in FLOORS:  # from experiments import fig5
+                names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
 
 
@@ -65,3 +72,17 @@ def test_no_file_has_more_than_400_lines() -> None:
 def test_no_two_test_files_share_a_name() -> None:
     names = [p.name for p in (ROOT / "tests").rglob("*.py")]
     assert len(names) == len(set(names)), sorted(n for n in names if names.count(n) > 1)
+
+
+def room_of(parts: tuple[str, ...]) -> str:
+    """Return the package within experiments that a module, given by the parts of its name, belongs to."""
+    return parts[1] if len(parts) > 1 and parts[1] in ROOMS else ""
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "experiments").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_within_experiments_nothing_imports_what_stands_on_it(path: Path) -> None:
+    if path.name in ABOVE_ALL:
+        return
+    above = set(ROOMS[ROOMS.index(room_of(path.relative_to(ROOT).parts)) + 1:])
+    names = {name for name in imported(path) if name.startswith("experiments.")} - BELOW_ALL
+    assert not {name for name in names if room_of(tuple(name.split("."))) in above}

@@ -14,11 +14,11 @@ from shell_room import Bed, session, shell, typed
 
 from controller.tor_counters import RuleCounter
 from controller.tor_rules import rules_of
-from experiments import shell_views as views
-from experiments.client import ClientConfig, ClientResult
+from experiments.clients.client import ClientConfig, ClientResult
+from experiments.emulation.failures import KINDS
 from experiments.errors import ExperimentError
-from experiments.failures import KINDS
-from experiments.shell_mininet_verbs import E3_VERBS, INSTEAD
+from experiments.shell import views
+from experiments.shell.mininet_verbs import E3_VERBS, INSTEAD
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import msgspec
 import numpy as np
 import pytest
 
+from experiments.clients.latencies import summary_of
 from experiments.errors import ExperimentError
-from experiments.fidelity import Observed, Verdict, judge
-from experiments.knee import NOISE, Knee, Probe, Search, closed_loop, confirmed, found_by, open_loop
-from experiments.latencies import summary_of
+from experiments.measurement.fidelity import Observed, Verdict, judge
+from experiments.measurement.knee import NOISE, Knee, Probe, Search, closed_loop, confirmed, found_by, open_loop
 
 REFUSED = Verdict(False, ("CPU of the machine: 99 %, the limit is 95 %",), ())
 Curve = Callable[[float], tuple[float, float]]  # load -> throughput in requests/s, mean latency in s

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments import latency_histogram as histograms
+from experiments.clients import latency_histogram as histograms
+from experiments.clients.latencies import Latencies, merged, summary_of
 from experiments.errors import ExperimentError
-from experiments.latencies import Latencies, merged, summary_of
 
 DURATIONS = st.lists(st.integers(0, histograms.HIGHEST_NS), min_size=1, max_size=60)
 

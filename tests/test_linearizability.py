@@ -8,8 +8,7 @@ import time
 
 import pytest
 
-from experiments.errors import ExperimentError
-from experiments.linearizability import (
+from experiments.clients.linearizability import (
     NEVER,
     REFUSED,
     UNKNOWN,
@@ -22,6 +21,7 @@ from experiments.linearizability import (
     read_exchange,
     store_step,
 )
+from experiments.errors import ExperimentError
 from microservices.kvs import Kvs
 from microservices.service import Request
 

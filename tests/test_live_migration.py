@@ -12,8 +12,8 @@ from moving_rack import RACK, MovingRack, counter_store, lone_store
 
 from controller.errors import MigrationError
 from controller.resource_controller import ResourceController
-from experiments.pacing import Pacing
-from experiments.simulated_bed import calibration_of
+from experiments.emulation.pacing import Pacing
+from experiments.measurement.simulated_bed import calibration_of
 from microservices.application import Application, Stage
 from nodes.deployment import deploy
 from nodes.messages import AckMessage

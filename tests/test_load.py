@@ -8,11 +8,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from experiments.arrivals import CHUNK, intended_times
+from experiments.clients.arrivals import CHUNK, intended_times
+from experiments.clients.latencies import summary_of
+from experiments.clients.load import MAX_FLOWS, ClientConfig, ClientResult
+from experiments.clients.reply_judge import ReplyJudge
 from experiments.errors import ExperimentError
-from experiments.latencies import summary_of
-from experiments.load import MAX_FLOWS, ClientConfig, ClientResult
-from experiments.reply_judge import ReplyJudge
 from microservices.applications import application_named
 from microservices.workload import Workload
 from nodes.deployment import deploy

@@ -8,14 +8,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from experiments import measuring
+from experiments.clients.latencies import summary_of
+from experiments.clients.load import ClientResult
 from experiments.errors import ExperimentError
-from experiments.fidelity import USUAL_LIMITS, judge
-from experiments.latencies import summary_of
-from experiments.load import ClientResult
-from experiments.machine_load import MachineLoad
-from experiments.measuring import Measurement, observed
-from experiments.port_use import Counts, PortSnapshot, parse_ports, utilisation
+from experiments.measurement import measuring
+from experiments.measurement.fidelity import USUAL_LIMITS, judge
+from experiments.measurement.machine_load import MachineLoad
+from experiments.measurement.measuring import Measurement, observed
+from experiments.measurement.port_use import Counts, PortSnapshot, parse_ports, utilisation
 from microservices.applications import application_named
 from nodes.deployment import Deployment, deploy
 from nodes.lateness import Lateness, LatenessSummary

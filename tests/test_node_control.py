@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.pacing import Pacing
-from experiments.simulated_bed import calibration_of
+from experiments.emulation.pacing import Pacing
+from experiments.measurement.simulated_bed import calibration_of
 from microservices.applications import application_named
 from microservices.workloads import workload_named
 from nodes import messages

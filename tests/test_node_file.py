@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.energy import power_between
+from experiments.measurement.energy import power_between
 from microservices.measured import Column
 from topologies import catalog
 from topologies.catalog import SYSTEMS, add_systems, cluster_named

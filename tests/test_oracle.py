@@ -4,7 +4,7 @@ from itertools import islice
 
 import pytest
 
-from experiments.oracle import Oracle
+from experiments.clients.oracle import Oracle
 from microservices.applications import APPLICATIONS, application_named
 from microservices.direct import DirectRun
 from microservices.workloads import workload_named

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from controller_room import DEPLOYMENT, INVENTORY
 
+from experiments.emulation.orchestrating import placed_as, spread
+from experiments.emulation.testbed import Testbed, TestbedOptions
+from experiments.emulation.testbed_options import ORCHESTRATOR
 from experiments.errors import ExperimentError
-from experiments.orchestrating import placed_as, spread
-from experiments.testbed import Testbed, TestbedOptions
-from experiments.testbed_options import ORCHESTRATOR
 from topologies.catalog import cluster_named
 from topologies.inventory import inventory_of
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from docs_page import printed, write_files
 
-from experiments.chosen_application import application_of, requests_of
+from experiments.clients.oracle import Oracle
+from experiments.clients.payload_workload import PayloadWorkload
+from experiments.emulation.chosen_application import application_of, requests_of
 from experiments.errors import ExperimentError
-from experiments.oracle import Oracle
-from experiments.payload_workload import PayloadWorkload
 from microservices.application_file import load_application, workload_in
 from microservices.direct import DirectRun
 from microservices.errors import ApplicationError, ServiceError

@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from experiments.emulation.pacing import CNMIPS_WORK_PER_CLOCK, UNPACED, Pacing
 from experiments.errors import ExperimentError
-from experiments.pacing import CNMIPS_WORK_PER_CLOCK, UNPACED, Pacing
 from microservices.application import Application, Stage
 from microservices.applications import application_named
 from microservices.assumptions import ASSUMPTIONS, DEFAULTS, Assumption, varied

@@ -21,17 +21,17 @@ from pcap_room import (
     write_pcap,
 )
 
-from experiments.errors import CaptureError
-from experiments.hash_prediction import predictor_of
-from experiments.pcap_routing import run
-from experiments.routing_judge import RoutingJudge
-from experiments.routing_proof import (
+from experiments.captures.hash_prediction import predictor_of
+from experiments.captures.pcap_routing import run
+from experiments.captures.routing_judge import RoutingJudge
+from experiments.captures.routing_proof import (
     DELIVERY,
     PASSING,
     REQUESTS,
     TTL,
 )
-from experiments.routing_verdicts import checks_of, spreads_of
+from experiments.captures.routing_verdicts import checks_of, spreads_of
+from experiments.errors import CaptureError
 from topologies.addressing import DATA_PORT
 
 

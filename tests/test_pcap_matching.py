@@ -8,7 +8,7 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.packet_matching import REMEMBERED, Matcher, Sighting
+from experiments.captures.packet_matching import REMEMBERED, Matcher, Sighting
 
 
 def sighting(time_ns: int, port: int = 0) -> Sighting:

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pcap_room import write_pcap
 
+from experiments.captures.frame_fields import ipv4_of, kind_of
+from experiments.captures.pcap_reading import CHUNK_BYTES, frames, frames_of
 from experiments.errors import CaptureError
-from experiments.frame_fields import ipv4_of, kind_of
-from experiments.pcap_reading import CHUNK_BYTES, frames, frames_of
 
 FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 RECORDS = [(1_700_000_000_000_000_000 + 1000 * i, bytes([i]) * (20 + i)) for i in range(50)]

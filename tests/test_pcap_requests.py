@@ -13,8 +13,8 @@ from pcap_room import (
     udp,
 )
 
-from experiments.pcap_routing import run
-from experiments.routing_proof import (
+from experiments.captures.pcap_routing import run
+from experiments.captures.routing_proof import (
     REQUESTS,
 )
 from nodes.messages import KIND_PROBE, KIND_REPLY, KIND_REPLY_PROBE, KIND_REQUEST, AckMessage, DataMessage

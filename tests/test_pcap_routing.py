@@ -20,9 +20,9 @@ from pcap_room import (
 )
 
 from controller.tor_program import from_json
-from experiments.hash_prediction import predictor_of
-from experiments.pcap_routing import flow_ports, run
-from experiments.routing_proof import (
+from experiments.captures.hash_prediction import predictor_of
+from experiments.captures.pcap_routing import flow_ports, run
+from experiments.captures.routing_proof import (
     COUNTERS,
     DELIVERY,
     HOST_FLOWS,

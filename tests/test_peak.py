@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from experiments.measuring import Plan
-from experiments.peak import MOST_WARM, settled
+from experiments.measurement.measuring import Plan
+from experiments.measurement.peak import MOST_WARM, settled
 
 
 @pytest.mark.parametrize(("outstanding", "warm", "window"), [

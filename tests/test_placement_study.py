@@ -13,10 +13,10 @@ from controller.placement.constraints import ClusterState
 from controller.placement.cost import SERVICE_FABRIC
 from controller.placement.placing import ALGORITHMS, Options
 from experiments.benchmarks.placement import EQUAL_COLUMNS, _equal_time, _shown
-from experiments.placement_picture import picture_of_placement
 from experiments.placement_study import deploy_all, fat_tree_of, workload
-from experiments.placement_views import content_of, figure_rows, node_rows, placed_on, ranges
 from experiments.table6 import SIZES, TABLE_6, judged
+from experiments.views.placement_picture import picture_of_placement
+from experiments.views.placement_views import content_of, figure_rows, node_rows, placed_on, ranges
 from microservices.applications import application_named
 from topologies.catalog import cluster_named
 from topologies.distance import Level

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.cluster_picture import Box, Picture, picture_of
 from experiments.errors import ExperimentError
+from experiments.views.cluster_picture import Box, Picture, picture_of
 from topologies.catalog import SYSTEMS, cluster_named
 from topologies.inventory import Inventory, inventory_of
 
-plot = pytest.importorskip("experiments.plot", reason="matplotlib is not installed")
+plot = pytest.importorskip("experiments.views.plot", reason="matplotlib is not installed")
 from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -15,10 +15,10 @@ import msgspec
 import pytest
 
 from experiments.errors import ExperimentError
-from experiments.points import POINTS_FILE, PointFile, measured
-from experiments.progress import LineProgress, PointProgress, remaining, shown
-from experiments.results import MANIFEST, RUN_FILE, Run, csv_of
-from experiments.run_options import RunOptions
+from experiments.runs.points import POINTS_FILE, PointFile, measured
+from experiments.runs.progress import LineProgress, PointProgress, remaining, shown
+from experiments.runs.results import MANIFEST, RUN_FILE, Run, csv_of
+from experiments.runs.run_options import RunOptions
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = ["ipsec/linux/rep1", "ipsec/linux/rep2", "kvs/smartnic/rep1"]
@@ -63,9 +63,9 @@ def test_what_stops_a_run_leaves_what_is_done_and_resume_measures_only_the_rest(
 SLOW = """
 import sys, time
 from pathlib import Path
-from experiments.points import measured
-from experiments.results import Run
-from experiments.run_options import RunOptions
+from experiments.runs.points import measured
+from experiments.runs.results import Run
+from experiments.runs.run_options import RunOptions
 
 def measure(name):
     time.sleep(0.2)

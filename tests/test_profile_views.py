@@ -9,7 +9,7 @@ import pytest
 
 from experiments.cli import app
 from experiments.errors import ExperimentError
-from experiments.profile_views import COST_COLUMNS, SMARTNIC_COLUMNS, cost_rows, profiles_of, smartnic_rows
+from experiments.views.profile_views import COST_COLUMNS, SMARTNIC_COLUMNS, cost_rows, profiles_of, smartnic_rows
 from microservices.assumptions import ASSUMPTIONS, DEFAULTS
 from microservices.errors import ServiceError
 from microservices.measured import Column

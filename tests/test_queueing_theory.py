@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from experiments.errors import ExperimentError
-from experiments.queueing_theory import ClosedLoop, MDc, MMc
+from experiments.measurement.queueing_theory import ClosedLoop, MDc, MMc
 
 UTILISATIONS = (0.3, 0.6, 0.8)
 

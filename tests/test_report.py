@@ -13,16 +13,16 @@ import pytest
 from report_room import keep, keep_fig3, keep_fig8, keep_many_figures, keep_sensitivity
 from test_charts import sample
 
-from experiments.chart_words import axes_of, in_words
 from experiments.errors import ExperimentError
-from experiments.figures import DRAWINGS, chart_of, redraw, stored
-from experiments.latest_runs import latest_finished, latest_unfinished
-from experiments.registry import EXPERIMENTS
-from experiments.report import collected, make_report
-from experiments.report_page import page_of, pdf_of
-from experiments.results import Run
-from experiments.run_options import RunOptions
-from experiments.table6_chart import Table6Data
+from experiments.reporting.chart_words import axes_of, in_words
+from experiments.reporting.report import collected, make_report
+from experiments.reporting.report_page import page_of, pdf_of
+from experiments.runs.latest_runs import latest_finished, latest_unfinished
+from experiments.runs.registry import EXPERIMENTS
+from experiments.runs.results import Run
+from experiments.runs.run_options import RunOptions
+from experiments.views.figures import DRAWINGS, chart_of, redraw, stored
+from experiments.views.table6_chart import Table6Data
 from microservices.applications import APPLICATIONS
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from report_room import keep_fig3, keep_fig8, keep_many_figures, keep_sensitivity
 
-from experiments.report import collected
-from experiments.report_page import page_of
+from experiments.reporting.report import collected
+from experiments.reporting.report_page import page_of
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 WIDTHS = (1400, 900, 400)

@@ -1,8 +1,8 @@
 """Measuring again, more slowly: only while it can help, and no oftener than allowed."""
 
-from experiments.fidelity import Figure, Verdict
-from experiments.retrying import slowed_till_it_holds
-from experiments.run_options import MOST_TIME_SCALE
+from experiments.measurement.fidelity import Figure, Verdict
+from experiments.measurement.retrying import slowed_till_it_holds
+from experiments.runs.run_options import MOST_TIME_SCALE
 
 HOLDS = Verdict(True, (), ())
 LATE = Verdict(False, ("lateness p99 at s1h",), (Figure("lateness p99", "s1h", 3.0, 1.0, "s"),))

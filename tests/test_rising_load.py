@@ -11,17 +11,17 @@ from controller.control_requests import ToldTimeline
 from controller.controller_events import ControllerEvent
 from controller.overload import OverloadOptions
 from controller.resource_controller import ResourceController
+from experiments.clients.load import ClientConfig
+from experiments.emulation.pacing import Pacing
+from experiments.emulation.testbed import TestbedOptions
 from experiments.errors import ExperimentError
-from experiments.fig7_chart import RiseCurve, RiseData
-from experiments.figures import chart_of, stored
-from experiments.host_starvation import starved_host
-from experiments.load import ClientConfig
-from experiments.measuring import Plan
-from experiments.pacing import Pacing
-from experiments.rising_load import Rise, curve_of, decisions, risen_virtually
-from experiments.simulated_bed import SimulatedBed
-from experiments.smartnic_first import placed_on_smartnics
-from experiments.testbed import TestbedOptions
+from experiments.measurement.host_starvation import starved_host
+from experiments.measurement.measuring import Plan
+from experiments.measurement.rising_load import Rise, curve_of, decisions, risen_virtually
+from experiments.measurement.simulated_bed import SimulatedBed
+from experiments.measurement.smartnic_first import placed_on_smartnics
+from experiments.views.fig7_chart import RiseCurve, RiseData
+from experiments.views.figures import chart_of, stored
 from microservices.applications import application_named
 from nodes.deployment import Deployment, deploy
 from topologies.catalog import cluster_named

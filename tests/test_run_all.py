@@ -12,17 +12,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from experiments import run_all as runner
 from experiments.errors import ExperimentError
-from experiments.latest_runs import latest_finished
-from experiments.registry import EXPERIMENTS
-from experiments.run_all import ERROR, Outcome, flags_of, jobs_of, run_all
-from experiments.run_options import RunOptions
+from experiments.runs import run_all as runner
+from experiments.runs.latest_runs import latest_finished
+from experiments.runs.registry import EXPERIMENTS
+from experiments.runs.run_all import ERROR, Outcome, flags_of, jobs_of, run_all
+from experiments.runs.run_options import RunOptions
 
 ROOT = Path(__file__).resolve().parent.parent
 QUICK = RunOptions(quick=True, simulate=True)
-BEGIN = ("import sys; from pathlib import Path; from experiments.run_all import run_all; "
-         "from experiments.run_options import RunOptions; "
+BEGIN = ("import sys; from pathlib import Path; from experiments.runs.run_all import run_all; "
+         "from experiments.runs.run_options import RunOptions; "
          "run_all(['channel-torture', 'queue'], RunOptions(quick=True, simulate=True), "
          "lambda line: print(line, file=sys.stderr, flush=True), Path(sys.argv[1]))")
 

@@ -13,8 +13,8 @@ import pytest
 from test_cli import e3
 
 from experiments.errors import ExperimentError
-from experiments.registry import EXPERIMENTS, Experiment
-from experiments.run_options import RunOptions, time_scale_of
+from experiments.runs.registry import EXPERIMENTS, Experiment
+from experiments.runs.run_options import RunOptions, time_scale_of
 
 
 def test_an_experiment_is_given_the_options_that_it_honours(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from nodes.messages import (
 )
 from topologies.addressing import CONTROL_PORTS, DATA_PORT
 
-scapy_layer = pytest.importorskip("experiments.scapy_layer", reason="scapy is not installed")
+scapy_layer = pytest.importorskip("experiments.captures.scapy_layer", reason="scapy is not installed")
 from scapy.layers.inet import IP, UDP  # noqa: E402
 from scapy.packet import Raw  # noqa: E402
 

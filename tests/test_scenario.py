@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from test_cli import e3
 
-from experiments.client import ClientResult
+from experiments.clients.client import ClientResult
+from experiments.clients.latencies import summary_of
+from experiments.emulation.failures import Failure
 from experiments.errors import ExperimentError
-from experiments.failures import Failure
-from experiments.latencies import summary_of
 from experiments.scenario import SHIPPED, hurried, judge
 from experiments.scenario_file import Scenario, ScenarioLoad, Step, plan_of, read_scenario
-from experiments.scenario_timeline import Moment, Timeline, binned, broken_spans, longest_quiet, with_quiet
+from experiments.views.scenario_timeline import Moment, Timeline, binned, broken_spans, longest_quiet, with_quiet
 from topologies.catalog import cluster_named
 from topologies.inventory import inventory_of
 
@@ -145,7 +145,7 @@ def test_a_reply_that_comes_twice_is_excused_by_lost_memory_alone() -> None:
 
 
 def test_a_timeline_without_latencies_is_one_panel() -> None:
-    plot = pytest.importorskip("experiments.timeline_plot", reason="matplotlib is not installed")
+    plot = pytest.importorskip("experiments.views.timeline_plot", reason="matplotlib is not installed")
     at = np.linspace(0, 9.9, 500)
     bins = tuple(msgspec.structs.replace(b, p50_ms=None, p99_ms=None) for b in binned(at, at, 10.0, 0.5))
     with plot.column_style():
@@ -153,7 +153,7 @@ def test_a_timeline_without_latencies_is_one_panel() -> None:
 
 
 def test_a_timeline_is_drawn_with_every_stretch_named_below_it(tmp_path: Path) -> None:
-    plot = pytest.importorskip("experiments.timeline_plot", reason="matplotlib is not installed")
+    plot = pytest.importorskip("experiments.views.timeline_plot", reason="matplotlib is not installed")
     at = np.linspace(0, 9.9, 500)
     moments = (Moment(2.0, 2.0, 2.1, "fail", "fail tor", "tor"), Moment(5.0, 5.0, 5.1, "heal", "heal tor", "tor"))
     timeline = Timeline("title", 10.0, 0.5, binned(at, at / 1e3, 10.0, 0.5), moments)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from experiments.registry import EXPERIMENTS
-from experiments.run_options import RunOptions
-from experiments.run_plan import PLAN, in_order, planned
-from experiments.schedule import Job, job_of, minutes_left, startable, unheeded
+from experiments.runs.registry import EXPERIMENTS
+from experiments.runs.run_options import RunOptions
+from experiments.runs.run_plan import PLAN, in_order, planned
+from experiments.runs.schedule import Job, job_of, minutes_left, startable, unheeded
 
 OPTIONS = RunOptions()
 

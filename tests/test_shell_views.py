@@ -6,8 +6,8 @@ import pytest
 from shell_room import Bed, typed
 
 from controller.tor_status import SwitchStatus, TorStatus
-from experiments import shell_views as views
 from experiments.errors import ExperimentError
+from experiments.shell import views
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 import nodes.transport
 from experiments.channel_torture import FAULTS, judged, torture
-from experiments.first_placement import place_in_turn
+from experiments.emulation.first_placement import place_in_turn
 from microservices.application import Application, Channel, Stage
 from microservices.applications import APPLICATIONS, application_named
 from microservices.direct import DirectRun

@@ -6,15 +6,25 @@ import msgspec
 import pytest
 
 from experiments import queue
+from experiments.clients.load import ClientConfig
+from experiments.emulation.first_placement import place_in_turn
+from experiments.emulation.pacing import Pacing
+from experiments.emulation.testbed import TestbedOptions
 from experiments.errors import ExperimentError
-from experiments.first_placement import place_in_turn
-from experiments.load import ClientConfig
-from experiments.measuring import Measurement, Plan
-from experiments.one_queue import CLOSED, OPEN, Load, OneQueue, Queue, full_rps, round_trip_s, service_time_s, theory
-from experiments.pacing import Pacing
-from experiments.peak import in_closed_loop
-from experiments.simulated_bed import SimulatedBed, bed_of, calibration_of, measured_on
-from experiments.testbed import TestbedOptions
+from experiments.measurement.measuring import Measurement, Plan
+from experiments.measurement.one_queue import (
+    CLOSED,
+    OPEN,
+    Load,
+    OneQueue,
+    Queue,
+    full_rps,
+    round_trip_s,
+    service_time_s,
+    theory,
+)
+from experiments.measurement.peak import in_closed_loop
+from experiments.measurement.simulated_bed import SimulatedBed, bed_of, calibration_of, measured_on
 from microservices.applications import application_named
 from microservices.assumptions import DEFAULTS
 from microservices.measured import Column

@@ -9,9 +9,9 @@ import pytest
 from controller.load_table import NOWHERE
 from experiments.benchmarks.orchestrator import COLUMNS, measure
 from experiments.fig11 import judged, transmit_s
-from experiments.fig11_chart import Fig11Data, Point, fig11_chart
-from experiments.figures import chart_of, stored
 from experiments.simulated_fleet import HEARTBEAT_S, LEAST_STARVING, NICS, Fleet, FleetResult, measure_fleet
+from experiments.views.fig11_chart import Fig11Data, Point, fig11_chart
+from experiments.views.figures import chart_of, stored
 
 RESULT = FleetResult(50_000, 200_000, 800_000, 10**6, 5e6, 2e7, 4e6, 2000, 4e-4, 4e-4, 9e-4, 2e-3, 1000.0)
 

@@ -7,8 +7,8 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from experiments.pacing import Pacing
-from experiments.simulated_bed import calibration_of
+from experiments.emulation.pacing import Pacing
+from experiments.measurement.simulated_bed import calibration_of
 from microservices.applications import application_named
 from nodes.agenda import Agenda
 from nodes.deployment import Deployment, deploy

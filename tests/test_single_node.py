@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from experiments.measurement.single_node import CORES, PORT, SingleNode, expected_peak_rps, limit_of, server_of
 from experiments.request_sizes import host_cores
-from experiments.run_options import RunOptions
-from experiments.single_node import CORES, PORT, SingleNode, expected_peak_rps, limit_of, server_of
+from experiments.runs.run_options import RunOptions
 from microservices.assumptions import DEFAULTS
 from microservices.measured import Column
 from microservices.profiles import TABLE_1, active_cores, cost_s

@@ -6,7 +6,7 @@ from itertools import islice
 
 import pytest
 
-from experiments.store_checker import StoreChecker, StoreReadBack
+from experiments.clients.store_checker import StoreChecker, StoreReadBack
 from microservices.applications import application_named
 from microservices.direct import DirectRun
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from experiments.single_node import CORES, PORT, CellResult
+from experiments.measurement.single_node import CORES, PORT, CellResult
 from experiments.table1 import judged, mean_of
 from experiments.table1_claims import HOST_WINS, NIC_WINS, claims
 from microservices.measured import Column

@@ -8,12 +8,12 @@ import pytest
 from peak_cases import peak_of
 
 from experiments import fig5, fig9, fig10, sensitivity, table5
-from experiments.cluster_peaks import ClusterPeak
-from experiments.figures import chart_of
-from experiments.measuring import Plan
-from experiments.points import PointFile
-from experiments.results import Run
-from experiments.run_options import RunOptions
+from experiments.measurement.cluster_peaks import ClusterPeak
+from experiments.measurement.measuring import Plan
+from experiments.runs.points import PointFile
+from experiments.runs.results import Run
+from experiments.runs.run_options import RunOptions
+from experiments.views.figures import chart_of
 from microservices.applications import APPLICATIONS
 from microservices.assumptions import ASSUMPTIONS, DEFAULTS, varied
 
@@ -182,7 +182,7 @@ def test_sensitivity_of_figure_5_tells_what_an_assumption_makes_of_a_class() -> 
 
 
 def test_a_cell_is_measured_under_changed_assumptions_where_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("experiments.cluster_peaks.QUICK_PLAN", Plan(100, 50))
+    monkeypatch.setattr("experiments.measurement.cluster_peaks.QUICK_PLAN", Plan(100, 50))
     options = RunOptions(quick=True, simulate=True)
     with table5.ClusterRooms(options, lambda _: None) as rooms:
         known = rooms.peak("rta-sf", "superbeefyx1")

@@ -9,14 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments import peak as peaks
+from experiments.clients.latencies import summary_of
+from experiments.clients.load import ClientConfig
+from experiments.emulation.pacing import Pacing
+from experiments.emulation.testbed import Testbed
 from experiments.errors import ExperimentError
-from experiments.fidelity import USUAL_LIMITS, FidelityLimits, Verdict
-from experiments.latencies import summary_of
-from experiments.load import ClientConfig
-from experiments.pacing import Pacing
-from experiments.peak import CHECK_EVERY, MOST_FLOWS, POOL, find_peak, in_closed_loop, shared_out
-from experiments.single_node import (
+from experiments.measurement import peak as peaks
+from experiments.measurement.fidelity import USUAL_LIMITS, FidelityLimits, Verdict
+from experiments.measurement.peak import CHECK_EVERY, MOST_FLOWS, POOL, find_peak, in_closed_loop, shared_out
+from experiments.measurement.single_node import (
     CORES,
     PORT,
     SATURATED,
@@ -24,8 +25,7 @@ from experiments.single_node import (
     limit_of,
     unloaded_round_trip_s,
 )
-from experiments.testbed import Testbed
-from experiments.time_scale import USED_SHARE, Capacity, time_scale_for, wake_lateness
+from experiments.measurement.time_scale import USED_SHARE, Capacity, time_scale_for, wake_lateness
 from microservices.applications import application_named
 from microservices.assumptions import DEFAULTS
 from microservices.measured import Column

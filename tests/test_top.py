@@ -10,11 +10,11 @@ import msgspec
 import pytest
 from controller_room import DEPLOYMENT, INVENTORY, Room
 
-from experiments.bed_facts import BedFacts, chosen_world, facts_in
+from experiments.emulation.bed_facts import BedFacts, chosen_world, facts_in
+from experiments.emulation.pacing import Pacing
 from experiments.errors import ExperimentError
-from experiments.pacing import Pacing
-from experiments.shell_views import rendered
-from experiments.top import SHOWN_EVENTS, asked_of, power_of, top_content, top_views
+from experiments.shell.top import SHOWN_EVENTS, asked_of, power_of, top_content, top_views
+from experiments.shell.views import rendered
 from nodes import journal
 
 PACING = Pacing("calibrated", 20.0)

@@ -26,8 +26,8 @@ from mininet.log import setLogLevel
 from mininet.net import Mininet
 from mininet.node import OVSBridge
 
+from experiments.emulation.testbed import Testbed, TestbedOptions
 from experiments.errors import ExperimentError
-from experiments.testbed import Testbed, TestbedOptions
 from nodes.world import World
 from topologies.catalog import cluster_named
 from topologies.inventory import Inventory, inventory_of

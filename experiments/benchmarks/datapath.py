@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import msgspec
 
 from experiments.benchmarks.echo_load import EchoConfig, LoadConfig, TargetLoad
+from experiments.clients.latencies import summary_of
+from experiments.emulation.testbed import Testbed, TestbedOptions
 from experiments.errors import ExperimentError
-from experiments.latencies import summary_of
-from experiments.testbed import Testbed, TestbedOptions
 from nodes.ip_stack import UDP_ECHO_PORT
 from nodes.nursery import Child, Order
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from experiments.load import ClientConfig
-from experiments.measuring import Measurement, Plan, measure
-from experiments.pacing import Pacing
-from experiments.peak import shared_out
-from experiments.testbed import Testbed, TestbedOptions
-from experiments.time_scale import capacity_of
+from experiments.clients.load import ClientConfig
+from experiments.emulation.pacing import Pacing
+from experiments.emulation.testbed import Testbed, TestbedOptions
+from experiments.measurement.measuring import Measurement, Plan, measure
+from experiments.measurement.peak import shared_out
+from experiments.measurement.time_scale import capacity_of
 from microservices.applications import application_named
 from nodes.deployment import Deployment, deploy
 from topologies.catalog import cluster_named

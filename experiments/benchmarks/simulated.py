@@ -8,12 +8,12 @@ from collections.abc import Callable
 import msgspec
 
 from experiments.benchmarks.emulator import APPLICATION, CLUSTER, OUTSTANDING, Row, deployment_of
-from experiments.load import ClientConfig
-from experiments.measuring import Plan
-from experiments.pacing import Pacing
-from experiments.peak import in_closed_loop
-from experiments.simulated_bed import SimulatedBed
-from experiments.testbed import TestbedOptions
+from experiments.clients.load import ClientConfig
+from experiments.emulation.pacing import Pacing
+from experiments.emulation.testbed import TestbedOptions
+from experiments.measurement.measuring import Plan
+from experiments.measurement.peak import in_closed_loop
+from experiments.measurement.simulated_bed import SimulatedBed
 
 REQUESTS = 10_000
 TIMEOUT_S = 1e4

@@ -14,7 +14,7 @@ from controller.errors import JournalError, MigrationError
 from controller.migration_journal import decode_entries, encode_entry
 from controller.raft_journal import RaftJournal
 from controller.resource_controller import ResourceController
-from experiments.first_placement import place_in_turn
+from experiments.emulation.first_placement import place_in_turn
 from microservices.applications import nfv_fin
 from nodes.deployment import deploy
 from nodes.transport import Sends

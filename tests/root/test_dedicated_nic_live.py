@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from experiments.cluster_peaks import placed_on
-from experiments.fidelity import USUAL_LIMITS
-from experiments.load import ClientConfig
-from experiments.measuring import Plan, measure
-from experiments.pacing import Pacing
-from experiments.testbed import Testbed, TestbedOptions
+from experiments.clients.load import ClientConfig
+from experiments.emulation.pacing import Pacing
+from experiments.emulation.testbed import Testbed, TestbedOptions
+from experiments.measurement.cluster_peaks import placed_on
+from experiments.measurement.fidelity import USUAL_LIMITS
+from experiments.measurement.measuring import Plan, measure
 from microservices.applications import application_named
 from nodes.deployment import deploy
 from topologies.catalog import cluster_named

@@ -10,8 +10,8 @@ import pytest
 from demos import demo_without_drops, why
 
 from experiments.demo import DemoOptions
-from experiments.registry import EXPERIMENTS
-from experiments.run_options import RunOptions
+from experiments.runs.registry import EXPERIMENTS
+from experiments.runs.run_options import RunOptions
 
 TRIES = 3
 

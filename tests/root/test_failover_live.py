@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterator
 import msgspec
 import pytest
 
-from experiments.client import ClientConfig
+from experiments.clients.client import ClientConfig
+from experiments.clients.shared_store import SHARED, judged
+from experiments.clients.store_checker import CHECKER, READ_BACK, StoreReadBack
+from experiments.emulation.running import RunningClient
+from experiments.emulation.testbed import CLIENT, Testbed, TestbedOptions
 from experiments.errors import ExperimentError
 from experiments.failover import CLUSTER as EXPERIMENTS_CLUSTER
-from experiments.failover_load import StoreLoad, ThermostatLoad, store_on, thermostats_on
-from experiments.failover_strike import struck
-from experiments.running import RunningClient
-from experiments.shared_store import SHARED, judged
-from experiments.store_checker import CHECKER, READ_BACK, StoreReadBack
-from experiments.testbed import Testbed, TestbedOptions
+from experiments.failures.live_load import StoreLoad, ThermostatLoad, store_on, thermostats_on
+from experiments.failures.live_strike import struck
 from microservices.applications import application_named
 from nodes.deployment import deploy
 from topologies.catalog import cluster_named
@@ -77,7 +77,7 @@ def test_when_the_primarys_server_dies_every_acknowledged_write_survives_and_ser
         assert read.answered == keys and not read.wrong, read
     late = msgspec.structs.replace(config(bed, "c2", CHECKER, 5, requests=50), clock=bed.clock,
                                    controllers=bed.controller_ips)  # it was told of the dead server, and asks
-    found = RunningClient(bed.start_process("c2", "experiments.client:run", msgspec.msgpack.encode(late))).result(60.0)
+    found = RunningClient(bed.start_process("c2", CLIENT, msgspec.msgpack.encode(late))).result(60.0)
     print(f"a client that knew the dead server only: its first reply after {1e3 * found.longest_gap_s:.0f} ms")
     assert found.answered == 50 and not (found.wrong or found.errors or found.duplicated), found
     assert 0.4 < found.longest_gap_s < 2.0

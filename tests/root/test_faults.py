@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from experiments.client import ClientConfig, ClientResult
+from experiments.clients.client import ClientConfig, ClientResult
+from experiments.emulation.switches import lacp_members
+from experiments.emulation.testbed import Testbed, TestbedOptions
 from experiments.errors import ExperimentError
-from experiments.switches import lacp_members
-from experiments.testbed import Testbed, TestbedOptions
 from microservices.applications import application_named
 from nodes.deployment import deploy
 from nodes.emulated_node import run_in

@@ -3,12 +3,12 @@
 import pytest
 
 from experiments import fig3, fig8
-from experiments.energy import power_between
-from experiments.measuring import Plan
+from experiments.emulation.testbed import Testbed, TestbedOptions
+from experiments.measurement.energy import power_between
+from experiments.measurement.measuring import Plan
+from experiments.measurement.single_node import SingleNode
 from experiments.round_trips import MECHANISMS
-from experiments.run_options import RunOptions
-from experiments.single_node import SingleNode
-from experiments.testbed import Testbed, TestbedOptions
+from experiments.runs.run_options import RunOptions
 from microservices.measured import Column
 
 PATIENT = RunOptions(quick=True, retry=5)

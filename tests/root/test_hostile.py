@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from experiments.control_plane import inside
-from experiments.testbed import Testbed, TestbedOptions
+from experiments.emulation.control_plane import inside
+from experiments.emulation.testbed import Testbed, TestbedOptions
 from nodes import frames, messages
 from nodes.errors import NodeError
 from nodes.frames import packed_ip, packed_mac

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from controller.overload import OverloadOptions
-from experiments.client import ClientConfig
-from experiments.control_plane import inside
-from experiments.first_placement import place_in_turn
-from experiments.testbed import Testbed, TestbedOptions
+from experiments.clients.client import ClientConfig
+from experiments.emulation.control_plane import inside
+from experiments.emulation.first_placement import place_in_turn
+from experiments.emulation.testbed import Testbed, TestbedOptions
 from microservices.applications import nfv_fin
 from nodes import frames, messages
 from nodes.control_messages import (

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from controller.errors import MigrationError
-from experiments.client import ClientConfig, ClientResult
+from experiments.clients.client import ClientConfig, ClientResult
+from experiments.emulation.first_placement import place_in_turn
+from experiments.emulation.testbed import Testbed, TestbedOptions
 from experiments.errors import ExperimentError
-from experiments.first_placement import place_in_turn
-from experiments.testbed import Testbed, TestbedOptions
 from microservices.applications import nfv_fin
 from nodes.deployment import deploy
 from topologies.catalog import cluster_named

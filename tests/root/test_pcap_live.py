@@ -15,9 +15,9 @@ from scapy.layers.l2 import Ether
 from tor_room import Room, room
 
 from controller.tor_counters import group_counters
-from experiments import routing_proof as rp
-from experiments.hash_prediction import BucketCounters, counted_between
-from experiments.pcap_routing import run
+from experiments.captures import routing_proof as rp
+from experiments.captures.hash_prediction import BucketCounters, counted_between
+from experiments.captures.pcap_routing import run
 from nodes.messages import KIND_REPLY, KIND_REQUEST, DataMessage
 from topologies.addressing import DATA_PORT
 

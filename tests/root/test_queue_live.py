@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from experiments.measuring import Plan
-from experiments.one_queue import CLOSED, OPEN, Load, OneQueue, Queue
+from experiments.measurement.measuring import Plan
+from experiments.measurement.one_queue import CLOSED, OPEN, Load, OneQueue, Queue
 
 QUEUE = Queue("knn", 12)
 TIME_SCALE = 150.0

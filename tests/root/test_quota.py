@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from experiments.pacing import Pacing
-from experiments.testbed import Testbed, TestbedOptions
+from experiments.emulation.pacing import Pacing
+from experiments.emulation.testbed import Testbed, TestbedOptions
 
 WINDOW_S = 3.0  # thirty periods of a quota
 

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from experiments.charts import REFUSED, KneeData, knee_chart
+from experiments.clients.load import ClientConfig
+from experiments.emulation.pacing import UNPACED, Pacing
+from experiments.emulation.testbed import Testbed, TestbedOptions
 from experiments.errors import ExperimentError
-from experiments.knee import Knee, Probe
-from experiments.load import ClientConfig
-from experiments.measuring import Plan, measure
-from experiments.one_queue import Queue, full_rps, round_trip_s, service_time_s
-from experiments.pacing import UNPACED, Pacing
-from experiments.peak import in_closed_loop
-from experiments.testbed import Testbed, TestbedOptions
+from experiments.measurement.knee import Knee, Probe
+from experiments.measurement.measuring import Plan, measure
+from experiments.measurement.one_queue import Queue, full_rps, round_trip_s, service_time_s
+from experiments.measurement.peak import in_closed_loop
+from experiments.views.charts import REFUSED, KneeData, knee_chart
 from microservices.application import Application, Stage
 from microservices.applications import application_named
 from microservices.errors import ServiceError
@@ -173,7 +173,7 @@ def test_a_run_that_is_played_far_too_fast_is_refused_with_the_reason_and_drawn_
     chart = knee_chart(KneeData("KVS, too fast", Knee(None, (probe,), "no knee: the machine did not keep up")))
     assert chart.any_refused and all(curve.is_refused(0) for curve in chart.curves)
     assert all(good != good for curve in chart.curves for good in curve.good_ys())  # not a number: no line leads there
-    chart_plot = pytest.importorskip("experiments.chart_plot", reason="matplotlib is not installed")
+    chart_plot = pytest.importorskip("experiments.views.chart_plot", reason="matplotlib is not installed")
     figure = chart_plot.figure_of(chart)
     legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes if axes.get_legend() is not None)]
     assert REFUSED in [text.get_text() for legend in legends for text in legend.get_texts()]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.clean import clean
+from experiments.emulation.clean import clean
 from nodes import cgroups, journal, netns, processes
 from nodes.errors import WorldError
 from nodes.world import KERNEL_MODULE, World

@@ -1,0 +1,1 @@
+"""What clients do and how they judge it: requests, replies, latencies, histories."""

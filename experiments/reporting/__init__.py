@@ -1,0 +1,1 @@
+"""The report: the paper's claims beside what runs found, as one page."""

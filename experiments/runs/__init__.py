@@ -1,0 +1,1 @@
+"""Which experiments there are, how they are told what to do, and where their results lie."""
