@@ -181,6 +181,18 @@ class MigrationControl:
             if before is not None:
                 self._gone(node, now, out)
 
+    def forget(self, application: int) -> list[Migration]:
+        """Have nothing more to do with an application's instances; return their migrations that are cut off so.
+
+        Whoever calls this sees to it that no node has anything of them. What they were decided last stays known.
+        """
+        cut = [m for m in self.open.values() if m.application == application]
+        for m in cut:
+            del self.open[m.number], self.of_instance[m.key]
+        for key in [key for key in self.closed if key[0] == application]:
+            del self.closed[key]
+        return cut
+
     def declared_dead(self, node: str, now: float, out: Outgoing) -> None:
         """Note that a node is dead and kept from the network: whoever calls this has seen to it."""
         if node not in self.dead:

@@ -149,6 +149,9 @@ class Execution(Residents):
         self.lateness.record(now - done.finish)
         if self._hol is not None:
             self.interference -= self._hol(done.instance.service.name)
+        if done.instance.gone:
+            self._unpark(now, outlet)
+            return
         for message, foreseen in done.here:
             if foreseen is not None or self._in_memory(message):
                 if foreseen is None:
@@ -240,6 +243,18 @@ class Execution(Residents):
     def is_quiet(self, key: Key) -> bool:
         """Whether none of an instance's requests is being executed, or is to be because its handler has run."""
         return not self._instances[key].foreseen and super().is_quiet(key)
+
+    def withdraw(self, application: int, epoch: int) -> None:
+        for key, instance in self._instances.items():
+            if key[0] == application:
+                if not instance.halted:
+                    self.halt(key)
+                instance.gone = True
+                instance.inbox.clear()
+                for _ in range(instance.foreseen):
+                    self._foresight.used()
+        self._foresight.forget(application)
+        super().withdraw(application, epoch)
 
     def take_out(self, key: Key) -> None:
         for waiting in self._instances[key].inbox:

@@ -19,9 +19,10 @@ from nodes.local_replicas import LocalReplicas
 from nodes.migration_agent import MigrationAgent, Outgoing
 from nodes.port_bytes import Carried
 from nodes.replication import Replicator
-from nodes.replication_messages import ReplicationMessage
+from nodes.replication_messages import ReplicationMessage, View
 from nodes.replication_steps import Outgoing as Said
 from nodes.transport import Address
+from nodes.withdrawal_agent import VERBS, WithdrawalAgent
 from topologies.addressing import DATA_PORT
 from topologies.inventory import Inventory, NodeEntry
 
@@ -75,6 +76,7 @@ class NodeControl:
         self.agent = MigrationAgent(self._local, authority, boot)
         self._replicas = LocalReplicas(services, self._wake)
         self.replicator = self._replicas.replicator = Replicator(self._replicas, own_ip, authority, boot)
+        self.withdrawals = WithdrawalAgent(services, self.agent, self.replicator, authority, boot)
         self.woken: Callable[[], None] = lambda: None  # called when `at` comes nearer between two turns
         self._heartbeats = 0
         self._beat_at = self.at = _next_boundary(now)
@@ -84,6 +86,12 @@ class NodeControl:
         told: Outgoing = []
         said: Said = []
         self._local.now = self._replicas.now = now
+        if isinstance(message, Command) and message.verb in VERBS:
+            answer = self.withdrawals.receive(source, message)
+            self._leave([] if answer is None else [(source, answer)], said, now, out)
+            return
+        if isinstance(message, Command | View) and self.withdrawals.is_too_late(message.application, message.epoch):
+            return
         if isinstance(message, ReplicationMessage) or (isinstance(message, Fetch | Chunk)
                                                        and self.replicator.is_mine(message)):
             self.replicator.receive(source, message, now, said)
@@ -117,7 +125,8 @@ class NodeControl:
         """Return how many heartbeats were sent, and what was refused of commands and of what was fetched, by reason."""
         return {"heartbeats": self._heartbeats,
                 **{f"control {reason}": count for reason, count in self.agent.counters.items()},
-                **{f"replication {reason}": count for reason, count in self.replicator.counters.items()}}
+                **{f"replication {reason}": count for reason, count in self.replicator.counters.items()},
+                **{f"withdrawal {reason}": count for reason, count in self.withdrawals.counters.items()}}
 
     def _wake(self, now: float) -> None:
         self.at = min(self.at, now)

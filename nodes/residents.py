@@ -40,6 +40,8 @@ class Residents:
         self._finishing: list[Executing] = []
         self.detours: set[ChannelId] = set()  # between two instances here, and not in memory
         self.replicated: set[Key] = set()  # begin when a view says so, and are sent to and send by channels only
+        self.closed: set[int] = set()  # applications that take no more requests of clients
+        self.withdrawn: dict[int, int] = {}  # by which decision each was last taken away; earlier ones count no more
 
     def deploy(self, deployment: Deployment, router: Router | None = None,
                empty: bool = False) -> tuple[list[int], list[int]]:
@@ -47,9 +49,14 @@ class Residents:
 
         What a migration has decided since stays as it is. `empty`: nothing is to run here till the controller says so.
         Returns the numbers of the instances that are new here, and of those elsewhere that have moved. Raises NodeError
-        for an instance that runs here and is to run elsewhere: that would be a migration.
+        for an instance that runs here and is to run elsewhere: that would be a migration; and for an application that
+        was withdrawn by a later decision.
         """
         number = deployment.number
+        by = self.withdrawn.get(number, 0)
+        if any(place.epoch <= by for place in deployment.places):
+            raise NodeError(f"{deployment.name} was withdrawn by decision {by}, and is deployed by decision "
+                            f"{min(place.epoch for place in deployment.places)}: that comes too late")
         places = [place for place in deployment.places if place.epoch >= self._epochs.get((number, place.number), 1)]
         leaving = [place.number for place in places
                    if place.node != self._node and (number, place.number) in self._instances]
@@ -168,6 +175,44 @@ class Residents:
             if key[1] in (sender, receiver) and {(key[0], sender), (key[0], receiver)} <= self._instances.keys():
                 self.detours.add(ChannelId(key[0], sender, receiver))
         self.connect(key[0])
+
+    def withdraw(self, application: int, epoch: int) -> None:
+        """Have and know nothing of an application any more, by the decision `epoch`."""
+        router = self._routers.pop(application, None)
+        for table in (self._instances, self._addresses, self._epochs):
+            for key in [key for key in table if key[0] == application]:
+                del table[key]  # type: ignore[attr-defined]
+        self._taken = {key for key in self._taken if key[0] != application}
+        self.replicated.difference_update([key for key in self.replicated if key[0] == application])
+        self.detours = {channel for channel in self.detours if channel.application != application}
+        if router is not None:
+            of_it = f"{router.application.name}/"
+            for what in [what for what in self._former if what.partition(" ")[2].startswith(of_it)]:
+                del self._former[what]
+        self.closed.discard(application)
+        self.withdrawn[application] = epoch
+
+    def is_withdrawn(self, application: int) -> bool:
+        """Whether an application was taken away and is not back."""
+        return application in self.withdrawn and application not in self._routers
+
+    def latest_epoch(self, application: int) -> int:
+        """Return the latest decision that is known here on any instance of an application; 0 for none."""
+        return max((epoch for key, epoch in self._epochs.items() if key[0] == application), default=0)
+
+    def begun(self, application: int) -> int:
+        """Return how many requests of an application its instances here have begun, also those that have left."""
+        router = self._routers.get(application)
+        if router is None:
+            return 0
+        start = f"handled {router.application.name}/"
+        return (sum(count for what, count in self._former.items() if what.startswith(start))
+                + sum(i.handled for key, i in self._instances.items() if key[0] == application))
+
+    def outstanding_of(self, application: int) -> int:
+        """Return how many requests wait for an application's instances here, or are executed by them."""
+        return (sum(len(i.inbox) for key, i in self._instances.items() if key[0] == application)
+                + sum(executing.instance.key[0] == application for executing in self._finishing))
 
     def instance(self, key: Key) -> RunningInstance:
         """Return an instance on this node; raises KeyError for another."""
