@@ -17,6 +17,7 @@ from controller.control_requests import (
     BUFFER_BYTES,
     ONE_OF_SEVERAL,
     SOCKET_NAME,
+    AskDeployments,
     AskEvents,
     AskFirstEpoch,
     AskHistory,
@@ -97,6 +98,10 @@ class ControllerClient:
 
     def deployed(self, deployment: Deployment) -> None:
         self._asked(Deployed(deployment), type(None))
+
+    def deployments(self) -> tuple[Deployment, ...]:
+        """Return what is deployed, each as it came: where its instances are now, `places` tells."""
+        return self._asked(AskDeployments(), tuple[Deployment, ...])
 
     def first_epoch(self, application: int) -> int:
         """Return from which decision on an application may be deployed; raises MigrationError while it is withdrawn."""

@@ -62,6 +62,10 @@ class Deployed(msgspec.Struct, frozen=True, tag=True):
     deployment: Deployment
 
 
+class AskDeployments(msgspec.Struct, frozen=True, tag=True):
+    """What is deployed? Answered with the deployments, each as it came; where all is now, AskPlaces tells."""
+
+
 class AskFirstEpoch(msgspec.Struct, frozen=True, tag=True):
     """From which decision on may application number `application` be deployed? Answered with it, or with why not."""
 
@@ -117,7 +121,8 @@ class ToldTimeline(msgspec.Struct, frozen=True):
 
 
 # What can be asked twice.
-Question = AskState | AskEvents | AskTimelines | AskPlaces | AskHistory | AskRole | AskFirstEpoch
+Question = (AskState | AskEvents | AskTimelines | AskPlaces | AskHistory | AskRole | AskDeployments
+            | AskFirstEpoch)
 Request = Question | Move | Deployed | Withdraw | StartedAgain | Fenced
 Places = list[tuple[int, int, str, int]]
 

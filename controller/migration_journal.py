@@ -164,7 +164,7 @@ def with_added(deployments: Iterable[Deployment], entries: Iterable[Entry]) -> t
     gone = {e.application for e in entries if isinstance(e, WithdrawalTurned) and e.state == CLEARING}
     known = {deployment.number: deployment for deployment in deployments if deployment.number not in gone}
     added = {e.deployment.number: e.deployment for e in of_living(entries) if isinstance(e, Added)}
-    return tuple((added | known).values())
+    return tuple((known | {number: one for number, one in added.items() if number not in known}).values())
 
 
 def of_living(entries: Iterable[Entry]) -> list[Entry]:

@@ -96,6 +96,7 @@ class ResourceController(Withdrawing):
                                 np.array([n.memory_gb * 1024 for n in computing]))
         self._journal = journal = journal or MemoryJournal()
         deployments = with_added(deployments, journal.entries())
+        self.deployments = {deployment.number: deployment for deployment in deployments}
         for deployment in deployments:
             self.where.add(deployment)
         standby = standby or Standby(inventory)
@@ -274,10 +275,10 @@ class ResourceController(Withdrawing):
         """
         first = self.first_epoch(deployment.number)
         if any(place.epoch < first for place in deployment.places):
-            raise MigrationError(f"{deployment.name} was withdrawn by decision {first - 1}, and can be deployed by later ones "
-                                 "only")
+            raise MigrationError(f"{deployment.name} was withdrawn by decision {first - 1}: only later ones can deploy it")
         self.where.add(deployment)
         self._journal.append(Added.of(deployment))
+        self.deployments[deployment.number] = deployment
         self._count_from(deployment)
         self._told.end(deployment.number)
         self._renew_orchestrator()

@@ -13,6 +13,7 @@ from controller.telling import Tellings
 from controller.whereabouts import Key, Whereabouts
 from controller.withdrawal import DRAIN_S, SETTLE_S, State, Withdrawal, WithdrawalControl
 from nodes.control_messages import NO_INSTANCE, Answer, Command, Verb, turned_away
+from nodes.deployment import Deployment
 from nodes.transport import Sends
 
 
@@ -20,6 +21,7 @@ class Withdrawing(Moving):
     """What the resource controller, which inherits it, does about withdrawals."""
 
     where: Whereabouts
+    deployments: dict[int, Deployment]
     record: ControllerRecord
     control: MigrationControl
     failover: Failover
@@ -92,6 +94,7 @@ class Withdrawing(Moving):
                 self.record.cut_off(m.number)
             self.failover.forget(w.application)
             self.where.remove(w.application)
+            self.deployments.pop(w.application, None)
             for table in (self._postponed, self._beside, self.record.alarm_s):
                 for key in [key for key in table if key[0] == w.application]:
                     del table[key]  # type: ignore[attr-defined]

@@ -19,7 +19,7 @@ from experiments.emulation.pacing import UNPACED
 from experiments.errors import ExperimentError
 from experiments.shell.interactive import E3Shell
 from microservices.applications import nfv_fin
-from nodes.deployment import deploy
+from nodes.deployment import Deployment, deploy
 from topologies.catalog import cluster_named
 from topologies.inventory import inventory_of
 
@@ -43,7 +43,8 @@ class Bed:
         self.inventory = inventory_of(cluster_named(cluster))
         self.programs = programs_of(self.inventory)
         application = nfv_fin(shards=4)
-        self.deployments = (deploy(application, place_in_turn(application, self.inventory), self.inventory),)
+        places = place_in_turn(application, self.inventory)
+        self.deployments: tuple[Deployment, ...] = (deploy(application, places, self.inventory),)
         self.net = Net([n.name for n in self.inventory.nodes])
         self.started_s = {"total": 1.5}
         self.world = SimpleNamespace(id="wtest", appctl=self._appctl, vsctl=self._vsctl)
@@ -56,6 +57,9 @@ class Bed:
                      for p in self.inventory.ports_of_server(h)}
         self.seen: dict[str, dict[str, int]] = {}
         self.agents = {n.name: os.getpid() for n in self.inventory.nodes if n.role in ("host", "smartnic")}
+
+    def deployed(self) -> tuple[Deployment, ...]:
+        return self.deployments
 
     def _appctl(self, *words: str) -> str:
         shown = "".join(LACP.format(name, str(up).lower()) for name, up in self.lacp.items())

@@ -215,7 +215,7 @@ class WithdrawingRack:
         return found
 
     def reboot(self, node: str, down_s: float) -> None:
-        """Let a node lose all it has; it comes back knowing what was deployed at first, as one does that missed more."""
+        """Let a node lose all it has; it comes back knowing what was deployed at first, and nothing later."""
         self.simulation.reboot(node, down_s)
 
 

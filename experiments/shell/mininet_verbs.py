@@ -26,8 +26,8 @@ INSTEAD = {
     "pingpairfull": "use `NODE ping NODE`",
 }
 
-E3_VERBS = ("nodes", "apps", "routes", "groups", "links", "top", "migrate", "events", "send", "capture", "proof",
-            "fail", "heal", "app", "pingall", "iperf", "wait")
+E3_VERBS = ("nodes", "apps", "routes", "groups", "links", "top", "deploy", "withdraw", "migrate", "events",
+            "send", "capture", "proof", "fail", "heal", "app", "pingall", "iperf", "wait")
 NODE_HELP = """Anything else: NODE COMMAND runs a command in that node; names of nodes in it become their IPs.
   c1 ping -c3 s1h        s1h ip route        s1n1 ip -s link
 SmartNICs hold no IP of their kernel: their agents answer. Commands on them see interfaces, and cannot ping."""
