@@ -275,7 +275,7 @@ class ResourceController(Withdrawing):
         """
         first = self.first_epoch(deployment.number)
         if any(place.epoch < first for place in deployment.places):
-            raise MigrationError(f"{deployment.name} was withdrawn by decision {first - 1}: only later ones can deploy it")
+            raise MigrationError(f"{deployment.name} was withdrawn by decision {first - 1}: only later ones deploy it")
         self.where.add(deployment)
         self._journal.append(Added.of(deployment))
         self.deployments[deployment.number] = deployment

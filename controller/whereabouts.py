@@ -73,7 +73,7 @@ class Whereabouts:
             if not self._short[short]:
                 del self._short[short]
             for table in (self.node_of, self._near):
-                table.pop(key, None)  # type: ignore[attr-defined]
+                table.pop(key, None)
             self.replicated.discard(key)
         self._applications.pop(application, None)
 

@@ -97,7 +97,7 @@ class Withdrawing(Moving):
             self.deployments.pop(w.application, None)
             for table in (self._postponed, self._beside, self.record.alarm_s):
                 for key in [key for key in table if key[0] == w.application]:
-                    del table[key]  # type: ignore[attr-defined]
+                    del table[key]
             self._nowhere = {key for key in self._nowhere if key[0] != w.application}
             self._renew_orchestrator()
         elif w.state is State.GONE:

@@ -181,7 +181,7 @@ class Residents:
         router = self._routers.pop(application, None)
         for table in (self._instances, self._addresses, self._epochs):
             for key in [key for key in table if key[0] == application]:
-                del table[key]  # type: ignore[attr-defined]
+                del table[key]
         self._taken = {key for key in self._taken if key[0] != application}
         self.replicated.difference_update([key for key in self.replicated if key[0] == application])
         self.detours = {channel for channel in self.detours if channel.application != application}
