@@ -182,10 +182,7 @@ class MigrationControl:
                 self._gone(node, now, out)
 
     def forget(self, application: int) -> list[Migration]:
-        """Have nothing more to do with an application's instances; return their migrations that are cut off so.
-
-        Whoever calls this sees to it that no node has anything of them. What they were decided last stays known.
-        """
+        """Cut off an application's migrations and return them: whoever calls this sees to its instances."""
         cut = [m for m in self.open.values() if m.application == application]
         for m in cut:
             del self.open[m.number], self.of_instance[m.key]

@@ -25,6 +25,7 @@ from ipaddress import IPv4Address
 
 import numpy as np
 
+from controller.coming_and_going import ComingAndGoing
 from controller.controller_events import ControllerState
 from controller.controller_record import ControllerRecord
 from controller.controller_view import LastReports, replicas_of, under_way
@@ -34,7 +35,7 @@ from controller.heartbeats import HeartbeatInbox
 from controller.load_table import NOWHERE, NodeTable, PlacedInstance
 from controller.membership import Life
 from controller.migration import MigrationControl
-from controller.migration_journal import Added, Journal, MemoryJournal, with_added
+from controller.migration_journal import Journal, MemoryJournal, with_added
 from controller.migration_steps import Outgoing, State
 from controller.orchestrator import Move, Orchestrator
 from controller.overload import OverloadOptions
@@ -43,7 +44,6 @@ from controller.surroundings import Around
 from controller.telling import Tellings
 from controller.whereabouts import Key, Whereabouts
 from controller.withdrawal import WithdrawalControl
-from controller.withdrawing import Withdrawing
 from nodes import messages
 from nodes.artifact import artifact_of
 from nodes.control_messages import HEARTBEAT_BYTES, HEARTBEAT_S, KIND_HEARTBEAT, Answer, Command, Fetch, Verb
@@ -57,7 +57,7 @@ from topologies.inventory import Inventory
 MOST_HEARTBEATS = 4096  # kept till they are judged
 
 
-class ResourceController(Withdrawing):
+class ResourceController(ComingAndGoing):
     """Watches the hosts and SmartNICs of `inventory` and moves the instances of `deployments`.
 
     `journal` is where it goes on from, and what it writes down first; one that lives as long as the object unless one
@@ -266,36 +266,6 @@ class ResourceController(Withdrawing):
         number = self._begin(key, node, why, now, out)
         self.orchestrator.begun(*key, index)
         return number
-
-    def deploy(self, deployment: Deployment, now: float) -> None:
-        """Know the instances of `deployment` from now on; detectors begin anew with all.
-
-        Raises MigrationError for an instance that is known and runs elsewhere: what runs moves by migration only; and
-        for an application that is being withdrawn, or was by a later decision than `first_epoch` gives.
-        """
-        first = self.first_epoch(deployment.number)
-        if any(place.epoch < first for place in deployment.places):
-            raise MigrationError(f"{deployment.name} was withdrawn by decision {first - 1}: only later ones deploy it")
-        self.where.add(deployment)
-        self._journal.append(Added.of(deployment))
-        self.deployments[deployment.number] = deployment
-        self._count_from(deployment)
-        self._told.end(deployment.number)
-        self._renew_orchestrator()
-        self.failover.replicate(deployment)
-        self._tell(now, "deployed", detail=deployment.name)
-
-    def _count_from(self, deployment: Deployment) -> None:
-        """Count decisions on instances from those on that have placed them."""
-        for place in deployment.places:
-            key = deployment.number, place.number
-            if place.epoch > self.control.epochs.get(key, 1):
-                self.control.epochs[key] = place.epoch
-
-    def _renew_orchestrator(self) -> None:
-        before = self.orchestrator
-        self.orchestrator = self._make_orchestrator(before.options)
-        self.orchestrator.gate, self.orchestrator.counters = before.gate, before.counters
 
     def started_again(self, node: str) -> None:
         """Note that the run of a node that is heard of next is not its first, also if no other was ever heard of."""

@@ -323,10 +323,7 @@ class Receiver:
         return session == self.session
 
     def refuse(self, message: DataMessage) -> list[int]:
-        """Do not take a message; return the ids of the requests that are not taken, for this and those behind it.
-
-        None are where it was taken before.
-        """
+        """Do not take a message; return its request's id, and those of what came ahead of it; [] if it was taken."""
         if (message.session, message.sequence) < (self.session, self._expected):
             return []
         behind = self._ahead.values() if message.session == self.session else ()

@@ -149,9 +149,6 @@ class Execution(Residents):
         self.lateness.record(now - done.finish)
         if self._hol is not None:
             self.interference -= self._hol(done.instance.service.name)
-        if done.instance.gone:
-            self._unpark(now, outlet)
-            return
         for message, foreseen in done.here:
             if foreseen is not None or self._in_memory(message):
                 if foreseen is None:
@@ -245,15 +242,7 @@ class Execution(Residents):
         return not self._instances[key].foreseen and super().is_quiet(key)
 
     def withdraw(self, application: int, epoch: int) -> None:
-        for key, instance in self._instances.items():
-            if key[0] == application:
-                if not instance.halted:
-                    self.halt(key)
-                instance.gone = True
-                instance.inbox.clear()
-                for _ in range(instance.foreseen):
-                    self._foresight.used()
-        self._foresight.forget(application)
+        self._foresight.forget(application, sum(i.foreseen for k, i in self._instances.items() if k[0] == application))
         super().withdraw(application, epoch)
 
     def take_out(self, key: Key) -> None:

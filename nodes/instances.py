@@ -106,8 +106,8 @@ class Executing(NamedTuple):
 class RunningInstance:
     """An instance on this node: its microservice, its state, and what waits for it."""
 
-    __slots__ = ("answering", "blocked", "busy_s", "channels", "deepest", "errors", "executed_s", "foreseen", "gone",
-                 "halted", "handled", "inbox", "key", "local", "name", "parked", "queued", "ready_at", "replica",
+    __slots__ = ("answering", "blocked", "busy_s", "channels", "deepest", "errors", "executed_s", "foreseen", "halted",
+                 "handled", "inbox", "key", "local", "name", "parked", "queued", "ready_at", "replica",
                  "router", "service", "state")
 
     def __init__(self, key: tuple[int, int], name: str, service: Microservice, router: Router, answering: bool) -> None:
@@ -124,7 +124,6 @@ class RunningInstance:
         self.queued = self.parked = False
         self.foreseen = 0  # requests whose handler has run and that have no core yet
         self.halted = False  # about to leave: begins nothing more
-        self.gone = False  # withdrawn: what it still executes is for nobody
         self.ready_at = 0.0  # when it last got room downstream
         self.handled = self.errors = self.deepest = self.blocked = 0
         self.busy_s = 0.0

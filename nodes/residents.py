@@ -179,6 +179,13 @@ class Residents:
     def withdraw(self, application: int, epoch: int) -> None:
         """Have and know nothing of an application any more, by the decision `epoch`."""
         router = self._routers.pop(application, None)
+        for key, instance in self._instances.items():
+            if key[0] == application:
+                if not instance.halted:
+                    self.halt(key)
+                instance.inbox.clear()
+        self._finishing = [done if done.instance.key[0] != application else done._replace(hops=[], here=[])
+                           for done in self._finishing]  # it keeps its core as long as ever, for nobody
         for table in (self._instances, self._addresses, self._epochs):
             for key in [key for key in table if key[0] == application]:
                 del table[key]
@@ -212,7 +219,8 @@ class Residents:
     def outstanding_of(self, application: int) -> int:
         """Return how many requests wait for an application's instances here, or are executed by them."""
         return (sum(len(i.inbox) for key, i in self._instances.items() if key[0] == application)
-                + sum(executing.instance.key[0] == application for executing in self._finishing))
+                + sum(done.instance.key[0] == application and self._instances.get(done.instance.key) is done.instance
+                      for done in self._finishing))
 
     def instance(self, key: Key) -> RunningInstance:
         """Return an instance on this node; raises KeyError for another."""

@@ -173,7 +173,7 @@ class WithdrawingRack:
         found = [f"{node} has {what} {key}" for what, table in tables.items() for key in table
                  if key[0] == self.number]
         found += [f"{node} executes {e.instance.name}" for e in execution._finishing
-                  if e.instance.key[0] == self.number and not e.instance.gone]
+                  if e.instance.key[0] == self.number and (e.hops or e.here)]
         found += [f"{node} lets {i.name} wait for a core" for i in (*execution._runnable, *execution._parked)
                   if i.key[0] == self.number]
         found += [f"{node} counts {name}" for name in runtime.counters() if f" {NAME}/" in name]

@@ -1,4 +1,4 @@
-"""How the resource controller takes an application from its rack, and what it must not do about one meanwhile."""
+"""How applications come onto the resource controller's rack and go from it, and what it must not do meanwhile."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from controller.controller_record import ControllerRecord
 from controller.errors import MigrationError
 from controller.failover import Failover
 from controller.migration import MigrationControl
+from controller.migration_journal import Added, Journal
 from controller.migration_steps import Outgoing
 from controller.moving import Moving
+from controller.orchestrator import Orchestrator
+from controller.overload import OverloadOptions
 from controller.telling import Tellings
 from controller.whereabouts import Key, Whereabouts
 from controller.withdrawal import DRAIN_S, SETTLE_S, State, Withdrawal, WithdrawalControl
@@ -17,8 +20,8 @@ from nodes.deployment import Deployment
 from nodes.transport import Sends
 
 
-class Withdrawing(Moving):
-    """What the resource controller, which inherits it, does about withdrawals."""
+class ComingAndGoing(Moving):
+    """What the resource controller, which inherits it, does about deployments and withdrawals."""
 
     where: Whereabouts
     deployments: dict[int, Deployment]
@@ -26,10 +29,36 @@ class Withdrawing(Moving):
     control: MigrationControl
     failover: Failover
     withdrawals: WithdrawalControl
+    _journal: Journal
     _beside: dict[Key, tuple[str, ...]]  # who holds a copy of a replicated instance
     _nowhere: set[Key]
     _name_of: dict[bytes, str]  # of nodes, by their addresses
     _told: Tellings[int]  # clients of what is withdrawn, by application
+
+    def deploy(self, deployment: Deployment, now: float) -> None:
+        """Know the instances of `deployment` from now on; detectors begin anew with all.
+
+        Raises MigrationError for an instance that is known and runs elsewhere: what runs moves by migration only; and
+        for an application that is being withdrawn, or was by a later decision than `first_epoch` gives.
+        """
+        first = self.first_epoch(deployment.number)
+        if any(place.epoch < first for place in deployment.places):
+            raise MigrationError(f"{deployment.name} was withdrawn by decision {first - 1}: only later ones deploy it")
+        self.where.add(deployment)
+        self._journal.append(Added.of(deployment))
+        self.deployments[deployment.number] = deployment
+        self._count_from(deployment)
+        self._told.end(deployment.number)
+        self._renew_orchestrator()
+        self.failover.replicate(deployment)
+        self.record.tell(now, "deployed", detail=deployment.name)
+
+    def _count_from(self, deployment: Deployment) -> None:
+        """Count decisions on instances from those on that have placed them."""
+        for place in deployment.places:
+            key = deployment.number, place.number
+            if place.epoch > self.control.epochs.get(key, 1):
+                self.control.epochs[key] = place.epoch
 
     def withdraw(self, application: str, now: float, out: Sends) -> WithdrawalState:
         """Begin to withdraw an application, by its name; return how that stands. Asking again changes nothing.
@@ -135,4 +164,10 @@ class Withdrawing(Moving):
         return not any(m.application == application for m in self.control.open.values())
 
     def _renew_orchestrator(self) -> None:
+        """Let detectors begin anew with the instances that there are now."""
+        before = self.orchestrator
+        self.orchestrator = self._make_orchestrator(before.options)
+        self.orchestrator.gate, self.orchestrator.counters = before.gate, before.counters
+
+    def _make_orchestrator(self, options: OverloadOptions | None) -> Orchestrator:
         raise NotImplementedError
