@@ -67,7 +67,7 @@ def test_in_a_network_that_loses_datagrams_each_request_is_answered_or_turned_aw
 
 
 def test_what_takes_longer_than_it_is_given_is_dropped_counted_and_turned_away(tmp_path: Path) -> None:
-    rack = under_load(tmp_path, cost_s=DRAIN_S / 2)  # at each of three stages
+    rack = under_load(tmp_path, cost_s=0.7 * DRAIN_S)  # at each of three stages
     began = rack.network.now
     rack.withdraw()
     assert rack.until(rack.gone, 30.0)
