@@ -185,7 +185,7 @@ class Testbed(Observing, Orchestrating, Faults):
             raise ExperimentError("a running testbed cannot change to the quota model: cgroups are set at the start")
         if self.broken:
             raise ExperimentError(f"heal first what is broken: {'; '.join(f.heal_words for f in self.broken)}")
-        deployments = self.deployments if deployments is None else deployments
+        deployments = self.deployed() if deployments is None else deployments
         for name in self.agents:
             pacing.pace(self.inventory.node(name), self.inventory, self.clock, deployments)
         if pacing.calibrated:

@@ -11,14 +11,15 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from controller.errors import MigrationError
+from controller.errors import MigrationError, PlacementError
 from experiments.clients.client import ClientConfig, ClientResult
 from experiments.emulation.first_placement import place_in_turn
+from experiments.emulation.live_rack import LiveRack
 from experiments.emulation.running import RunningClient
 from experiments.emulation.testbed import Testbed, TestbedOptions
 from experiments.errors import ExperimentError
 from microservices.application import Application
-from microservices.applications import nfv_fin, rta_shm
+from microservices.applications import application_named, nfv_fin, rta_shm
 from nodes.deployment import Deployment, deploy
 from topologies.catalog import cluster_named
 from topologies.inventory import inventory_of
@@ -173,6 +174,21 @@ def test_an_agent_that_is_started_anew_does_not_bring_it_back(bed: Testbed) -> N
     assert until(lambda: not bed.asked().state().withdrawals[0].owed)
     assert counted(bed, GOING.name) == set() and instances(bed) == {STAYING.name}
     restored(bed)
+
+
+def test_what_placement_put_on_the_rack_is_taken_from_it_and_can_be_placed_again(bed: Testbed) -> None:
+    rack = LiveRack(bed)
+    application = application_named("rta-sf", shards=1, backups=0)
+    before = list(rack.state.free)
+    for _ in range(2):
+        rack.deploy(application, 100.0)
+        assert_all_right(client(bed, rack.deployments[application.name], "c1", 50).result(60.0), 50)
+        rack.withdraw(application.name)
+        rack.observe()
+        assert rack.state.free == before
+        assert counted(bed, application.name) == set()
+    with pytest.raises(PlacementError, match="no application"):
+        rack.withdraw(application.name)
 
 
 # -- from another process ----------------------------------------------------------------------------------------------
