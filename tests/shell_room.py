@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from controller.controller_events import WithdrawalState
 from controller.tor_program import programs_of
 from experiments.clients.client import ClientConfig, ClientResult
 from experiments.clients.latencies import summary_of
@@ -60,6 +61,15 @@ class Bed:
 
     def deployed(self) -> tuple[Deployment, ...]:
         return self.deployments
+
+    def deploy(self, deployment: Deployment) -> None:
+        self.deployments = (*self.deployments, deployment)
+        self.done.append(("deploy", deployment.name))
+
+    def withdraw(self, name: str) -> WithdrawalState:
+        self.done.append(("withdraw", name))
+        self.deployments = tuple(known for known in self.deployments if known.name != name)
+        return WithdrawalState(1, name, "withdrawn", 2, ("s1n2",), 3)
 
     def _appctl(self, *words: str) -> str:
         shown = "".join(LACP.format(name, str(up).lower()) for name, up in self.lacp.items())

@@ -125,7 +125,7 @@ def test_deployed_again_it_begins_with_nothing(bed: Testbed) -> None:
         bed.deploy(GOING)
         assert_all_right(client(bed, GOING, "c1", 200).result(60.0), 200)
         handled = {name: count for counters in bed.counters().values() for name, count in counters.items()
-                   if name.startswith(f"handled {GOING.name}/flow-monitor")}
+                   if name.startswith(f"handled {GOING.name}/monitor")}
         assert sum(handled.values()) == 200, handled
     assert bed.migrate(f"{GOING.name}/ipsec-1", "s2n1").outcome == "moved"
     assert bed.migrate(f"{GOING.name}/ipsec-1", GOING.place(next(
