@@ -1,39 +1,32 @@
 """Two applications on a running rack, of which one is withdrawn under load and comes back; the other answers it all.
 
-    c1, c2 --- tor1 === s1n1, s2n1, s3n1 === s1h, s2h, s3h        ctl1 (then three of them) --- tor1
+    c1, c2 --- tor1 === s1n1, s2n1, s3n1 === s1h, s2h, s3h        ctl1 --- tor1
 """
 
 import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
+from withdraw_room import (
+    CLUSTER,
+    GOING,
+    STAYING,
+    assert_all_right,
+    assert_nothing_wrong,
+    client,
+    counted,
+    ended,
+    instances,
+    until,
+)
 
 from controller.errors import MigrationError, PlacementError
-from experiments.clients.client import ClientConfig, ClientResult
-from experiments.emulation.first_placement import place_in_turn
 from experiments.emulation.live_rack import LiveRack
-from experiments.emulation.running import RunningClient
 from experiments.emulation.testbed import Testbed, TestbedOptions
-from experiments.errors import ExperimentError
-from microservices.application import Application
-from microservices.applications import application_named, nfv_fin, rta_shm
-from nodes.deployment import Deployment, deploy
-from topologies.catalog import cluster_named
-from topologies.inventory import inventory_of
-
-CLUSTER = "type1x3"
-INVENTORY = inventory_of(cluster_named(CLUSTER, clients=2))
-TIMEOUT_S = 30.0
-
-
-def placed(application: Application) -> Deployment:
-    return deploy(application, place_in_turn(application, INVENTORY), INVENTORY)
-
-
-GOING, STAYING = placed(nfv_fin(shards=3)), placed(rta_shm(shards=2))
+from microservices.applications import application_named
 
 
 @pytest.fixture(scope="module")
@@ -42,46 +35,6 @@ def bed() -> Iterator[Testbed]:
                                       orchestrator="watch")) as started:
         assert until(lambda: {node.life for node in started.asked().state().nodes} == {"alive"})
         yield started
-
-
-def until(true: Callable[[], bool], limit_s: float = 20.0) -> bool:
-    deadline = time.monotonic() + limit_s
-    while not true():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
-
-
-def client(bed: Testbed, deployment: Deployment, node: str, requests: int = 0) -> RunningClient:
-    number = bed.next_client_number()
-    return bed.start_client(node, ClientConfig(bed.inventory.node(node).ip, number, deployment, deployment.name,
-                                               requests, flows=4, window=2, seed=number, timeout_s=TIMEOUT_S))
-
-
-def ended(running: RunningClient) -> ClientResult:
-    running.stop()
-    return running.result(TIMEOUT_S + 30.0)
-
-
-def assert_all_right(result: ClientResult, least: int = 1) -> None:
-    assert result.answered == result.sent >= least, result
-    assert_nothing_wrong(result)
-
-
-def assert_nothing_wrong(result: ClientResult) -> None:
-    assert not (result.errors or result.wrong or result.lost or result.duplicated or result.foreign or result.late
-                or result.unfinished), result
-
-
-def counted(bed: Testbed, name: str) -> set[str]:
-    """Return what agents still count for instances of an application."""
-    return {f"{node}: {what}" for node, counters in bed.counters().items() for what in counters if f" {name}/" in what}
-
-
-def instances(bed: Testbed) -> set[str]:
-    """Return the applications that the controller believes to run somewhere."""
-    return {name.partition("/")[0] for node in bed.asked().state().nodes for name in node.instances}
 
 
 def restored(bed: Testbed) -> None:
@@ -215,31 +168,3 @@ def test_withdraw_and_deploy_work_from_another_process(bed: Testbed) -> None:
     known = bed.deployed()
     assert [d.name for d in known] == [STAYING.name, GOING.name]
     assert_all_right(client(bed, known[1], "c1", 100).result(60.0), 100)
-
-
-# -- three controllers -------------------------------------------------------------------------------------------------
-
-def test_the_next_leader_of_three_goes_on_and_never_brings_it_back() -> None:
-    with Testbed.start(TestbedOptions(CLUSTER, clients=2, label="withdraw3", deployments=(GOING, STAYING),
-                                      orchestrator="watch", controllers=3)) as bed:
-        assert until(lambda: {node.life for node in bed.asked().state().nodes} == {"alive"})
-        staying = client(bed, STAYING, "c2")
-        going = client(bed, GOING, "c1")
-        time.sleep(1.0)
-        bed.asked().withdraw(GOING.name)
-        first = bed.kill_controller()
-        assert until(lambda: [(w.state, w.owed) for w in bed.asked().state().withdrawals] == [("withdrawn", ())])
-        assert counted(bed, GOING.name) == set()
-        assert_nothing_wrong(going.result(30.0))
-        bed.start_controller(first)
-        bed.kill_controller(bed.leader())
-        assert until(lambda: instances(bed) == {STAYING.name}) and bed.deployed() == (STAYING,)
-        bed.deploy(GOING)
-        assert_all_right(client(bed, GOING, "c1", 100).result(60.0), 100)
-        assert_all_right(ended(staying), 50)
-
-
-def test_with_the_orchestrator_off_nobody_can_withdraw() -> None:
-    with Testbed.start(TestbedOptions("type1x1", label="withdraw-off", deployments=())) as bed, \
-            pytest.raises(ExperimentError, match="orchestrator of this testbed is off"):
-        bed.withdraw("nfv-fin")
