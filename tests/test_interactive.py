@@ -33,6 +33,7 @@ def bed() -> Bed:
     "bogus", "nodez", "c1", "c1 exit", "send 1 c1 2", "s1n1 ping s1h", "s1n1 iperf3 -s", "send -3", "send 0",
     "send 10 c9", "send 1 2 3", "send 99999999999", "routes a b", 'routes "a', "routes nobody", "groups s1n1",
     "capture tor9", "capture a/ b/",
+    "exit now", "quit now", "EOF now",
     "deploy", "deploy nfv-fin rta-sf", "deploy nobody", "deploy nfv-fin", "withdraw", "withdraw nfv-fin rta-sf",
     "capture off", "proof", "proof x", "fail lnk s1n1", "fail link s1h", "fail link tor1",
     "fail smartnic s1h", "fail hang c1", "fail link", "fail link s1n1 s1n2", "fail tor tor1", "fail controller s1h",

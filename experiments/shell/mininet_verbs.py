@@ -26,6 +26,7 @@ INSTEAD = {
     "pingpairfull": "use `NODE ping NODE`",
 }
 
+ENDS = ("exit", "quit", "EOF")
 E3_VERBS = ("nodes", "apps", "routes", "groups", "links", "top", "deploy", "withdraw", "migrate", "events",
             "send", "capture", "proof", "fail", "heal", "app", "pingall", "iperf", "wait")
 NODE_HELP = """Anything else: NODE COMMAND runs a command in that node; names of nodes in it become their IPs.
@@ -38,7 +39,9 @@ class MininetVerbs(ActingVerbs, OrchestratorVerbs):
 
     def refuse_unsupported(self, line: str) -> None:
         """Raise ExperimentError, saying what to use instead, for a verb that cannot mean anything here."""
-        verb = line.split(maxsplit=1)[0] if line.strip() else ""
+        verb, *words = line.split(maxsplit=1) or [""]
+        if verb in ENDS and words:
+            raise ExperimentError(f"{verb} takes no words, not {words[0].strip()!r}")
         if verb in INSTEAD:
             raise ExperimentError(f"{verb} is not for this rack: {INSTEAD[verb]}")
 
