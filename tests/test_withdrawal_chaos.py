@@ -14,7 +14,7 @@ import pytest
 from withdrawing_rack import LONE_AT, NAME, NODES, MigrationError, WithdrawingRack
 
 from nodes.simulated import NetworkFaults
-from nodes.transport import Sends
+from nodes.transport import Send
 
 STEPS = ("settling", "closing", "clearing", "withdrawn")
 USUAL = (NetworkFaults(delay_s=5e-5), NetworkFaults(loss=0.03, delay_s=5e-5, jitter_s=1e-4),
@@ -63,7 +63,7 @@ class Chaos:
         return found + self.again()
 
     def move(self, instance: str) -> None:
-        rack, out = self.rack, list[Sends]()
+        rack, out = self.rack, list[Send]()
         with suppress(MigrationError):
             rack.controller.move(f"{NAME}/{instance}", self.draw.choice(NODES), rack.network.now, out)
         assert rack.control is not None
