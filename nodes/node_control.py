@@ -125,8 +125,7 @@ class NodeControl:
         """Return how many heartbeats were sent, and what was refused of commands and of what was fetched, by reason."""
         return {"heartbeats": self._heartbeats,
                 **{f"control {reason}": count for reason, count in self.agent.counters.items()},
-                **{f"replication {reason}": count for reason, count in self.replicator.counters.items()},
-                **{f"withdrawal {reason}": count for reason, count in self.withdrawals.counters.items()}}
+                **{f"replication {reason}": count for reason, count in self.replicator.counters.items()}}
 
     def _wake(self, now: float) -> None:
         self.at = min(self.at, now)

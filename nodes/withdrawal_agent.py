@@ -11,7 +11,6 @@ are refused, however late they come, and clients are told.
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from nodes.authority import Authority
@@ -40,12 +39,12 @@ class WithdrawalAgent:
         self._authority = authority
         self._boot = boot
         self._ended: dict[int, tuple[int, bytes]] = {}  # by application: requests that were dropped, and their clients
-        self.counters: Counter[str] = Counter()  # what was refused, by reason
+        self._counters = agent.counters  # of all commands that were refused, by reason
 
     def receive(self, source: bytes, command: Command) -> Answer | None:
         """Obey a CLOSE or WITHDRAW that came from `source`, as often as it comes; None to whoever is no controller."""
         if source not in self._authority.ips:
-            self.counters["command not from the controller"] += 1
+            self._counters["command not from the controller"] += 1
             return None
         application, epoch = command.application, command.epoch
         if not self._authority.obeys(source, command.term):
@@ -68,7 +67,7 @@ class WithdrawalAgent:
         """Whether a command or view of the decision `epoch` is about what was withdrawn since; if so it is counted."""
         late = epoch <= self._execution.withdrawn.get(application, 0)
         if late:
-            self.counters["of what was withdrawn since"] += 1
+            self._counters["of what was withdrawn since"] += 1
         return late
 
     def outstanding(self, application: int) -> int:
@@ -87,6 +86,6 @@ class WithdrawalAgent:
 
     def _answer(self, command: Command, refusal: Refusal = Refusal.NONE, size: int = 0, payload: bytes = b"") -> Answer:
         if refusal is not Refusal.NONE:
-            self.counters[f"refused: {refusal.name.lower().replace('_', ' ')}"] += 1
+            self._counters[f"refused: {refusal.name.lower().replace('_', ' ')}"] += 1
         return Answer(command.term, self._boot, command.migration, command.verb, Standing.ABSENT, refusal,
                       command.application, command.instance, command.epoch, size, payload=payload)

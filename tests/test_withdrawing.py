@@ -343,7 +343,7 @@ def test_only_the_controller_that_decides_closes_or_withdraws(tmp_path: Path, ve
     out: list[tuple[bytes, bytes]] = []
     control = rack.simulation.control_of("s2n1")
     control.receive(ip_of("s1h"), Command(99, 0, 0, verb, rack.number, 0xFFFF, 99), rack.network.now, out)
-    assert out == [] and control.counters()["withdrawal command not from the controller"] == 1
+    assert out == [] and control.counters()["control command not from the controller"] == 1
     commanded(rack, "s2n1", Command(rack.controller.control.term, 0, 0, Verb.CLOSE, 999, 0xFFFF, 1))
     answer, = commanded(rack, "s2n1", Command(0, 0, 0, verb, rack.number, 0xFFFF, 99))
     assert answer.refusal == Refusal.OLD_TERM
