@@ -42,7 +42,7 @@ class ComingAndGoing(Moving):
         for an application that is being withdrawn, or was by a later decision than `first_epoch` gives.
         """
         first = self.first_epoch(deployment.number)
-        if any(place.epoch < first for place in deployment.places):
+        if deployment.since < first or any(place.epoch < first for place in deployment.places):
             raise MigrationError(f"{deployment.name} was withdrawn by decision {first - 1}: only later ones deploy it")
         self.where.add(deployment)
         self._journal.append(Added.of(deployment))

@@ -13,6 +13,7 @@ import msgspec
 
 from nodes.authority import Authority
 from nodes.control_messages import HEARTBEAT_S, Chunk, Command, ControlMessage, Fetch, slot_of_time
+from nodes.deployment import Deployment
 from nodes.load_report import LoadReporter, NodeLoad
 from nodes.local_instances import LocalInstances
 from nodes.local_replicas import LocalReplicas
@@ -67,6 +68,7 @@ class NodeControl:
     def __init__(self, services: ServiceRuntime, own_ip: bytes, authority: Authority, boot: int, port_gbps: float,
                  queue_least: Callable[[], int], carried: Callable[[], Carried], now: float) -> None:
         services.stand_at(Address(own_ip, DATA_PORT))
+        self._services = services
         self._execution = services.execution
         self._authority = authority
         self._queue_least = queue_least
@@ -103,6 +105,12 @@ class NodeControl:
                 self.agent.run_here(*key, self._execution.epoch_of(key))  # since the node's start, or a deployment
         self.agent.receive(source, message, now, told)
         self._leave(told, said, now, out)
+
+    def deploy(self, deployment: Deployment, now: float) -> None:
+        """Run and know what `deployment` says from now on; raises as `ServiceRuntime.deploy` does."""
+        self._local.now = self._replicas.now = now
+        self.withdrawals.make_way(deployment)
+        self._services.deploy(deployment)
 
     def work(self, now: float, out: Controls) -> None:
         """Do what is due at `now`. Let `services` work afterwards."""

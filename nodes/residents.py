@@ -33,6 +33,7 @@ class Residents:
         self._addresses: dict[Key, Address] = {}
         self._epochs: dict[Key, int] = {}  # of the decision that each stands there; 1 where it was deployed
         self._routers: dict[int, Router] = {}
+        self._since: dict[int, int] = {}  # the first decision on each application, since it was withdrawn
         self._taken: set[Key] = set()  # left as a migration; only the same way leads back
         self._former: Counter[str] = Counter()  # what instances did here before they left
         self._runnable: deque[RunningInstance] = deque()
@@ -54,9 +55,9 @@ class Residents:
         """
         number = deployment.number
         by = self.withdrawn.get(number, 0)
-        if any(place.epoch <= by for place in deployment.places):
+        if deployment.since <= by:
             raise NodeError(f"{deployment.name} was withdrawn by decision {by}, and is deployed by decision "
-                            f"{min(place.epoch for place in deployment.places)}: that comes too late")
+                            f"{deployment.since}: that comes too late")
         places = [place for place in deployment.places if place.epoch >= self._epochs.get((number, place.number), 1)]
         leaving = [place.number for place in places
                    if place.node != self._node and (number, place.number) in self._instances]
@@ -65,6 +66,7 @@ class Residents:
                             "live instance is migrated, not deployed")
         known = next((i.router for key, i in self._instances.items() if key[0] == number), None)
         self._routers[number] = router = router or known or Router(deployment.application())
+        self._since[number] = max(deployment.since, self._since.get(number, 1))
         self.replicated |= {(number, one) for one in deployment.replicated}
         new, moved = [], []
         for place in places:
@@ -179,6 +181,7 @@ class Residents:
     def withdraw(self, application: int, epoch: int) -> None:
         """Have and know nothing of an application any more, by the decision `epoch`."""
         router = self._routers.pop(application, None)
+        self._since.pop(application, None)
         for key, instance in self._instances.items():
             if key[0] == application:
                 if not instance.halted:
@@ -202,6 +205,10 @@ class Residents:
     def is_withdrawn(self, application: int) -> bool:
         """Whether an application was taken away and is not back."""
         return application in self.withdrawn and application not in self._routers
+
+    def is_of_another_life(self, deployment: Deployment) -> bool:
+        """Whether an application is here that was withdrawn since, as its `deployment` tells."""
+        return deployment.since > self._since.get(deployment.number, deployment.since)
 
     def latest_epoch(self, application: int) -> int:
         """Return the latest decision that is known here on any instance of an application; 0 for none."""

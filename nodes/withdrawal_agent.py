@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from nodes.authority import Authority
 from nodes.control_messages import Answer, Command, Refusal, Standing, UnderWay, Verb, pack_addresses
+from nodes.deployment import Deployment
 
 if TYPE_CHECKING:
     from nodes.migration_agent import MigrationAgent
@@ -62,6 +63,11 @@ class WithdrawalAgent:
             self._ended.setdefault(application, (0, b""))  # what is here was deployed later
         dropped, clients = self._ended.get(application, (0, b""))
         return self._answer(command, size=dropped, payload=clients)
+
+    def make_way(self, deployment: Deployment) -> None:
+        """Have nothing more of what an application was before it was withdrawn, if it is deployed before we know."""
+        if self._execution.is_of_another_life(deployment):
+            self._withdraw(deployment.number, deployment.since - 1)
 
     def is_too_late(self, application: int, epoch: int) -> bool:
         """Whether a command or view of the decision `epoch` is about what was withdrawn since; if so it is counted."""

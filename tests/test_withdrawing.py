@@ -274,6 +274,26 @@ def test_deployed_again_elsewhere_it_works_and_begins_with_nothing(tmp_path: Pat
     assert rack.of_neighbour() == []
 
 
+@pytest.mark.parametrize("backups", [0, 1])
+def test_a_node_that_is_told_of_the_new_life_before_it_knows_that_the_old_one_is_over_has_nothing_of_it(
+        tmp_path: Path, backups: int) -> None:
+    rack = under_load(tmp_path, backups)
+    with_it = next(node for node in NODES if rack.simulation.runtime(node).execution.runs((rack.number, 1)))
+    rack.hang(with_it)
+    rack.withdraw()
+    assert rack.until(rack.gone, 30.0) and with_it in rack.controller.withdrawn()[0].owed
+    made = rack.deploy_again({0: "s1n1", 1: with_it, 2: "s3n1"})  # the deployment waits at its port
+    rack.go_on(with_it)
+    assert rack.until(lambda: not rack.controller.withdrawals.of[rack.number].owed)
+    assert rack.until(lambda: all(node.life == "alive" for node in rack.controller.state(rack.network.now).nodes))
+    assert rack.until(rack.paired)
+    client = rack.client(made, requests=50)
+    assert rack.until(lambda: rack.is_answered(client))
+    assert client.complaints() == [] and len(client.answers) == 50
+    entries = rack.simulation.runtime(with_it).execution.state(rack.number, 1).hashtables["entries"]
+    assert [key for key, _ in entries.items()] == [b"k4"]  # the client's own, and no key of before
+
+
 def test_deployed_again_it_moves_and_survives_its_controller(tmp_path: Path) -> None:
     rack = under_load(tmp_path)
     rack.withdraw()

@@ -7,19 +7,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from ipaddress import IPv4Address
 from pathlib import Path
 
-import msgspec
 from moving_rack import CONTROLLER, ECHO, RACK, ControllerNode, Repeated
 
 from controller.errors import MigrationError
 from controller.migration_journal import MemoryJournal
 from controller.resource_controller import ResourceController
+from experiments.emulation.coming_and_going import decided_from
 from microservices.application import Application, Channel, Stage
-from nodes.deployment import Deployment, Place, deploy
-from nodes.errors import NodeError
+from nodes.deployment import Deployment, deploy
 from nodes.replication_messages import Part
 from nodes.simulated import CostOf, NetworkFaults, SimulatedClient, Simulation
 from nodes.simulated_failing import FailingNetwork, Ill
@@ -97,11 +95,9 @@ class WithdrawingRack:
         """Deploy the application again, as a testbed does: nodes first, then the controller."""
         first = self.controller.first_epoch(self.number)
         made = deploy(self.application, nodes or PLACED, RACK, replicate=bool(self.deployment.replicated))
-        made = msgspec.structs.replace(made, places=tuple(
-            Place(place.number, place.node, place.ip, first) for place in made.places))
+        made = decided_from(made, first)
         for node in NODES:
-            with suppress(NodeError):
-                self.simulation.runtime(node).deploy(made)
+            self.simulation.control_of(node).deploy(made, self.network.now)
         self.controller.deploy(made, self.network.now)
         return made
 

@@ -43,9 +43,10 @@ def tell(plane: ControlPlane, nodes: Iterable[NodeEntry], deployment: Deployment
 
 
 def decided_from(deployment: Deployment, first: int) -> Deployment:
-    """Return a deployment whose instances stand where they do by the decision `first`, or a later one."""
-    return replace(deployment, places=tuple(replace(place, epoch=max(place.epoch, first))
-                                            for place in deployment.places))
+    """Return a deployment of an application whose first decision is `first`: its instances stand where they do by that
+    or a later one."""
+    return replace(deployment, since=first, places=tuple(replace(place, epoch=max(place.epoch, first))
+                                                         for place in deployment.places))
 
 
 def placed_beside(application: Application, inventory: Inventory, present: Iterable[Deployment]) -> Deployment:
