@@ -17,7 +17,9 @@ from controller.control_requests import (
     BUFFER_BYTES,
     ONE_OF_SEVERAL,
     SOCKET_NAME,
+    AskDeployments,
     AskEvents,
+    AskFirstEpoch,
     AskHistory,
     AskPlaces,
     AskRole,
@@ -33,8 +35,9 @@ from controller.control_requests import (
     Role,
     StartedAgain,
     ToldTimeline,
+    Withdraw,
 )
-from controller.controller_events import ControllerEvent, ControllerState
+from controller.controller_events import ControllerEvent, ControllerState, WithdrawalState
 from controller.errors import MigrationError
 from controller.migration_journal import Entry
 from nodes.deployment import Deployment
@@ -95,6 +98,18 @@ class ControllerClient:
 
     def deployed(self, deployment: Deployment) -> None:
         self._asked(Deployed(deployment), type(None))
+
+    def deployments(self) -> tuple[Deployment, ...]:
+        """Return what is deployed, each as it came: where its instances are now, `places` tells."""
+        return self._asked(AskDeployments(), tuple[Deployment, ...])
+
+    def first_epoch(self, application: int) -> int:
+        """Return from which decision on an application may be deployed; raises MigrationError while it is withdrawn."""
+        return self._asked(AskFirstEpoch(application), int)
+
+    def withdraw(self, application: str) -> WithdrawalState:
+        """Begin to withdraw an application; return how that stands. Raises MigrationError if there is none."""
+        return self._asked(Withdraw(application), WithdrawalState)
 
     def started_again(self, node: str) -> None:
         """Say that a node has begun anew, should the controller never have heard of its earlier run."""

@@ -62,6 +62,22 @@ class Deployed(msgspec.Struct, frozen=True, tag=True):
     deployment: Deployment
 
 
+class AskDeployments(msgspec.Struct, frozen=True, tag=True):
+    """What is deployed? Answered with the deployments, each as it came; where all is now, AskPlaces tells."""
+
+
+class AskFirstEpoch(msgspec.Struct, frozen=True, tag=True):
+    """From which decision on may application number `application` be deployed? Answered with it, or with why not."""
+
+    application: int
+
+
+class Withdraw(msgspec.Struct, frozen=True, tag=True):
+    """Withdraw the application of that name. Answered with a WithdrawalState, once it has begun."""
+
+    application: str
+
+
 class StartedAgain(msgspec.Struct, frozen=True, tag=True):
     """A node was started again, with nothing: its next heartbeat is of another run. Answered with nothing."""
 
@@ -104,8 +120,10 @@ class ToldTimeline(msgspec.Struct, frozen=True):
                             line.owner, line.state_bytes, min(line.at.values()), dict(line.steps_s))
 
 
-Question = AskState | AskEvents | AskTimelines | AskPlaces | AskHistory | AskRole  # can be asked twice
-Request = Question | Move | Deployed | StartedAgain | Fenced
+# What can be asked twice.
+Question = (AskState | AskEvents | AskTimelines | AskPlaces | AskHistory | AskRole | AskDeployments
+            | AskFirstEpoch)
+Request = Question | Move | Deployed | Withdraw | StartedAgain | Fenced
 Places = list[tuple[int, int, str, int]]
 
 

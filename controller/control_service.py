@@ -237,6 +237,12 @@ class _Service:
             return history_of(self._node.journal.entries(), request.migration)
         if isinstance(request, asked.Move):
             return controller.move(request.instance, request.node, now, sends)
+        if isinstance(request, asked.AskDeployments):
+            return tuple(controller.deployments.values())
+        if isinstance(request, asked.AskFirstEpoch):
+            return controller.first_epoch(request.application)
+        if isinstance(request, asked.Withdraw):
+            return controller.withdraw(request.application, now, sends)
         if isinstance(request, asked.Fenced):
             return controller.declared_dead(request.node, now, sends)
         if isinstance(request, asked.StartedAgain):

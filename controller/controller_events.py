@@ -13,7 +13,8 @@ class ControllerEvent:
     has lost what it ran), "deployed", or a step of migration number `migration`: "begin", the state that it entered,
     "reconnected" or "done"; "dead" or "alive" (of `node`, by its heartbeats); "fence" (somebody is to cut `node` off);
     or "nowhere", "founding", "alone", "repairing", "paired" or "replacing": what a replicated instance is by a new
-    view, in which `node` serves; of "nowhere", all that it held is lost. `sequence` counts events from 1.
+    view, in which `node` serves; of "nowhere", all that it held is lost; or "settling", "closing", "clearing" or
+    "withdrawn": how an application is taken away. `sequence` counts events from 1.
     """
 
     sequence: int
@@ -74,8 +75,27 @@ class ReplicaState:
 
 
 @dataclass(frozen=True, slots=True)
+class WithdrawalState:
+    """How an application's withdrawal stands: see controller/withdrawal.py for `state`.
+
+    `owed` have not said yet that they have nothing of it, in states "clearing" and "withdrawn"; the others have
+    `dropped` so many requests and messages, at most: one on its way may count at both ends.
+    """
+
+    application: int
+    name: str
+    state: str
+    epoch: int
+    owed: tuple[str, ...]
+    dropped: int
+
+
+@dataclass(frozen=True, slots=True)
 class ControllerState:
-    """All nodes and migrations at `now_s`. `counts` holds what was taken and what was refused, by reason."""
+    """All nodes and migrations at `now_s`. `counts` holds what was taken and what was refused, by reason.
+
+    `withdrawals` are of applications that are being withdrawn, or were and are not back.
+    """
 
     now_s: float
     term: int
@@ -85,3 +105,4 @@ class ControllerState:
     under_way: tuple[UnderWay, ...]
     counts: dict[str, int] = field(default_factory=dict)
     replicas: tuple[ReplicaState, ...] = ()
+    withdrawals: tuple[WithdrawalState, ...] = ()

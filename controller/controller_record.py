@@ -39,6 +39,12 @@ class ControllerRecord:
         line.note(happening, m)
         self.tell(happening.now_s, happening.what, m.owner or m.source, line.instance, m.number, happening.detail)
 
+    def cut_off(self, migration: int) -> None:
+        """Take down that a migration ended with its application, which was withdrawn."""
+        line = self.timelines.get(migration)
+        if line is not None:
+            line.outcome = "withdrawn"
+
     def lost(self, migration: int) -> None:
         """Take down that a migration was given up for another one, since nobody is left who could end it."""
         line = self.timelines.get(migration)

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 
 from controller.fault_domains import next_copy, places_of
 from controller.membership import Change, Life, Membership
-from controller.migration_journal import Entry, Journal, Term, Viewed
+from controller.migration_journal import Entry, Journal, Term, Viewed, of_living
 from controller.replica_steps import Group, Happening, Key, Outgoing, ReplicaEntry
 from controller.replicas import ReplicaControl
+from controller.telling import Tellings
 from nodes.control_messages import HEARTBEAT_S, Answer, Command, Refusal, Verb, slot_of_time, unpack_addresses
 from nodes.deployment import Deployment
 from nodes.errors import WireError
@@ -26,8 +26,6 @@ from nodes.replication_messages import Part, Stands
 from nodes.transport import Send, Sends
 from topologies.addressing import CONTROL_PORT
 from topologies.inventory import Inventory
-
-TELL_AGAIN_S, TELL_FOR_S = 0.1, 10.0  # ours: clients of a new primary; at first, and when they must know
 
 
 class _Views:
@@ -38,23 +36,12 @@ class _Views:
         self._term = term
 
     def entries(self) -> list[ReplicaEntry]:
-        views: list[ReplicaEntry] = [entry for entry in self._journal.entries() if isinstance(entry, Viewed)]
+        views: list[ReplicaEntry] = [entry for entry in of_living(self._journal.entries()) if isinstance(entry, Viewed)]
         return [*views, Term(self._term - 1)]
 
     def append(self, entry: Entry) -> None:
         if not isinstance(entry, Term):
             self._journal.append(entry)
-
-
-@dataclass(slots=True)
-class _Telling:
-    """Clients that are told where an instance is. `every_s` grows; it ends at `until`."""
-
-    command: bytes
-    clients: list[tuple[bytes, int]]
-    until: float
-    next_at: float
-    every_s: float = TELL_AGAIN_S
 
 
 class Failover:
@@ -72,7 +59,7 @@ class Failover:
         self._ips = ips
         self._term = term
         self._epochs = epochs
-        self._tellings: dict[Key, _Telling] = {}
+        self._tellings: Tellings[Key] = Tellings()
         self._looked = -1
         for name, boot in boots.items():
             self.replicas.booted(name, boot)
@@ -123,13 +110,7 @@ class Failover:
         said: Outgoing = []
         self.replicas.tick(now, said)
         self._send(said, out)
-        for key, telling in list(self._tellings.items()):
-            if now < telling.next_at:
-                continue
-            out += [Send(ip, port, telling.command) for ip, port in telling.clients]
-            telling.next_at, telling.every_s = now + telling.every_s, 2 * telling.every_s
-            if telling.next_at > telling.until:
-                del self._tellings[key]
+        self._tellings.tick(now, out)
         return changes
 
     def due(self) -> float:
@@ -151,7 +132,13 @@ class Failover:
             clients = unpack_addresses(answer.payload)
         if clients:
             command = Command(self._term, 0, 0, Verb.CONNECT, *key, answer.epoch, source).encode()
-            self._tellings[key] = _Telling(command, clients, now + TELL_FOR_S, now)
+            self._tellings.begin(key, command, clients, now)
+
+    def forget(self, application: int) -> None:
+        """Have nothing more to do with an application's instances."""
+        for key in [key for key in self.replicas.groups if key[0] == application]:
+            self.replicas.forget(key)
+            self._tellings.end(key)
 
     def _send(self, said: Outgoing, out: Sends) -> None:
         out += [Send(self._ips[node], CONTROL_PORT, message.encode()) for node, message in said]

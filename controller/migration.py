@@ -181,6 +181,15 @@ class MigrationControl:
             if before is not None:
                 self._gone(node, now, out)
 
+    def forget(self, application: int) -> list[Migration]:
+        """Cut off an application's migrations and return them: whoever calls this sees to its instances."""
+        cut = [m for m in self.open.values() if m.application == application]
+        for m in cut:
+            del self.open[m.number], self.of_instance[m.key]
+        for key in [key for key in self.closed if key[0] == application]:
+            del self.closed[key]
+        return cut
+
     def declared_dead(self, node: str, now: float, out: Outgoing) -> None:
         """Note that a node is dead and kept from the network: whoever calls this has seen to it."""
         if node not in self.dead:

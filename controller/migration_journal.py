@@ -94,7 +94,24 @@ class Added(msgspec.Struct, frozen=True, tag=True):
         return msgspec.msgpack.decode(self.packed, type=Deployment)
 
 
-Entry = Started | Turned | Ended | Booted | Term | Viewed | Added
+CLEARING = "clearing"  # the state of a withdrawal from which on nothing of the application is to be anywhere
+
+
+class WithdrawalTurned(msgspec.Struct, frozen=True, tag=True):
+    """The withdrawal of an application entered `state` (controller/withdrawal.py), by the decision `epoch`.
+
+    From CLEARING on, what was decided on its instances before counts no more. `owed` have not said yet that they have
+    nothing of it, in the last state.
+    """
+
+    application: int
+    name: str
+    state: str
+    epoch: int
+    owed: tuple[str, ...] = ()
+
+
+Entry = Started | Turned | Ended | Booted | Term | Viewed | Added | WithdrawalTurned
 
 
 class Journal(Protocol):
@@ -139,9 +156,37 @@ def decode_entries(data: bytes) -> list[Entry]:
 
 
 def with_added(deployments: Iterable[Deployment], entries: Iterable[Entry]) -> tuple[Deployment, ...]:
-    """Return `deployments` and those that came later, by the journal, and are not among them."""
-    known = {deployment.number: deployment for deployment in deployments}
-    return tuple(({e.deployment.number: e.deployment for e in entries if isinstance(e, Added)} | known).values())
+    """Return `deployments` and those that came later, by the journal, and are not among them; none that is withdrawn.
+
+    What was withdrawn and deployed again is as it was deployed last.
+    """
+    entries = tuple(entries)
+    gone = {e.application for e in entries if isinstance(e, WithdrawalTurned) and e.state == CLEARING}
+    known = {deployment.number: deployment for deployment in deployments if deployment.number not in gone}
+    added = {e.deployment.number: e.deployment for e in of_living(entries) if isinstance(e, Added)}
+    return tuple((known | {number: one for number, one in added.items() if number not in known}).values())
+
+
+def of_living(entries: Iterable[Entry]) -> list[Entry]:
+    """Return a journal without what it tells of instances and deployments of applications before they were cleared."""
+    entries = tuple(entries)
+    cleared = {entry.application: i for i, entry in enumerate(entries)
+               if isinstance(entry, WithdrawalTurned) and entry.state == CLEARING}
+    if not cleared:
+        return list(entries)
+    application_of = {e.migration: e.application for e in entries if isinstance(e, Started)}
+    found: list[Entry] = []
+    for i, entry in enumerate(entries):
+        of = -1
+        if isinstance(entry, Started | Viewed):
+            of = entry.application
+        elif isinstance(entry, Turned | Ended):
+            of = application_of.get(entry.migration, -1)
+        elif isinstance(entry, Added):
+            of = entry.deployment.number
+        if i > cleared.get(of, -1):
+            found.append(entry)
+    return found
 
 
 def history_of(entries: Iterable[Entry], migration: int) -> list[Entry]:
@@ -164,16 +209,18 @@ class Replay:
     """
 
     def __init__(self, entries: Iterable[Entry], binary_of: Callable[[int, int], bytes]) -> None:
-        self.term = self.last = 0
+        entries = tuple(entries)
+        self.term = 0
+        self.last = max((entry.migration for entry in entries if isinstance(entry, Started)), default=0)
         self.open: dict[int, Migration] = {}
         self.epochs: dict[tuple[int, int], int] = {}
         self.boots: dict[str, int] = {}
         latest: dict[tuple[int, int], Migration] = {}  # of each instance; an earlier one does not matter any more
-        for entry in entries:
+        for entry in of_living(entries):
             if isinstance(entry, Term):
                 self.term = entry.term
                 continue
-            if isinstance(entry, Added):
+            if isinstance(entry, Added | WithdrawalTurned):
                 continue
             if isinstance(entry, Booted):
                 self.boots[entry.node] = entry.boot
@@ -182,7 +229,6 @@ class Replay:
                 self.epochs[entry.application, entry.instance] = entry.epoch
                 continue
             if isinstance(entry, Started):
-                self.last = entry.migration
                 key = entry.application, entry.instance
                 m = latest[key] = Migration(entry.migration, *key, entry.source, entry.destination, entry.neighbours,
                                             entry.epoch, binary_of(*key), progress_at=math.inf)

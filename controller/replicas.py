@@ -102,6 +102,10 @@ class ReplicaControl:
             raise ReplicaError(f"no place {at!r}")
         self.groups[key] = Group(*key, tuple(neighbours), at)
 
+    def forget(self, key: Key) -> None:
+        """Have nothing more to do with an instance: whoever calls this sees to it that nobody has it."""
+        del self.groups[key]
+
     def booted(self, node: str, boot: int) -> None:
         """Note which run of itself a node is in. Boots grow; a new one has nothing of what the last had."""
         before = self._boots.get(node)

@@ -25,6 +25,7 @@ from ipaddress import IPv4Address
 
 import numpy as np
 
+from controller.coming_and_going import ComingAndGoing
 from controller.controller_events import ControllerState
 from controller.controller_record import ControllerRecord
 from controller.controller_view import LastReports, replicas_of, under_way
@@ -34,17 +35,18 @@ from controller.heartbeats import HeartbeatInbox
 from controller.load_table import NOWHERE, NodeTable, PlacedInstance
 from controller.membership import Life
 from controller.migration import MigrationControl
-from controller.migration_journal import Added, Journal, MemoryJournal, with_added
+from controller.migration_journal import Journal, MemoryJournal, with_added
 from controller.migration_steps import Outgoing, State
-from controller.moving import Moving
 from controller.orchestrator import Move, Orchestrator
 from controller.overload import OverloadOptions
 from controller.standby import Standby
 from controller.surroundings import Around
+from controller.telling import Tellings
 from controller.whereabouts import Key, Whereabouts
+from controller.withdrawal import WithdrawalControl
 from nodes import messages
 from nodes.artifact import artifact_of
-from nodes.control_messages import HEARTBEAT_BYTES, HEARTBEAT_S, KIND_HEARTBEAT, Answer, Command, Fetch
+from nodes.control_messages import HEARTBEAT_BYTES, HEARTBEAT_S, KIND_HEARTBEAT, Answer, Command, Fetch, Verb
 from nodes.deployment import Deployment
 from nodes.errors import WireError
 from nodes.replication_messages import Stands
@@ -55,7 +57,7 @@ from topologies.inventory import Inventory
 MOST_HEARTBEATS = 4096  # kept till they are judged
 
 
-class ResourceController(Moving):
+class ResourceController(ComingAndGoing):
     """Watches the hosts and SmartNICs of `inventory` and moves the instances of `deployments`.
 
     `journal` is where it goes on from, and what it writes down first; one that lives as long as the object unless one
@@ -87,12 +89,14 @@ class ResourceController(Moving):
         self._settled = False  # something has, since postponed moves were looked at
         self._again: set[int] = set()  # nodes that began anew, as somebody said, and have not been heard of since
         ips = {n.name: IPv4Address(n.ip).packed for n in computing}
+        self._name_of = {ip: name for name, ip in ips.items()}
         hosts = np.array([self._index[inventory.host_of(n).name] for n in computing], dtype=np.int32)
         self._nodes = NodeTable(np.array([int.from_bytes(ips[name], "big") for name in self.names], dtype=np.uint32),
                                 hosts, np.array([n.rack for n in computing], dtype=np.int32),
                                 np.array([n.memory_gb * 1024 for n in computing]))
         self._journal = journal = journal or MemoryJournal()
         deployments = with_added(deployments, journal.entries())
+        self.deployments = {deployment.number: deployment for deployment in deployments}
         for deployment in deployments:
             self.where.add(deployment)
         standby = standby or Standby(inventory)
@@ -101,6 +105,8 @@ class ResourceController(Moving):
                                                                self._binary_of, self._done, around=self._around)
         for m in self.control.open.values():
             self.where.node_of[m.key] = m.owner or m.source
+        for deployment in deployments:
+            self._count_from(deployment)
         self._boots = np.array([self.control.boots.get(name, -1) for name in self.names], dtype=np.int64)
         self.orchestrator = self._make_orchestrator(options)
         self.orchestrator.gate = standby.gate
@@ -108,6 +114,10 @@ class ResourceController(Moving):
                                  self.control.boots, self._fits)
         for deployment in deployments:
             self.failover.replicate(deployment)
+        self._told: Tellings[int] = Tellings()
+        self.withdrawals = WithdrawalControl(journal, self.names, standby.membership.life, self.control.term,
+                                             self._latest_epoch, self._holders, self._has_settled,
+                                             self._withdrawal_turned)
         self._follow_replicas()
 
     def _make_orchestrator(self, options: OverloadOptions | None) -> Orchestrator:
@@ -143,7 +153,9 @@ class ResourceController(Moving):
         except WireError:
             self._counts["undecodable"] += 1
             return
-        if isinstance(message, Stands) or (isinstance(message, Answer) and not message.migration):
+        if isinstance(message, Answer) and message.verb in (Verb.CLOSE, Verb.WITHDRAW):
+            self._cleared(source_ip, message, now, out)
+        elif isinstance(message, Stands) or (isinstance(message, Answer) and not message.migration):
             self.failover.answered(source_ip, message, now, out)
             self._follow_replicas()
         elif isinstance(message, Answer):
@@ -163,15 +175,16 @@ class ResourceController(Moving):
         with suppress(WireError):
             question = messages.decode(payload)
             if isinstance(question, Command) and is_client(source.ip):
-                answer = self._around.answer(question)
+                place = self._around.answer(question)
+                answer = place.encode() if place is not None else self._answer_of_withdrawn(question)
         if answer is None:
             self._counts["unanswerable"] += 1
         elif not self.control.deposed:
-            out.append(Send(*source, answer.encode()))
+            out.append(Send(*source, answer))
 
     def due(self) -> float:
         """Return when `tick` has something to do."""
-        times = (self._beats.since, self.control.due(), self.failover.due())
+        times = (self._beats.since, self.control.due(), self.failover.due(), self.withdrawals.due())
         return min(t for t in times if t is not None)
 
     def tick(self, now: float, out: Sends) -> None:
@@ -184,8 +197,11 @@ class ResourceController(Moving):
             self._follow_replicas()
             if self._nowhere:
                 self._begin_anew(now, out)
+        self._told.tick(now, out)
         commands: Outgoing = []
         self.control.tick(now, commands)
+        self.withdrawals.silent = self.control.deposed or self.failover.replicas.deposed
+        self.withdrawals.tick(now, commands)
         self._send(commands, out)
 
     def declared_dead(self, node: str, now: float, out: Sends) -> list[str]:
@@ -209,6 +225,7 @@ class ResourceController(Moving):
         lost = {key: m.owner for key, m in waiting.items()} | {
             key: node for key, node in self.where.node_of.items()
             if node in self.control.dead and key not in self.control.of_instance and key not in self.where.replicated}
+        lost = {key: node for key, node in lost.items() if not self.withdrawals.is_going(key[0])}
         before, self._nowhere = self._nowhere, set()
         for key, dead in sorted(lost.items()):
             to = self.failover.place_for(key, self._fits)
@@ -250,19 +267,6 @@ class ResourceController(Moving):
         self.orchestrator.begun(*key, index)
         return number
 
-    def deploy(self, deployment: Deployment, now: float) -> None:
-        """Know the instances of `deployment` from now on; detectors begin anew with all.
-
-        Raises MigrationError for an instance that is known and runs elsewhere: what runs moves by migration only.
-        """
-        self.where.add(deployment)
-        self._journal.append(Added.of(deployment))
-        before = self.orchestrator
-        self.orchestrator = self._make_orchestrator(before.options)
-        self.orchestrator.gate, self.orchestrator.counters = before.gate, before.counters
-        self.failover.replicate(deployment)
-        self._tell(now, "deployed", detail=deployment.name)
-
     def started_again(self, node: str) -> None:
         """Note that the run of a node that is heard of next is not its first, also if no other was ever heard of."""
         self._again.add(self._index[self._known(node)])
@@ -282,13 +286,13 @@ class ResourceController(Moving):
         moving = tuple(under_way(m, self.where.name_of(m.key), self.timelines.get(m.number), now)
                        for m in self.control.open.values())
         return ControllerState(now, self.control.term, self.automatic, self.control.deposed, nodes, moving,
-                               self.counts(), replicas_of(self.failover, self.where))
+                               self.counts(), replicas_of(self.failover, self.where), self.withdrawn())
 
     def counts(self) -> dict[str, int]:
         """Return what was taken, decided and refused, by name."""
         return {**asdict(self.orchestrator.counters),
                 **{f"refused_{what}": count for what, count in asdict(self.orchestrator.gate.refused).items()},
-                "refused_answers_and_fetches": self.control.refused,
+                "refused_answers_and_fetches": self.control.refused + self.withdrawals.refused,
                 **{f"refused_{what}": self._counts[what] for what in ("undecodable", "not_for_a_controller",
                                                                              "unanswerable")}}
 
@@ -317,9 +321,10 @@ class ResourceController(Moving):
         self.failover.booted(name, boot, first, now)
         if not first:
             self._tell(now, "rebooted", node=name, detail=f"it is in run {boot}; what it held is gone")
+            self.withdrawals.booted(name)
             moved = {m.key for m in (*self.control.open.values(), *self.control.closed.values())}
             for key in self.where.on(name):
-                if key not in moved and key not in self.where.replicated:
+                if key not in moved and key not in self.where.replicated and not self.withdrawals.is_going(key[0]):
                     self.control.restart(*key, name, self._around.to_tell(key), now, commands)
         self._send(commands, out)
 
@@ -367,6 +372,8 @@ class ResourceController(Moving):
     def _fits(self, node: str, application: int, number: int) -> bool:
         """Say whether a node may and can run one more instance."""
         known, index = self.where.instances[application, number], self._index[node]
+        if self.withdrawals.is_going(application):
+            return False
         return node not in self.control.dead and (not known.host_only or self._roles[index] == "host") \
             and float(self.orchestrator.table.free_mb[index]) >= known.memory_mb
 

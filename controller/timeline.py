@@ -31,8 +31,9 @@ class Timeline:
     """One migration. `at` says when things happened, emulated seconds, the last time that each did.
 
     `held` is how long the instance stood still at most: from the command to stop it to the news that it runs. `outcome`
-    is "" while it is under way, then "moved", "stayed", "restarted" (afresh, with nothing of its state), or "lost": all
-    nodes that could have ended it are dead, and another migration has made the instance anew elsewhere.
+    is "" while it is under way, then "moved", "stayed", "restarted" (afresh, with nothing of its state), "lost": all
+    nodes that could have ended it are dead, and another migration has made the instance anew elsewhere; or "withdrawn",
+    cut off with its application.
     """
 
     migration: int

@@ -30,6 +30,7 @@ class Whereabouts:
         self.node_of: dict[Key, str] = {}  # of a replicated one, who serves
         self.replicated: set[Key] = set()
         self._near: dict[Key, tuple[Key, ...]] = {}  # whom it may send to, and who may send to it
+        self._applications: dict[int, str] = {}
         self._by_name: dict[str, Key] = {}
         self._short: dict[str, list[Key]] = {}
 
@@ -42,6 +43,7 @@ class Whereabouts:
             where = self.node_of[deployment.number, moved[0].number]
             raise MigrationError(f"{deployment.name} places instance {moved[0].number} on {moved[0].node}, it runs on "
                                  f"{where}: what runs moves by migration only")
+        self._applications[deployment.number] = deployment.name
         self.replicated |= {(deployment.number, number) for number in deployment.replicated}
         near: dict[Key, set[Key]] = {}
         for sender, receiver in application.edges:
@@ -60,6 +62,28 @@ class Whereabouts:
             self._by_name[known.name] = key
             self._near[key] = tuple(sorted(near.get(key, ())))
             self.node_of.setdefault(key, place.node)
+
+    def remove(self, application: int) -> None:
+        """Forget the instances of an application."""
+        for key in [key for key in self.instances if key[0] == application]:
+            name = self.instances.pop(key).name
+            self._by_name.pop(name, None)
+            short = name.rpartition("/")[2]
+            self._short[short].remove(key)
+            if not self._short[short]:
+                del self._short[short]
+            for table in (self.node_of, self._near):
+                table.pop(key, None)
+            self.replicated.discard(key)
+        self._applications.pop(application, None)
+
+    def number_of(self, application: str) -> int | None:
+        """Return the number of an application that is known, by its name; None for another."""
+        return next((number for number, name in self._applications.items() if name == application), None)
+
+    def applications(self) -> dict[int, str]:
+        """Return the names of all applications by their numbers."""
+        return dict(self._applications)
 
     def key_of(self, name: str) -> Key:
         """Return the instance called APPLICATION/INSTANCE, or INSTANCE where only one is; raises MigrationError."""

@@ -16,7 +16,7 @@ import typer
 
 from controller.errors import ControllerError
 from experiments.commands.bench import bench
-from experiments.commands.operator import events, migrate, top
+from experiments.commands.operator import deploy, events, migrate, top, withdraw
 from experiments.commands.report import report
 from experiments.commands.run import run
 from experiments.commands.shared import (
@@ -149,7 +149,7 @@ def cli_command(cluster: ClusterArgument = "type1x3",
     run_interactive(cluster, clients, pacing, datapath, orchestrator, controllers)
 
 
-for operating in (top, migrate, events, run, report):
+for operating in (top, deploy, withdraw, migrate, events, run, report):
     app.command()(operating)
 
 

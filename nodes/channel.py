@@ -96,6 +96,11 @@ class Sender:
         """How many messages wait for credit."""
         return len(self._waiting)
 
+    @property
+    def outstanding(self) -> int:
+        """How many messages are not acknowledged."""
+        return len(self._in_flight) + len(self._waiting)
+
     def offer(self, message: DataMessage, now: float, out: list[DataMessage]) -> None:
         """Take a message for delivery; what may be sent at once is appended to `out`."""
         if self.idle:
@@ -316,6 +321,13 @@ class Receiver:
             self._expected = 0
             self._ahead.clear()
         return session == self.session
+
+    def refuse(self, message: DataMessage) -> list[int]:
+        """Do not take a message; return its request's id, and those of what came ahead of it; [] if it was taken."""
+        if (message.session, message.sequence) < (self.session, self._expected):
+            return []
+        behind = self._ahead.values() if message.session == self.session else ()
+        return list(dict.fromkeys([message.request_id, *(one.request_id for one in behind)]))
 
     def receive(self, message: DataMessage) -> list[DataMessage]:
         """Take a message and return those that are now in order, each for the first and only time."""

@@ -8,10 +8,12 @@ an instance asks the controllers, again and again, till it is heard.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from ipaddress import IPv4Address
 
-from nodes.control_messages import Command, Verb
+from nodes.control_messages import Command, Verb, requests_in
 from nodes.deployment import Deployment
+from nodes.errors import WireError
 from nodes.messages import ChannelId
 from nodes.transport import Address, Send, Sends
 from topologies.addressing import DATA_PORT, is_controller
@@ -73,6 +75,21 @@ class ClientPlaces:
             return None
         now_at = self._at[command.instance] = Address(command.peer, DATA_PORT)
         return now_at
+
+    def turned_away(self, source_ip: bytes, command: Command) -> list[int] | None:
+        """Take a WITHDRAW from `source_ip`; return the ids of the requests that are not served, [] for all.
+
+        None is for who cannot be believed, and for what is older than what was obeyed: the application is back since.
+        """
+        at = self._at.get(command.instance)
+        known = (self.addresses() if at is None else {at.ip}) if not is_controller(source_ip) else {source_ip}
+        epoch = max(self._epochs.values()) if at is None else self._epochs[command.instance]
+        if command.verb == Verb.WITHDRAW and command.application == self._application and source_ip in known \
+                and command.epoch >= epoch:
+            with suppress(WireError):
+                return requests_in(command.payload)
+        self.refused += 1
+        return None
 
     def _at_of(self, number: int, since: float) -> float:
         """Return when to ask for an instance of which nothing was heard since then."""

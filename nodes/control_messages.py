@@ -17,6 +17,7 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from nodes.errors import WireError
 from nodes.wire import HEADER, MAGIC, MAX_PAYLOAD, VERSION, Field, Layout, struct_of
@@ -48,6 +49,8 @@ class Verb(IntEnum):
     RELEASE = 7  # forget what was frozen here
     DISCARD = 8  # forget what was prepared and collected here
     WHERE = 9  # asked by a client, of a controller's data port: where is the instance, which I believe at `peer`?
+    CLOSE = 10  # take no more requests of clients for the application, and say in round `size` what is under way
+    WITHDRAW = 11  # have nothing of the application any more; to a client: it, or the requests named, is not served
 
 
 class Standing(IntEnum):
@@ -82,7 +85,7 @@ _ID_FIELDS = (
     Field("boot", "I", "the node's run: in a command, of the one that is meant, 0 for any"),
     Field("migration", "I", "number of the migration, unique in a controller's journal"),
     Field("verb", "B", "what the command asks: 1 prepare, 2 freeze, 3 collect, 4 start, 5 connect, 6 resume, "
-                       "7 release, 8 discard; of a controller: 9 where"),
+                       "7 release, 8 discard; of a controller: 9 where; of an application: 10 close, 11 withdraw"),
 )
 _WHAT_FIELDS = (
     Field("application", "H", "application number"),
@@ -97,6 +100,8 @@ _ARTIFACT_FIELDS = (
 _LENGTH = Field("length", "H", "payload bytes that follow")
 _PLACE = struct.Struct("!HI4s")  # an instance, by which decision it stands where it does, and its IP
 _ADDRESS = struct.Struct("!4sH")
+_REQUEST = struct.Struct("!Q")
+_UNDER_WAY = struct.Struct("!IIQ")
 HEARTBEAT_FIELDS = (
     Field("slot", "H", "emulated time in steps of 50 ms, modulo 65536"),
     Field("application", "H", "application of the instance reported; of the boot number, the lower 16 bits"),
@@ -208,6 +213,38 @@ class Command:
 def moved_to(key: tuple[int, int], ip: bytes, epoch: int) -> bytes:
     """Return what a node tells a client that comes for an instance which has moved to `ip`, as on the wire."""
     return Command(0, 0, 0, Verb.CONNECT, *key, epoch, ip).encode()
+
+
+def turned_away(key: tuple[int, int], epoch: int, requests: Iterable[int] = (), term: int = 0) -> bytes:
+    """Return what a client is told whose `requests` (ids; none named: all) for an instance will not be served."""
+    return Command(term, 0, 0, Verb.WITHDRAW, *key, epoch, payload=b"".join(map(_REQUEST.pack, requests))).encode()
+
+
+def requests_in(payload: bytes) -> list[int]:
+    """Read the ids that `turned_away` named; raises WireError for a payload that ends within one."""
+    if len(payload) % _REQUEST.size:
+        raise WireError(f"{len(payload)} bytes of request ids; each has {_REQUEST.size}")
+    return [number for number, in _REQUEST.iter_unpack(payload)]
+
+
+class UnderWay(NamedTuple):
+    """What a node says of an application that is closed: in which round it was asked, how many requests and messages
+    of it wait or are on their way from there, and how many its instances there have ever begun."""
+
+    round: int
+    outstanding: int
+    begun: int
+
+    def packed(self) -> bytes:
+        return _UNDER_WAY.pack(*self)
+
+    @staticmethod
+    def of(payload: bytes) -> UnderWay:
+        """Read what `packed` made; raises WireError for anything else."""
+        try:
+            return UnderWay(*_UNDER_WAY.unpack(payload))
+        except struct.error as error:
+            raise WireError(f"{len(payload)} bytes of what is under way: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)

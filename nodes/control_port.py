@@ -50,7 +50,8 @@ def control_answer(payload: bytes, source: bytes, counters: Callable[[], Counter
     if message.kind == messages.KIND_DEPLOY and is_controller(source):
         why = b""
         try:
-            services.deploy(msgspec.msgpack.decode(message.payload, type=Deployment))
+            deployment = msgspec.msgpack.decode(message.payload, type=Deployment)
+            services.deploy(deployment) if control is None else control.deploy(deployment, now)
         except (NodeError, ServiceError, msgspec.DecodeError) as error:
             why = str(error).encode()[:MAX_REASON_BYTES]
         return messages.StatsMessage(messages.KIND_DEPLOYED, message.query_id, why).encode()

@@ -51,6 +51,10 @@ class DelayLine(Generic[Held]):
         heapq.heapify(self._heap)
         return [(arrival, held) for arrival, _, held in taken]
 
+    def count(self, wanted: Callable[[Held], bool]) -> int:
+        """Return how much of what is held is `wanted`."""
+        return sum(1 for _, _, held in self._heap if wanted(held))
+
     def is_clear(self, channel: ChannelId, now: float) -> bool:
         """Whether all that came by `channel` has arrived."""
         return self._last.get(channel, now) <= now

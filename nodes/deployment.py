@@ -35,6 +35,7 @@ class Deployment(msgspec.Struct, frozen=True):
     """A placed application in a form that travels. Make it with `deploy`; `application` gives the graph back.
 
     The instances `replicated` begin where their place is, if it is alive, and go where the controller's views say.
+    Decisions before `since` were on an application that has been withdrawn: this one has nothing of it.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Deployment(msgspec.Struct, frozen=True):
     channels: tuple[Channel, ...]
     places: tuple[Place, ...]
     replicated: tuple[int, ...] = ()
+    since: int = 1
 
     def application(self) -> Application:
         stages = tuple(Stage(s.name, s.service, s.shards, s.backups, s.options) for s in self.stages)

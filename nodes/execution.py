@@ -241,6 +241,10 @@ class Execution(Residents):
         """Whether none of an instance's requests is being executed, or is to be because its handler has run."""
         return not self._instances[key].foreseen and super().is_quiet(key)
 
+    def withdraw(self, application: int, epoch: int) -> None:
+        self._foresight.forget(application, sum(i.foreseen for k, i in self._instances.items() if k[0] == application))
+        super().withdraw(application, epoch)
+
     def take_out(self, key: Key) -> None:
         for waiting in self._instances[key].inbox:
             self._foresight.caught_up(waiting.message.channel)

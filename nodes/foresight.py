@@ -38,6 +38,12 @@ class Foresight:
         """Note requests that are known and not computed, by the channels that they came by."""
         self._behind.update(channels)
 
+    def forget(self, application: int, computed: int) -> None:
+        """Note that nothing of an application is known here any more; `computed` of it were computed ahead."""
+        self._computed -= computed
+        for channel in [channel for channel in self._behind if channel.application == application]:
+            del self._behind[channel]
+
     def caught_up(self, channel: ChannelId) -> None:
         """Note that a request that was left is computed now, or goes elsewhere."""
         if self._behind:

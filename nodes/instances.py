@@ -107,8 +107,8 @@ class RunningInstance:
     """An instance on this node: its microservice, its state, and what waits for it."""
 
     __slots__ = ("answering", "blocked", "busy_s", "channels", "deepest", "errors", "executed_s", "foreseen", "halted",
-                 "handled", "inbox", "key", "local", "name", "parked", "queued", "ready_at", "replica", "router",
-                 "service", "state")
+                 "handled", "inbox", "key", "local", "name", "parked", "queued", "ready_at", "replica",
+                 "router", "service", "state")
 
     def __init__(self, key: tuple[int, int], name: str, service: Microservice, router: Router, answering: bool) -> None:
         self.key = key

@@ -140,9 +140,10 @@ class LocalInstances:
             self._go_on(key, judged[1], judged[2])
 
     def release(self, key: Key) -> None:
-        """Forget an instance that was frozen."""
+        """Forget what is kept of an instance that was frozen, or was to begin here."""
         self._packages.pop(key, None)
         self._receivers.pop(key, None)
+        self._judged.pop(key, None)
 
     def connect(self, key: Key, ip: bytes, epoch: int) -> None:
         """By the decision `epoch`, send what is for the instance to `ip` from now on, and believe it there only.

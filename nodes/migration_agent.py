@@ -99,7 +99,7 @@ class Local(Protocol):
         """Run the instance that is in `package`, or a fresh one."""
 
     def release(self, key: Key) -> None:
-        """Forget an instance that was frozen."""
+        """Forget what is kept of an instance that was frozen, or was to begin here."""
 
     def connect(self, key: Key, ip: bytes, epoch: int) -> None:
         """By the decision `epoch`, send what is for the instance to `ip` from now on, and believe it there only."""
@@ -140,6 +140,14 @@ class MigrationAgent:
     def run_here(self, application: int, instance: int, epoch: int, binary: bytes = b"") -> None:
         """Note an instance that lives here since the start of the node."""
         self._here[application, instance] = _Here(Standing.LIVE, epoch, binary=binary)
+
+    def forget(self, application: int) -> None:
+        """Have nothing of an application's instances any more, however each stands, and believe none anywhere."""
+        for key in [key for key in self._here if key[0] == application]:
+            del self._here[key]
+            self._local.release(key)
+        for key in [key for key in self._connected if key[0] == application]:
+            del self._connected[key]
 
     def standing(self, application: int, instance: int) -> Standing:
         here = self._here.get((application, instance))

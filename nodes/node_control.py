@@ -13,15 +13,17 @@ import msgspec
 
 from nodes.authority import Authority
 from nodes.control_messages import HEARTBEAT_S, Chunk, Command, ControlMessage, Fetch, slot_of_time
+from nodes.deployment import Deployment
 from nodes.load_report import LoadReporter, NodeLoad
 from nodes.local_instances import LocalInstances
 from nodes.local_replicas import LocalReplicas
 from nodes.migration_agent import MigrationAgent, Outgoing
 from nodes.port_bytes import Carried
 from nodes.replication import Replicator
-from nodes.replication_messages import ReplicationMessage
+from nodes.replication_messages import ReplicationMessage, View
 from nodes.replication_steps import Outgoing as Said
 from nodes.transport import Address
+from nodes.withdrawal_agent import VERBS, WithdrawalAgent
 from topologies.addressing import DATA_PORT
 from topologies.inventory import Inventory, NodeEntry
 
@@ -66,6 +68,7 @@ class NodeControl:
     def __init__(self, services: ServiceRuntime, own_ip: bytes, authority: Authority, boot: int, port_gbps: float,
                  queue_least: Callable[[], int], carried: Callable[[], Carried], now: float) -> None:
         services.stand_at(Address(own_ip, DATA_PORT))
+        self._services = services
         self._execution = services.execution
         self._authority = authority
         self._queue_least = queue_least
@@ -75,6 +78,7 @@ class NodeControl:
         self.agent = MigrationAgent(self._local, authority, boot)
         self._replicas = LocalReplicas(services, self._wake)
         self.replicator = self._replicas.replicator = Replicator(self._replicas, own_ip, authority, boot)
+        self.withdrawals = WithdrawalAgent(services, self.agent, self.replicator, authority, boot)
         self.woken: Callable[[], None] = lambda: None  # called when `at` comes nearer between two turns
         self._heartbeats = 0
         self._beat_at = self.at = _next_boundary(now)
@@ -84,6 +88,12 @@ class NodeControl:
         told: Outgoing = []
         said: Said = []
         self._local.now = self._replicas.now = now
+        if isinstance(message, Command) and message.verb in VERBS:
+            answer = self.withdrawals.receive(source, message)
+            self._leave([] if answer is None else [(source, answer)], said, now, out)
+            return
+        if isinstance(message, Command | View) and self.withdrawals.is_too_late(message.application, message.epoch):
+            return
         if isinstance(message, ReplicationMessage) or (isinstance(message, Fetch | Chunk)
                                                        and self.replicator.is_mine(message)):
             self.replicator.receive(source, message, now, said)
@@ -95,6 +105,12 @@ class NodeControl:
                 self.agent.run_here(*key, self._execution.epoch_of(key))  # since the node's start, or a deployment
         self.agent.receive(source, message, now, told)
         self._leave(told, said, now, out)
+
+    def deploy(self, deployment: Deployment, now: float) -> None:
+        """Run and know what `deployment` says from now on; raises as `ServiceRuntime.deploy` does."""
+        self._local.now = self._replicas.now = now
+        self.withdrawals.make_way(deployment)
+        self._services.deploy(deployment)
 
     def work(self, now: float, out: Controls) -> None:
         """Do what is due at `now`. Let `services` work afterwards."""

@@ -50,6 +50,16 @@ class Replicator:
         self.counters: Counter[str] = Counter()  # what was refused, by reason
         self._here: dict[Key, Here] = {}
 
+    def forget(self, application: int) -> None:
+        """Have no part in any instance of an application, nor know one."""
+        for key in [key for key in self._here if key[0] == application]:
+            if self._here.pop(key).part is not Part.OUT:
+                self._local.forget(key)
+
+    def waiting(self, application: int) -> int:
+        """Return how many requests of an application are done here and wait for a backup before they are answered."""
+        return sum(len(here.waiting) for key, here in self._here.items() if key[0] == application)
+
     def part(self, application: int, instance: int) -> Part:
         here = self._here.get((application, instance))
         return Part.OUT if here is None else here.part

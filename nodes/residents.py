@@ -33,6 +33,7 @@ class Residents:
         self._addresses: dict[Key, Address] = {}
         self._epochs: dict[Key, int] = {}  # of the decision that each stands there; 1 where it was deployed
         self._routers: dict[int, Router] = {}
+        self._since: dict[int, int] = {}  # the first decision on each application, since it was withdrawn
         self._taken: set[Key] = set()  # left as a migration; only the same way leads back
         self._former: Counter[str] = Counter()  # what instances did here before they left
         self._runnable: deque[RunningInstance] = deque()
@@ -40,6 +41,8 @@ class Residents:
         self._finishing: list[Executing] = []
         self.detours: set[ChannelId] = set()  # between two instances here, and not in memory
         self.replicated: set[Key] = set()  # begin when a view says so, and are sent to and send by channels only
+        self.closed: set[int] = set()  # applications that take no more requests of clients
+        self.withdrawn: dict[int, int] = {}  # by which decision each was last taken away; earlier ones count no more
 
     def deploy(self, deployment: Deployment, router: Router | None = None,
                empty: bool = False) -> tuple[list[int], list[int]]:
@@ -47,9 +50,14 @@ class Residents:
 
         What a migration has decided since stays as it is. `empty`: nothing is to run here till the controller says so.
         Returns the numbers of the instances that are new here, and of those elsewhere that have moved. Raises NodeError
-        for an instance that runs here and is to run elsewhere: that would be a migration.
+        for an instance that runs here and is to run elsewhere: that would be a migration; and for an application that
+        was withdrawn by a later decision.
         """
         number = deployment.number
+        by = self.withdrawn.get(number, 0)
+        if deployment.since <= by:
+            raise NodeError(f"{deployment.name} was withdrawn by decision {by}, and is deployed by decision "
+                            f"{deployment.since}: that comes too late")
         places = [place for place in deployment.places if place.epoch >= self._epochs.get((number, place.number), 1)]
         leaving = [place.number for place in places
                    if place.node != self._node and (number, place.number) in self._instances]
@@ -58,6 +66,7 @@ class Residents:
                             "live instance is migrated, not deployed")
         known = next((i.router for key, i in self._instances.items() if key[0] == number), None)
         self._routers[number] = router = router or known or Router(deployment.application())
+        self._since[number] = max(deployment.since, self._since.get(number, 1))
         self.replicated |= {(number, one) for one in deployment.replicated}
         new, moved = [], []
         for place in places:
@@ -168,6 +177,57 @@ class Residents:
             if key[1] in (sender, receiver) and {(key[0], sender), (key[0], receiver)} <= self._instances.keys():
                 self.detours.add(ChannelId(key[0], sender, receiver))
         self.connect(key[0])
+
+    def withdraw(self, application: int, epoch: int) -> None:
+        """Have and know nothing of an application any more, by the decision `epoch`."""
+        router = self._routers.pop(application, None)
+        self._since.pop(application, None)
+        for key, instance in self._instances.items():
+            if key[0] == application:
+                if not instance.halted:
+                    self.halt(key)
+                instance.inbox.clear()
+        self._finishing = [done if done.instance.key[0] != application else done._replace(hops=[], here=[])
+                           for done in self._finishing]  # it keeps its core as long as ever, for nobody
+        for table in (self._instances, self._addresses, self._epochs):
+            for key in [key for key in table if key[0] == application]:
+                del table[key]
+        self._taken = {key for key in self._taken if key[0] != application}
+        self.replicated.difference_update([key for key in self.replicated if key[0] == application])
+        self.detours = {channel for channel in self.detours if channel.application != application}
+        if router is not None:
+            of_it = f"{router.application.name}/"
+            for what in [what for what in self._former if what.partition(" ")[2].startswith(of_it)]:
+                del self._former[what]
+        self.closed.discard(application)
+        self.withdrawn[application] = epoch
+
+    def is_withdrawn(self, application: int) -> bool:
+        """Whether an application was taken away and is not back."""
+        return application in self.withdrawn and application not in self._routers
+
+    def is_of_another_life(self, deployment: Deployment) -> bool:
+        """Whether an application is here that was withdrawn since, as its `deployment` tells."""
+        return deployment.since > self._since.get(deployment.number, deployment.since)
+
+    def latest_epoch(self, application: int) -> int:
+        """Return the latest decision that is known here on any instance of an application; 0 for none."""
+        return max((epoch for key, epoch in self._epochs.items() if key[0] == application), default=0)
+
+    def begun(self, application: int) -> int:
+        """Return how many requests of an application its instances here have begun, also those that have left."""
+        router = self._routers.get(application)
+        if router is None:
+            return 0
+        start = f"handled {router.application.name}/"
+        return (sum(count for what, count in self._former.items() if what.startswith(start))
+                + sum(i.handled for key, i in self._instances.items() if key[0] == application))
+
+    def outstanding_of(self, application: int) -> int:
+        """Return how many requests wait for an application's instances here, or are executed by them."""
+        return (sum(len(i.inbox) for key, i in self._instances.items() if key[0] == application)
+                + sum(done.instance.key[0] == application and self._instances.get(done.instance.key) is done.instance
+                      for done in self._finishing))
 
     def instance(self, key: Key) -> RunningInstance:
         """Return an instance on this node; raises KeyError for another."""

@@ -5,11 +5,11 @@ No sockets and no clock: whoever drives it says what came in, and when.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from nodes import messages
 from nodes.channel_move import loop_back
-from nodes.control_messages import moved_to
+from nodes.control_messages import NO_INSTANCE, moved_to, turned_away
 from nodes.delay_line import DelayLine
 from nodes.deployment import Deployment
 from nodes.errors import WireError
@@ -42,6 +42,7 @@ class ServiceRuntime:
         self._undecodable = 0
         self._forged = 0
         self._not_here = 0
+        self._turned_away = 0
         transport.admits = self._admits
         transport.replicated = execution.replicated
 
@@ -63,6 +64,8 @@ class ServiceRuntime:
             self.transport.acknowledge(source, message, now, out)
         elif isinstance(message, DataMessage) and message.kind in (KIND_REQUEST, KIND_PROBE):
             channel = message.channel
+            if (self.execution.closed or self.execution.withdrawn) and self._turns_away(source, message, out):
+                return
             if source != self._stands_at(message):
                 self._forged += 1
                 return
@@ -86,6 +89,23 @@ class ServiceRuntime:
         if message.sender & CLIENT_BIT:
             return Address(message.client_ip, message.client_port)
         return self.execution.address_of(message.application, message.sender)
+
+    def _turns_away(self, source: Address, message: DataMessage, out: Sends) -> bool:
+        """Tell a client that it comes for a closed or withdrawn application; False where this is not so."""
+        execution, key = self.execution, (message.application, message.instance)
+        if not message.sender & CLIENT_BIT:
+            return False
+        if execution.is_withdrawn(key[0]):
+            refused, epoch = [], execution.withdrawn[key[0]]
+        else:
+            if key[0] not in execution.closed or message.kind != KIND_REQUEST or not execution.runs(key):
+                return False
+            refused, epoch = self.transport.refuse(message), execution.epoch_of(key)
+            if not refused:
+                return False
+        self._turned_away += 1
+        out.append(Send(*source, turned_away(key, epoch, refused)))
+        return True
 
     def _admits(self, source: Address, channel: ChannelId, out: Sends) -> bool:
         """Whether a channel may begin to end here. A client that comes to an old place is told the new one.
@@ -139,6 +159,19 @@ class ServiceRuntime:
                                   for arrival, (request, channel, origin, foreseen) in coming])
         self.execution.begin_foreseen(key, now, self.transport)
 
+    def outstanding_of(self, application: int) -> int:
+        """Return how many requests and messages of an application wait here, are executed, or are not acknowledged."""
+        coming = self._on_the_way.count(lambda held: held[0].application == application)
+        return coming + self.execution.outstanding_of(application) + self.transport.outstanding(application)
+
+    def withdraw(self, application: int, epoch: int, clients: Iterable[Address]) -> None:
+        """Have nothing of an application any more, by the decision `epoch`, and tell its `clients`."""
+        self._on_the_way.take(lambda held: held[0].application == application)
+        self.execution.withdraw(application, epoch)
+        self.transport.forget(application)
+        self.pending += [Send(*client, turned_away((application, NO_INSTANCE), epoch)) for client in clients]
+        self.changed()
+
     def changed(self) -> None:
         """Note that an instance has come, gone or moved: `work` is needed, and may have to do with this node itself."""
         self.awake = self._meets_itself = True
@@ -162,5 +195,5 @@ class ServiceRuntime:
 
     def counters(self) -> Counters:
         return {"dropped_undecodable": self._undecodable, "dropped_forged": self._forged,
-                "dropped_not_here": self._not_here,
+                "dropped_not_here": self._not_here, "turned_away": self._turned_away,
                 **self.transport.counters(), **self.execution.counters()}

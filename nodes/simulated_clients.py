@@ -50,6 +50,11 @@ class _Client:
         for flow in self.flows:
             self._network.plug(flow)
             flow.answered = self._answered
+            flow.turned_away = self._turned_away
+
+    def _turned_away(self, flow: ClientFlow, requests: list[int]) -> None:
+        """Take it that `requests` of a flow (none named: all) will not be served: ask nothing more."""
+        raise NotImplementedError
 
     def _answered(self, flow: ClientFlow, reply: DataMessage, arrival: float, out: Sends) -> None:
         raise NotImplementedError
@@ -60,7 +65,7 @@ class SimulatedClient(_Client):
 
     The next one leaves when a reply comes or, with `think_s`, as long after the first reply to each as that returns.
     `asked` holds the requests in the order in which they left, `answers` every reply in the order of arrival, also a
-    second one to the same request.
+    second one to the same request; `turned_away` those of which it was told that they will not be served.
     """
 
     def __init__(self, network: SimulatedNetwork, flows: list[ClientFlow], window: int, workload: Workload,
@@ -68,6 +73,7 @@ class SimulatedClient(_Client):
         super().__init__(network, flows)
         self.asked: dict[int, Asked] = {}
         self.answers: list[Answer] = []
+        self.turned_away: set[int] = set()
         self.workload = workload
         self._window = window
         self._router = router
@@ -95,9 +101,14 @@ class SimulatedClient(_Client):
         return found
 
     def complaints(self) -> list[str]:
-        """Return what is wrong: requests without exactly one reply, error replies, and replies that cannot be right."""
+        """Return what is wrong: requests without exactly one reply, error replies, and replies that cannot be right.
+
+        What was turned away is to have none.
+        """
         found = []
         for request_id, answers in self.replies().items():
+            if request_id in self.turned_away and not answers:
+                continue
             if len(answers) != 1 or request_id not in self.asked:
                 found.append(f"request {request_id:#x} has {len(answers)} replies")
                 continue
@@ -124,6 +135,11 @@ class SimulatedClient(_Client):
             self._thought_of.add(asked.request_id)
             self._network.at(self._think_s(), partial(self._ask_again, flow))
 
+    def _turned_away(self, flow: ClientFlow, requests: list[int]) -> None:
+        self.stop()
+        named = self.asked.keys() & requests if requests else {one for one in self.asked if flow.has_asked(one)}
+        self.turned_away |= named - {answer.request_id for answer in self.answers}
+
     def _ask_again(self, flow: ClientFlow) -> None:
         out: Sends = []
         self._ask(flow, self._network.now, out)
@@ -146,6 +162,7 @@ class SimulatedLoad(_Client):
         self.sent = 0
         self.answered_s, self.latencies_s = array("d"), array("d")
         self.doubled = 0  # replies beyond the first
+        self.turned_away = 0  # requests that will not be served
         self.waiting: dict[int, tuple[float, bytes]] = {}  # requests without a reply: when they left, and what
         self._outstanding = outstanding
         self._requests = requests
@@ -203,3 +220,9 @@ class SimulatedLoad(_Client):
         if self._intended is None:
             self._ask(flow, arrival, out)
         self._heard(payload, reply, sent_s)
+
+    def _turned_away(self, flow: ClientFlow, requests: list[int]) -> None:
+        self.stop()
+        for request_id in requests or [one for one in self.waiting if flow.has_asked(one)]:
+            if self.waiting.pop(request_id, None) is not None:
+                self.turned_away += 1

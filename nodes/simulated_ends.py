@@ -11,7 +11,7 @@ from microservices.routing import Hop
 from nodes import messages
 from nodes.channel import ChannelOptions
 from nodes.client_places import ClientPlaces
-from nodes.control_messages import Command
+from nodes.control_messages import Command, Verb
 from nodes.delay_line import DelayLine
 from nodes.deployment import Deployment
 from nodes.execution import Execution, RunningInstance
@@ -118,6 +118,7 @@ class LoggedExecution(Execution):
 
 
 Answered = Callable[["ClientFlow", DataMessage, float, Sends], None]
+TurnedAway = Callable[["ClientFlow", list[int]], None]
 
 
 class ClientFlow:
@@ -125,7 +126,7 @@ class ClientFlow:
 
     `answered` is called for each reply, with the time at which it counts as arrived: when the time has passed that its
     way takes, which `ways` gives by the packed IP of the node that it comes from. `controllers` are asked for what is
-    not heard of.
+    not heard of. `turned_away` is called with the ids of requests that will not be served, with [] for all of them.
     """
 
     def __init__(self, address: Address, client: int, number: int, deployment: Deployment, transport: Transport,
@@ -134,6 +135,7 @@ class ClientFlow:
         self.address = address
         self.transport = transport
         self.answered: Answered = lambda *_: None
+        self.turned_away: TurnedAway = lambda *_: None
         self._endpoint = CLIENT_BIT | client << FLOW_BITS | number
         self._application = deployment.number
         self._places = ClientPlaces(deployment, controllers)
@@ -141,6 +143,10 @@ class ClientFlow:
         self._ways = ways or {}
         self._on_the_way = DelayLine[DataMessage]()
         self._count = 0
+
+    def has_asked(self, request_id: int) -> bool:
+        """Whether a request left from here."""
+        return request_id >> 32 == self._endpoint
 
     def ask(self, payload: bytes, number: int, now: float, out: Sends) -> int:
         """Send a request to instance `number`, as of `now`; return its id."""
@@ -166,8 +172,18 @@ class ClientFlow:
                     self._on_the_way.put(arrival, reply)
                 else:
                     self.answered(self, reply, now, out)
-        elif isinstance(message, Command) and (to := self._places.told(source.ip, message)) is not None:
-            self.transport.redirect(message.application, message.instance, to, now, out)
+        elif isinstance(message, Command):
+            self._commanded(source, message, now, out)
+
+    def _commanded(self, source: Address, command: Command, now: float, out: Sends) -> None:
+        if command.verb == Verb.WITHDRAW:
+            requests = self._places.turned_away(source.ip, command)
+            if requests is not None:
+                if not requests:
+                    self.transport.forget(self._application)
+                self.turned_away(self, requests)
+        elif (to := self._places.told(source.ip, command)) is not None:
+            self.transport.redirect(command.application, command.instance, to, now, out)
 
     def work(self, now: float, out: Sends) -> None:
         for arrival, reply in self._on_the_way.due_by(now):

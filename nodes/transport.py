@@ -204,6 +204,27 @@ class Transport:
             self._send_owed(source, out)
         return ready
 
+    def refuse(self, message: DataMessage) -> list[int]:
+        """Do not take a request; return the ids of what is not taken with it, none where it was taken before."""
+        receiver = self._receivers.get(message.channel)
+        return [message.request_id] if receiver is None else receiver.refuse(message)
+
+    def outstanding(self, application: int) -> int:
+        """Return how many messages of an application left, or are to leave, here and are not acknowledged."""
+        return sum(self._senders[channel].outstanding for channel in self._busy if channel.application == application)
+
+    def clients(self, application: int) -> list[Address]:
+        """Return where the clients stand, each once, from whom messages came to an application's instances here."""
+        return list(dict.fromkeys(source for channel, source in self._sources.items()
+                                  if channel.application == application and channel.sender & CLIENT_BIT))
+
+    def forget(self, application: int) -> None:
+        """Take all ends of an application's channels away. What begins later counts as later."""
+        for instance in {channel.receiver for channel in self._receivers if channel.application == application}:
+            self.take_out_receivers(application, instance)
+        for instance in {channel.sender for channel in self._senders if channel.application == application}:
+            self._session = max(self._session, self.take_out(application, instance)[1])
+
     def consumed(self, channel: ChannelId, now: float) -> None:
         """Note that a delivered message of `channel` was taken, which gives its sender credit."""
         if self._receivers[channel].consumed():

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from controller.controller_events import WithdrawalState
 from controller.tor_program import programs_of
 from experiments.clients.client import ClientConfig, ClientResult
 from experiments.clients.latencies import summary_of
@@ -19,7 +20,7 @@ from experiments.emulation.pacing import UNPACED
 from experiments.errors import ExperimentError
 from experiments.shell.interactive import E3Shell
 from microservices.applications import nfv_fin
-from nodes.deployment import deploy
+from nodes.deployment import Deployment, deploy
 from topologies.catalog import cluster_named
 from topologies.inventory import inventory_of
 
@@ -43,7 +44,8 @@ class Bed:
         self.inventory = inventory_of(cluster_named(cluster))
         self.programs = programs_of(self.inventory)
         application = nfv_fin(shards=4)
-        self.deployments = (deploy(application, place_in_turn(application, self.inventory), self.inventory),)
+        places = place_in_turn(application, self.inventory)
+        self.deployments: tuple[Deployment, ...] = (deploy(application, places, self.inventory),)
         self.net = Net([n.name for n in self.inventory.nodes])
         self.started_s = {"total": 1.5}
         self.world = SimpleNamespace(id="wtest", appctl=self._appctl, vsctl=self._vsctl)
@@ -56,6 +58,18 @@ class Bed:
                      for p in self.inventory.ports_of_server(h)}
         self.seen: dict[str, dict[str, int]] = {}
         self.agents = {n.name: os.getpid() for n in self.inventory.nodes if n.role in ("host", "smartnic")}
+
+    def deployed(self) -> tuple[Deployment, ...]:
+        return self.deployments
+
+    def deploy(self, deployment: Deployment) -> None:
+        self.deployments = (*self.deployments, deployment)
+        self.done.append(("deploy", deployment.name))
+
+    def withdraw(self, name: str) -> WithdrawalState:
+        self.done.append(("withdraw", name))
+        self.deployments = tuple(known for known in self.deployments if known.name != name)
+        return WithdrawalState(1, name, "withdrawn", 2, ("s1n2",), 3)
 
     def _appctl(self, *words: str) -> str:
         shown = "".join(LACP.format(name, str(up).lower()) for name, up in self.lacp.items())

@@ -60,6 +60,25 @@ def test_a_state_comes_back_as_it_was(answering: Answering) -> None:
     assert answering(lambda request: encode_reply(state)).state() == state
 
 
+def test_what_is_deployed_and_how_a_withdrawal_stands_comes_back_as_it_was(answering: Answering) -> None:
+    controller, requests = Room().controller, list[asked.Request]()
+
+    def answer(request: asked.Request) -> bytes:
+        requests.append(request)
+        if isinstance(request, asked.AskDeployments):
+            return encode_reply(tuple(controller.deployments.values()))
+        if isinstance(request, asked.AskFirstEpoch):
+            return encode_reply(controller.first_epoch(request.application))
+        assert isinstance(request, asked.Withdraw)
+        return encode_reply(controller.withdraw(request.application, 1.0, []))
+
+    client = answering(answer)
+    assert client.deployments() == (DEPLOYMENT,) and client.first_epoch(DEPLOYMENT.number) == 1
+    state = client.withdraw(DEPLOYMENT.name)
+    assert (state.name, state.state, state.owed) == (DEPLOYMENT.name, "closing", ())
+    assert requests == [asked.AskDeployments(), asked.AskFirstEpoch(DEPLOYMENT.number), asked.Withdraw(DEPLOYMENT.name)]
+
+
 def test_events_come_page_by_page_till_there_are_no_more(answering: Answering) -> None:
     all_events = [ControllerEvent(i, i / 10, "verdict") for i in range(1, 2 * asked.MOST_AT_ONCE + 8)]
     requests: list[asked.Request] = []

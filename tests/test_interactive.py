@@ -33,6 +33,8 @@ def bed() -> Bed:
     "bogus", "nodez", "c1", "c1 exit", "send 1 c1 2", "s1n1 ping s1h", "s1n1 iperf3 -s", "send -3", "send 0",
     "send 10 c9", "send 1 2 3", "send 99999999999", "routes a b", 'routes "a', "routes nobody", "groups s1n1",
     "capture tor9", "capture a/ b/",
+    "exit now", "quit now", "EOF now",
+    "deploy", "deploy nfv-fin rta-sf", "deploy nobody", "deploy nfv-fin", "withdraw", "withdraw nfv-fin rta-sf",
     "capture off", "proof", "proof x", "fail lnk s1n1", "fail link s1h", "fail link tor1",
     "fail smartnic s1h", "fail hang c1", "fail link", "fail link s1n1 s1n2", "fail tor tor1", "fail controller s1h",
     "fail loss s1n1", "fail loss s1n1 much", "fail loss s1n1 1.5", "fail loss s1n1 -1%", "fail loss s1n1 nan",
@@ -190,6 +192,18 @@ def test_a_line_starts_with_a_verb_or_a_node_and_interfaces_complete_whole(bed: 
     assert made.completenames("he") == ["heal", "help"]
     assert made.complete_capture("tor1-c") == ["tor1-c1", "tor1-ctl1"]
     assert made.completedefault("ct", "c1 ping ct", 8, 10) == ["ctl1"]
+
+
+def test_applications_come_and_go_by_their_names(bed: Bed, capsys: pytest.CaptureFixture[str]) -> None:
+    answer = typed(bed, "deploy rta-sf", capsys)
+    assert answer == f"rta-sf is deployed, in {len(bed.deployments[-1].places)} instances\n"
+    assert [d.name for d in bed.deployments] == ["nfv-fin", "rta-sf"]
+    assert shell(bed).complete_withdraw("n", "withdraw n", 9, 10) == ["nfv-fin"]
+    answer = typed(bed, "withdraw nfv-fin", capsys)
+    assert answer == ("nfv-fin is withdrawn, with 3 requests and messages dropped; s1n2, away now, will be told when "
+                      "back\n")
+    assert "rta-sf" in typed(bed, "send", capsys) and bed.configs[-1].deployment.name == "rta-sf"
+    assert bed.done[-2:] == [("deploy", "rta-sf"), ("withdraw", "nfv-fin")]
 
 
 # -- what verbs show -----------------------------------------------------------------------------------------------

@@ -70,6 +70,20 @@ def test_with_a_controller_instances_stand_where_it_says_and_migrations_are_show
     assert (moving["source"], moving["destination"], moving["unanswered"]) == ("s1n1", "s1h", ["s1h"])
 
 
+def test_a_withdrawal_is_shown_while_it_is_under_way() -> None:
+    room = Room(automatic=False, loses=lambda send: True)
+    room.controller.withdraw("nfv-fin", room.now, [])
+    shown = "".join(rendered(view, 150) for view in top_views(look(room=room)))
+    assert "Withdrawals under way" in shown and "closing" in shown
+    room.pass_time(6.0)  # nobody answers: what is under way is dropped, and all nodes owe an answer
+    content = look(room=room)
+    going, = content["withdrawals"]  # type: ignore[misc]
+    assert (going["name"], going["state"], list(going["owed"])) == ("nfv-fin", "clearing", sorted(NODES))
+    assert all(row["instances"] == [] for row in content["nodes"])  # type: ignore[attr-defined]
+    shown = "".join(rendered(view, 150) for view in top_views(content))
+    assert "clearing" in shown and ", ".join(sorted(NODES)) in shown
+
+
 def test_events_are_the_last_ones_only() -> None:
     room = Room(automatic=False)
     for turn in range(4):

@@ -27,7 +27,7 @@ from experiments.clients.reply_judge import ReplyJudge
 from microservices.routing import Router
 from nodes import messages
 from nodes.client_places import ClientPlaces
-from nodes.control_messages import Command
+from nodes.control_messages import Command, Verb
 from nodes.delay_line import DelayLine
 from nodes.errors import WireError
 from nodes.lateness import Lateness, summary
@@ -74,7 +74,9 @@ class _Client:
         self._done: set[int] = set()
         self._timed_out: set[int] = set()
         self._order: deque[int] = deque()
-        self._counts = dict.fromkeys(("answered", "errors", "wrong", "lost", "late", "duplicated", "foreign"), 0)
+        self._counts = dict.fromkeys(("answered", "errors", "wrong", "lost", "late", "duplicated", "foreign",
+                                      "turned_away"), 0)
+        self._withdrawn = False  # the application is, or is about to be
         self._complaints: list[str] = []
         self._history: list[Exchange] = []
         self._answered_s, self._latencies_s = array("d"), array("d")
@@ -146,7 +148,7 @@ class _Client:
     @property
     def _finished(self) -> bool:
         """Whether no more requests are to be sent."""
-        return self._stopped_at is not None or 0 < self.told.requests <= self._sent
+        return self._withdrawn or self._stopped_at is not None or 0 < self.told.requests <= self._sent
 
     @property
     def _drained(self) -> bool:
@@ -231,6 +233,11 @@ class _Client:
 
     def _connect(self, source_ip: bytes, command: Command, now: float) -> None:
         """Send to an instance where it is now, if who says so can be believed: also what is under way, of all ports."""
+        if command.verb == Verb.WITHDRAW:
+            requests = self._places.turned_away(source_ip, command)
+            if requests is not None:
+                self._turned_away(requests)
+            return
         to = self._places.told(source_ip, command)
         if to is None:
             return
@@ -238,6 +245,20 @@ class _Client:
         for flow in self._flows:
             flow.transport.redirect(command.application, command.instance, to, now, self._sends)
             self._send(flow)
+
+    def _turned_away(self, requests: list[int]) -> None:
+        """Take it that `requests`, or all, will not be served, since the application is withdrawn: ask nothing more."""
+        self._withdrawn = True
+        if not requests:
+            for flow in self._flows:
+                flow.transport.forget(self.told.deployment.number)
+        for request_id in requests or list(self._waiting):
+            waiting = self._waiting.pop(request_id, None)
+            if waiting is not None:
+                if self.told.history:
+                    self._history.append(Exchange(waiting[1], waiting[0], None, math.inf))
+                self._timed_out.add(request_id)
+                self._count("turned_away", request_id, "the application is withdrawn")
 
     def _take(self, flow: Flow, message: DataMessage, source: Address, now: float) -> None:
         way_s = self.told.ways.get(source.ip, 0.0)

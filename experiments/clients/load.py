@@ -100,7 +100,8 @@ class Exchange(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ClientResult(msgspec.Struct, frozen=True):
-    """What came of it. Every request sent is in exactly one of `answered`, `errors`, `wrong`, `lost`, `unfinished`.
+    """What came of it. Every request sent is in exactly one of `answered`, `errors`, `wrong`, `lost`, `turned_away`,
+    `unfinished`. Who is turned away, since the application is withdrawn, sends nothing more.
 
     `late` and `duplicated` count replies beyond the first or after the timeout; `longest_gap_s` is the longest
     time without any reply, `resent` the datagrams that the client's channels repeated, `checked` the replies whose
@@ -131,6 +132,7 @@ class ClientResult(msgspec.Struct, frozen=True):
     dropped_socket: int = 0
     strays: int = 0
     history: tuple[Exchange, ...] = ()
+    turned_away: int = 0
 
     def replies(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return when each reply came, in emulated seconds, and its latency in seconds."""

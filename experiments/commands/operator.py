@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from experiments.commands.shared import Json, emit, table
+from experiments.commands.shared import Json, application_names, emit, table
 
 World = Annotated[str, typer.Argument(help="A running testbed's world; the only one unless named.")]
 
@@ -31,6 +31,28 @@ def migrate(instance: Annotated[str, typer.Argument(help="APPLICATION/INSTANCE."
                                       ("step", "emulated ms"),
                                       [(step, f"{1e3 * took:.3f}") for step, took in content["steps_s"].items()]))
     raise typer.Exit(0 if content["outcome"] == "moved" else 1)
+
+
+def withdraw(application: Annotated[str, typer.Argument(help="Its name.")],
+             world: Annotated[str, typer.Option(help="A running testbed's world; the only one unless named.")] = "",
+             json: Json = False) -> None:
+    """Take an application from a running testbed: what is under way is ended, its clients are turned away."""
+    from experiments.commands.top_command import run_withdraw
+
+    content = run_withdraw(world, application)
+    emit(content, json, lambda: typer.echo(content["said"]))
+
+
+def deploy(application: Annotated[str, typer.Argument(help="A name (see apps) or a file of yours.",
+                                                      autocompletion=application_names)],
+           world: Annotated[str, typer.Option(help="A running testbed's world; the only one unless named.")] = "",
+           json: Json = False) -> None:
+    """Deploy one more application on a running testbed, placed in turn; nothing that runs is restarted."""
+    from experiments.commands.top_command import run_deploy
+
+    content = run_deploy(world, application)
+    emit(content, json, lambda: table(f"{content['application']} is deployed", ("instance", "node"),
+                                      list(content["instances"].items())))
 
 
 def events(world: World = "", follow: Annotated[bool, typer.Option("--follow", "-f", help="And what comes.")] = False,

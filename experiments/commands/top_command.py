@@ -1,4 +1,4 @@
-"""`e3 top`, `e3 migrate` and `e3 events`: the operator's view of a testbed that another process runs."""
+"""What an operator sees and does of a testbed that another process runs: top, deploy, withdraw, migrate, events."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import msgspec
 
 from controller.control_client import ControllerClient
 from experiments.emulation.bed_facts import chosen_world, facts_in
+from experiments.emulation.chosen_application import application_of
+from experiments.emulation.coming_and_going import placed_beside, said_of, tell, withdrawn
 from experiments.emulation.control_plane import ControlPlane
+from experiments.emulation.first_placement import shards_for
 from experiments.emulation.orchestrating import migrated
 from experiments.errors import ExperimentError
 from experiments.shell.top import asked_of, power_of, top_content, top_views
@@ -66,6 +69,36 @@ def run_migrate(world: str, instance: str, node: str) -> dict[str, Any]:
     told = migrated(ControllerClient(chosen_world(world)), instance, node, MIGRATION_LIMIT_S)
     content: dict[str, Any] = msgspec.to_builtins(told)
     return content
+
+
+def run_withdraw(world: str, application: str) -> dict[str, Any]:
+    """Take an application from a running testbed; return how that ended. Raises MigrationError or ExperimentError."""
+    run_dir = chosen_world(world)
+    state = withdrawn(ControllerClient(run_dir), application, facts_in(run_dir).pacing.time_scale)
+    content: dict[str, Any] = msgspec.to_builtins(state)
+    return {**content, "said": said_of(state)}
+
+
+def run_deploy(world: str, name: str) -> dict[str, Any]:
+    """Deploy one more application on a running testbed, on all nodes that answer; return where its instances are.
+
+    Raises ExperimentError, MigrationError or ApplicationError.
+    """
+    run_dir = chosen_world(world)
+    inventory = Inventory.from_json((run_dir / "inventory.json").read_bytes())
+    facts, resource = facts_in(run_dir), ControllerClient(run_dir)
+    if not resource.stands:
+        raise ExperimentError(f"the orchestrator of {run_dir.name} is off: who owns that testbed must deploy on it")
+    deployment = placed_beside(application_of(name, shards_for(inventory)), inventory, resource.deployments())
+    plane = ControlPlane(facts.controller_pid, inventory.node(facts.controller).ip)
+    try:
+        living = plane.counters([node for node in inventory.nodes if node.role in ("host", "smartnic")])
+        deployment = tell(plane, map(inventory.node, living), deployment, resource)
+    finally:
+        plane.close()
+    names = {one.number: one.name for one in deployment.application().instances}
+    return {"application": deployment.name,
+            "instances": {names[place.number]: place.node for place in deployment.places}}
 
 
 def run_events(world: str, follow: bool) -> None:

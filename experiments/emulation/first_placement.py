@@ -14,6 +14,11 @@ from topologies.inventory import Inventory
 WHERE = ("smartnic", "host", "mixed")
 
 
+def shards_for(inventory: Inventory) -> int:
+    """Return how many shards an application is given that is to use every SmartNIC or, without any, every host."""
+    return max(1, len(inventory.of_role("smartnic")) or len(inventory.of_role("host")))
+
+
 def place_in_turn(application: Application, inventory: Inventory, where: str = "mixed") -> dict[int, str]:
     """Return instance number -> node name for every primary.
 

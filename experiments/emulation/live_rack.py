@@ -53,6 +53,16 @@ class LiveRack:
             raise
         return placed
 
+    def withdraw(self, name: str) -> None:
+        """Take an application from the rack, and give back all that it took.
+
+        Raises PlacementError for one that was not placed here, ExperimentError without an orchestrator.
+        """
+        self.state.placed_as(name)
+        self.bed.withdraw(name)
+        self.state.remove(name)
+        del self.deployments[name], self._applications[name]
+
     def fail_server(self, host: str) -> Sequence[str]:
         """Cut the power of a server, and let placement know."""
         gone = self.bed.fail("server", host)

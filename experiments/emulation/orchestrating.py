@@ -212,6 +212,13 @@ class Orchestrating(ABC):
             self._places = self.resource.places()
         return placed_as(deployment, self._places or [], self.inventory)
 
+    def deployed(self) -> tuple[Deployment, ...]:
+        """Return what is deployed, by the controller if it answers: another process may have told it something."""
+        if self.resource is not None:
+            with contextlib.suppress(MigrationError):
+                self.deployments = self.resource.deployments()
+        return self.deployments
+
     def replicas(self) -> tuple[ReplicaState, ...]:
         """Return who serves and backs up every replicated instance; raises MigrationError if nobody answers."""
         return self.asked().state().replicas

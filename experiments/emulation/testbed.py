@@ -18,9 +18,11 @@ from pathlib import Path
 import msgspec
 
 from controller import tor_program, tor_status
+from controller.controller_events import WithdrawalState
 from controller.tor_status import TorStatus
 from experiments.clients.client import ClientConfig
 from experiments.emulation.bed_facts import BedFacts
+from experiments.emulation.coming_and_going import tell, withdrawn
 from experiments.emulation.coming_up import complaints, said_of, team_status_path
 from experiments.emulation.control_plane import ControlPlane
 from experiments.emulation.failures import Failure
@@ -183,7 +185,7 @@ class Testbed(Observing, Orchestrating, Faults):
             raise ExperimentError("a running testbed cannot change to the quota model: cgroups are set at the start")
         if self.broken:
             raise ExperimentError(f"heal first what is broken: {'; '.join(f.heal_words for f in self.broken)}")
-        deployments = self.deployments if deployments is None else deployments
+        deployments = self.deployed() if deployments is None else deployments
         for name in self.agents:
             pacing.pace(self.inventory.node(name), self.inventory, self.clock, deployments)
         if pacing.calibrated:
@@ -236,8 +238,9 @@ class Testbed(Observing, Orchestrating, Faults):
         `again`, under an orchestrator: with none, since that alone says where instances are to run.
         """
         entry = self.inventory.node(name)
-        pace = self.pacing.pace(entry, self.inventory, self.clock, self.deployments)
-        deployments = tuple(self.present(deployment) for deployment in self.deployments) if again else self.deployments
+        known = self.deployed() if again else self.deployments
+        pace = self.pacing.pace(entry, self.inventory, self.clock, known)
+        deployments = tuple(self.present(deployment) for deployment in known) if again else known
         order = agent_order(entry, self.net[name].pid, self.world.run_dir, self.inventory, deployments,
                             self.options.frame_loss, self.pacing.cores_of(entry), self.clock, pace, self.controller_ips,
                             again and self.resource is not None)
@@ -281,21 +284,26 @@ class Testbed(Observing, Orchestrating, Faults):
     def deploy(self, deployment: Deployment) -> None:
         """Deploy an application on the running rack, or tell where its instances are now.
 
-        Nothing that runs is restarted. Raises ExperimentError, naming them, for agents that refuse or do not answer.
+        Nothing that runs is restarted. Raises ExperimentError, naming them, for agents that refuse or do not answer,
+        MigrationError for an application that is being withdrawn.
         """
         living = [self.inventory.node(name) for name, child in self.agents.items()
                   if self.nursery.status(child) is None]
         if deployment.replicated and self.resource is None:
             raise ExperimentError(f"{deployment.name} cannot be replicated with the orchestrator off")
-        answers = self.control.deploy(living, deployment)
-        bad = {node.name: answers.get(node.name, "no answer") for node in living if answers.get(node.name, "?")}
-        if bad:
-            raise ExperimentError(f"{deployment.name} is not deployed everywhere: "
-                                  + "; ".join(f"{name}: {why}" for name, why in bad.items()))
-        if self.resource is not None:
-            self.resource.deployed(deployment)
+        deployment = tell(self.control, living, deployment, self.resource)
         self.deployments = (*(d for d in self.deployments if d.number != deployment.number), deployment)
         self._write_facts()
+
+    def withdraw(self, name: str) -> WithdrawalState:
+        """Take an application from the running rack; return how that ended, once no node that is there has it.
+
+        Raises MigrationError if it is not there, ExperimentError if there is no orchestrator, or if it takes too long.
+        """
+        found = withdrawn(self.asked(), name, self.pacing.time_scale)
+        self.deployed()
+        self._write_facts()
+        return found
 
     # -- load -----------------------------------------------------------------------------------------------
 

@@ -43,9 +43,10 @@ class ActingVerbs(CapturingVerbs, FailingVerbs):
         100 requests from c1 unless told otherwise; 8 flows with one request outstanding each. Every reply is checked.
         Ctrl-C stops sending and shows what came until then."""
         count, client = self._send_words(words_of(line))
-        if not self.bed.deployments:
+        known = self.bed.deployed()
+        if not known:
             raise ExperimentError("no application is deployed here")
-        deployment = self.bed.deployments[0]
+        deployment = known[0]
         number = next(self._client_numbers)
         running = self.bed.start_client(client, ClientConfig(
             self.bed.inventory.node(client).ip, number, deployment, deployment.name, count, FLOWS, WINDOW,

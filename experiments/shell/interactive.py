@@ -28,7 +28,7 @@ from mininet.term import makeTerms, runX11
 
 from controller.errors import ControllerError
 from experiments.emulation.choice import chosen
-from experiments.emulation.first_placement import place_in_turn
+from experiments.emulation.first_placement import place_in_turn, shards_for
 from experiments.emulation.pacing import Pacing
 from experiments.emulation.testbed import Testbed, TestbedOptions
 from experiments.errors import ExperimentError
@@ -59,7 +59,7 @@ def run_interactive(cluster: str, clients: int, pacing: Pacing, datapath: str, o
     Raises the testbed's errors if it cannot be brought up, KeyboardInterrupt with the signal's name on SIGTERM.
     """
     inventory = inventory_of(cluster_named(cluster, clients=clients))
-    application = nfv_fin(shards=max(1, len(inventory.of_role("smartnic")) or len(inventory.of_role("host"))))
+    application = nfv_fin(shards=shards_for(inventory))
     deployment = deploy(application, place_in_turn(application, inventory), inventory)
     options = TestbedOptions(cluster, clients=clients, label="cli", datapath=datapath, pacing=pacing,
                              deployments=(deployment,), orchestrator=orchestrator, controllers=controllers)

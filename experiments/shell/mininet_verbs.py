@@ -26,8 +26,9 @@ INSTEAD = {
     "pingpairfull": "use `NODE ping NODE`",
 }
 
-E3_VERBS = ("nodes", "apps", "routes", "groups", "links", "top", "migrate", "events", "send", "capture", "proof",
-            "fail", "heal", "app", "pingall", "iperf", "wait")
+ENDS = ("exit", "quit", "EOF")
+E3_VERBS = ("nodes", "apps", "routes", "groups", "links", "top", "deploy", "withdraw", "migrate", "events",
+            "send", "capture", "proof", "fail", "heal", "app", "pingall", "iperf", "wait")
 NODE_HELP = """Anything else: NODE COMMAND runs a command in that node; names of nodes in it become their IPs.
   c1 ping -c3 s1h        s1h ip route        s1n1 ip -s link
 SmartNICs hold no IP of their kernel: their agents answer. Commands on them see interfaces, and cannot ping."""
@@ -38,7 +39,9 @@ class MininetVerbs(ActingVerbs, OrchestratorVerbs):
 
     def refuse_unsupported(self, line: str) -> None:
         """Raise ExperimentError, saying what to use instead, for a verb that cannot mean anything here."""
-        verb = line.split(maxsplit=1)[0] if line.strip() else ""
+        verb, *words = line.split(maxsplit=1) or [""]
+        if verb in ENDS and words:
+            raise ExperimentError(f"{verb} takes no words, not {words[0].strip()!r}")
         if verb in INSTEAD:
             raise ExperimentError(f"{verb} is not for this rack: {INSTEAD[verb]}")
 

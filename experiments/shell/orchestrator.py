@@ -7,10 +7,14 @@ import time
 import msgspec
 
 from experiments.emulation.choice import chosen
+from experiments.emulation.chosen_application import application_of
+from experiments.emulation.coming_and_going import placed_beside, said_of
+from experiments.emulation.first_placement import shards_for
 from experiments.errors import ExperimentError
 from experiments.shell.top import asked_of, event_row, power_of, top_content, top_views
 from experiments.shell.verbs import LookingVerbs, seconds_of, starting, words_of
 from experiments.shell.views import View
+from microservices.applications import APPLICATIONS
 
 CLEAR_SCREEN = "\x1b[H\x1b[2J"
 MIGRATION_LIMIT_S = 120.0  # real
@@ -64,6 +68,34 @@ class OrchestratorVerbs(LookingVerbs):
         if len(line[:begin].split()) > 1:
             return starting(text, self.names("host", "smartnic"))
         return starting(text, [f"{d.name}/{i.name}" for d in self.bed.deployments for i in d.application().instances])
+
+    def do_deploy(self, line: str) -> None:
+        """Deploy one more application on the running rack, placed in turn: shard i of stage k on server i + k.
+        Usage: deploy APPLICATION
+
+        APPLICATION is a name (`e3 apps` lists them) or a file of yours. Nothing that runs is restarted or moved."""
+        words = words_of(line)
+        if len(words) != 1:
+            raise ExperimentError("usage: deploy APPLICATION; `e3 apps` lists those there are")
+        application = application_of(words[0], shards_for(self.bed.inventory))
+        self.bed.deploy(placed_beside(application, self.bed.inventory, self.bed.deployed()))
+        self.say(f"{application.name} is deployed, in {len(self.bed.deployments[-1].places)} instances")
+
+    def complete_deploy(self, text: str, *_: object) -> list[str]:
+        return starting(text, [*APPLICATIONS])
+
+    def do_withdraw(self, line: str) -> None:
+        """Take an application from the running rack: requests under way are ended, its instances stop everywhere.
+        Usage: withdraw APPLICATION
+
+        Its clients are turned away, other applications notice nothing. `deploy` brings it back, with nothing."""
+        words = words_of(line)
+        if len(words) != 1:
+            raise ExperimentError("usage: withdraw APPLICATION; `apps` shows those there are")
+        self.say(said_of(self.bed.withdraw(words[0])))
+
+    def complete_withdraw(self, text: str, *_: object) -> list[str]:
+        return starting(text, [deployment.name for deployment in self.bed.deployments])
 
     def do_events(self, line: str) -> None:
         """Show what the orchestrator saw and did, the latest last.

@@ -10,6 +10,7 @@ import msgspec
 from controller.control_client import ControllerClient
 from controller.controller_events import ControllerEvent, ControllerState
 from controller.errors import MigrationError
+from experiments.emulation.coming_and_going import GONE
 from experiments.emulation.pacing import Pacing
 from experiments.errors import ExperimentError
 from experiments.measurement.energy import Reports, WindowPower, power_between
@@ -69,6 +70,7 @@ def top_content(before: Reports, after: Reports, inventory: Inventory, deploymen
             "wall_watts": power.wall_watts if power is not None else None, "nodes": rows,
             "orchestrator": None if state is None else "on" if state.automatic else "watch",
             "migrations": msgspec.to_builtins(state.under_way) if state is not None else [],
+            "withdrawals": msgspec.to_builtins(state.withdrawals) if state is not None else [],
             "events": msgspec.to_builtins(list(events)[-SHOWN_EVENTS:])}
 
 
@@ -99,6 +101,10 @@ def top_views(content: Mapping[str, Any]) -> list[View]:
         views.append(View("Migrations under way", ("number", "instance", "from", "to", "state", "waits for"),
                           [(m["migration"], m["instance"], m["source"], m["destination"], m["state"],
                             ", ".join(m["unanswered"]) or "-") for m in content["migrations"]]))
+    going = [w for w in content["withdrawals"] if w["state"] != GONE]
+    if going:
+        views.append(View("Withdrawals under way", ("application", "state", "waits for"),
+                          [(w["name"], w["state"], ", ".join(w["owed"]) or "-") for w in going]))
     if content["events"]:
         views.append(View("Last events", ("ms", "what", "node", "instance", "migration", "detail"),
                           [event_row(event) for event in content["events"]]))

@@ -164,8 +164,9 @@ class LookingVerbs:
 
         Counters are the agents' own, asked over the network; "?" stands for an agent that does not answer."""
         no_words(line, "apps")
-        nodes = sorted({place.node for d in self.bed.deployments for place in d.places})
-        self.show(views.apps_view(self.bed.deployments, self.bed.counters(*nodes) if nodes else {}))
+        known = self.bed.deployed()
+        nodes = sorted({place.node for d in known for place in d.places})
+        self.show(views.apps_view(known, self.bed.counters(*nodes) if nodes else {}))
 
     def do_power(self, line: str) -> None:
         """Show what every server and node draws, over the next second or so.

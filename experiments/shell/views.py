@@ -169,6 +169,8 @@ def request_lines(result: ClientResult, client: str, application: str) -> list[s
     lines = [f"{client} sent {result.sent} requests to {application}: {result.answered} answered, {result.lost} lost, "
              f"{result.wrong + result.errors} wrong, {result.duplicated} duplicated, in {took * 1e3:.3g} ms "
              f"({rate:,.0f}/s)"]
+    if result.turned_away:
+        lines.append(f"{result.turned_away} were turned away: {application} is withdrawn")
     if result.latencies.count:
         p50, p99, most = (1e3 * s for s in (result.latencies.p50_s, result.latencies.p99_s, result.latencies.max_s))
         lines.append(f"latency: p50 {p50:.3g} ms, p99 {p99:.3g} ms, max {most:.3g} ms; "
