@@ -28,6 +28,7 @@ from experiments.ecmp import wait_seen
 from experiments.emulation.testbed import Testbed, TestbedOptions
 from experiments.runs.results import Run
 from experiments.runs.run_options import RunOptions
+from experiments.views.figures import draw, stored
 from experiments.views.scenario_timeline import Moment, Timeline, binned
 from nodes.ip_stack import UDP_ECHO_PORT
 from topologies.inventory import Inventory
@@ -82,9 +83,10 @@ def run(options: RunOptions, say: Callable[[str], None]) -> dict[str, Any]:
     rows = [*judge_goodput(packets), *judge(phases, legs, packets)]
     timeline = _timeline(packets, phases)
     result_run.write_data([msgspec.to_builtins(b) for b in timeline.bins])
-    _draw(timeline, result_run.directory)
+    figures = {"goodput": stored("timeline", timeline)}
+    draw(result_run.directory, figures)
     content = {"holds": all(ok for *_, ok in rows), "rows": [row[:3] for row in rows], "quick": options.quick,
-               "sent": len(packets), "lost": sum(not answers for *_, answers in packets),
+               "figures": figures, "sent": len(packets), "lost": sum(not answers for *_, answers in packets),
                "phases": [msgspec.to_builtins(phase) for phase in phases]}
     result_run.finish(content)
     return content
@@ -224,10 +226,3 @@ def _timeline(packets: Sequence[Packet], phases: Sequence[Phase]) -> Timeline:
     bins = binned(answered, np.zeros(len(answered)), end_s, BIN_S)
     return Timeline(f"{CLUSTER}: UDP echo between {SENDER} and {RECEIVER}, packets answered", end_s, BIN_S,
                     tuple(msgspec.structs.replace(b, p50_ms=None, p99_ms=None) for b in bins), tuple(moments))
-
-
-def _draw(timeline: Timeline, directory: Path) -> None:
-    from experiments.views.timeline_plot import save_timeline
-
-    for suffix in (".png", ".pdf"):
-        save_timeline(timeline, directory / f"goodput{suffix}")

@@ -31,6 +31,8 @@ from experiments.failures.live_strike import Outcome, struck
 from experiments.runs.points import measured
 from experiments.runs.results import Run
 from experiments.runs.run_options import RunOptions
+from experiments.views.charts import GroupedBar, GroupedData
+from experiments.views.figures import StoredFigure, draw, stored
 from nodes.deployment import Deployment
 from topologies.catalog import cluster_named
 from topologies.inventory import Inventory, inventory_of
@@ -70,10 +72,25 @@ def run(options: RunOptions, say: Callable[[str], None]) -> dict[str, Any]:
     outcomes = list(found.values())
     rows = judge(outcomes, turns)
     result_run.write_data([outcome.row() for outcome in outcomes])
+    figures = figures_of(outcomes)
+    draw(result_run.directory, figures)
     content = {"holds": all(ok for *_, ok in rows), "rows": [row[:3] for row in rows], "quick": options.quick,
-               "outcomes": msgspec.to_builtins(outcomes)}
+               "figures": figures, "outcomes": msgspec.to_builtins(outcomes)}
     result_run.finish(content)
     return content
+
+
+def figures_of(outcomes: Sequence[Outcome]) -> dict[str, StoredFigure]:
+    """Return for each application how long it was without a reply, by kind of failure."""
+    figures = {}
+    for name in dict.fromkeys(o.application for o in outcomes):
+        times = {kind: [1e3 * o.outage_s for o in outcomes if (o.application, o.failure) == (name, kind)]
+                 for kind in KINDS}
+        figures[f"outage-{name}"] = stored("grouped", GroupedData(
+            f"{name}: longest time without a reply", "time without a reply (ms)",
+            tuple(GroupedBar(kind, label, of(found)) for kind, found in times.items() if found
+                  for label, of in (("median", median), ("most", max)))))
+    return figures
 
 
 class _Worlds:

@@ -28,6 +28,7 @@ from experiments.emulation.testbed import Testbed, TestbedOptions
 from experiments.runs.results import Run
 from experiments.runs.run_options import RunOptions
 from experiments.scenario_file import CHECKER, Planned, Scenario, plan_of, read_scenario
+from experiments.views.figures import draw, stored
 from experiments.views.scenario_timeline import Bin, Moment, Timeline, binned, with_quiet
 from nodes.deployment import Deployment, deploy
 from topologies.catalog import cluster_named
@@ -71,9 +72,10 @@ def run(options: RunOptions, say: Callable[[str], None]) -> dict[str, Any]:
                         with_quiet(moments, answered[answered < scenario.seconds], scenario.seconds))
     rows = judge(scenario, timeline, results)
     result_run.write_data([msgspec.to_builtins(b) for b in timeline.bins])
-    _draw(timeline, result_run.directory)
+    figures = {"timeline": stored("timeline", timeline)}
+    draw(result_run.directory, figures)
     say(f"drawn in {result_run.directory / 'timeline.png'}")
-    content = {"holds": all(ok for *_, ok in rows), "rows": [row[:3] for row in rows],
+    content = {"holds": all(ok for *_, ok in rows), "rows": [row[:3] for row in rows], "figures": figures,
                "scenario": msgspec.to_builtins(scenario), "quick": options.quick,
                "moments": msgspec.to_builtins(timeline.moments), "clients": [result.content() for result in results]}
     result_run.finish(content)
@@ -147,10 +149,3 @@ def _done(bed: Testbed, step: Planned, zero_s: float, say: Callable[[str], None]
         bed.heal(failure.kind, *failure.names)
     say(f"{began_s:.1f} s: {failure.said(mended=step.verb == 'heal')}")
     return Moment(step.at_s, began_s, clock() - zero_s, step.verb, step.words, failure.heal_words)
-
-
-def _draw(timeline: Timeline, directory: Path) -> None:
-    from experiments.views.timeline_plot import save_timeline
-
-    for suffix in (".png", ".pdf"):
-        save_timeline(timeline, directory / f"timeline{suffix}")

@@ -40,6 +40,7 @@ from experiments.views.fig7_chart import RiseCurve, RiseData
 from experiments.views.fig10_chart import Fig10Data
 from experiments.views.fig11_chart import Fig11Data, Point
 from experiments.views.figures import DRAWINGS, StoredFigure, chart_of, draw, redraw, stored
+from experiments.views.scenario_timeline import Bin, Moment, Timeline
 from experiments.views.table6_chart import Table6Data
 
 chart_plot = pytest.importorskip("experiments.views.chart_plot", reason="matplotlib is not installed")
@@ -60,11 +61,15 @@ def line(*ys: float, refused: int = -1) -> tuple[Measured, ...]:
     return tuple(Measured(float(2 ** (6 + i)), y, i == refused) for i, y in enumerate(ys))
 
 
-NEVER_REFUSED = ("table6",)  # times of a processor, without a verdict
+NEVER_REFUSED = ("table6", "timeline")  # times of a processor, and what holds at any speed
 FIG3 = Fig3Data((Fig3Bar("host-host\nLinux", 50e-6), Fig3Bar("host-host\nbypass", 20e-6, 0.0),
                  Fig3Bar("SmartNIC-host", 3.4e-6, 0.833), Fig3Bar("SmartNIC-\nSmartNIC", 2.8e-6, 0.862, True)),
                 "host-host\nbypass")
 SAMPLES: dict[str, msgspec.Struct] = {
+    "timeline": Timeline("NFV-FIN while parts fail", 4.0, 1.0, tuple(
+        Bin(float(at), 300 * (at != 2), 300.0 * (at != 2), 1.0 if at != 2 else None, 2.0 if at != 2 else None)
+        for at in range(4)), (Moment(2.0, 2.0, 2.1, "fail", "fail hang s1n1", "hang s1n1", 1.0),
+                              Moment(3.0, 3.0, 3.1, "heal", "heal hang s1n1", "hang s1n1"))),
     "compare": CompareData("Table 1: requests per Joule, SmartNIC over kernel bypass", "benefit (x)", tuple(
         Compared(name, 1e6 / (i + 1), 1.1e6 / (i + 1), i == 3) for i, name in enumerate(SERVICES)), True),
     "fig2": Fig2Data({"IPsec": line(5, 5, 9, 9, 7), "NIDS": line(2, 2, 4, 5, 4, refused=2), "DDoS": line(2, 3, 4, 4)},
@@ -106,7 +111,7 @@ LONG_NAMES = GroupedData("Sensitivity", "x in requests/J", tuple(
     for end in ("low", "high")))
 
 
-@pytest.mark.parametrize("name", [*DRAWINGS, "few groups with long names"])
+@pytest.mark.parametrize("name", [*(name for name in DRAWINGS if name != "timeline"), "few groups with long names"])
 def test_all_words_stand_on_the_page_and_none_over_another(name: str) -> None:
     with chart_plot.column_style():
         figure = chart_plot.figure_of(sample(name) if name in DRAWINGS else grouped_chart(LONG_NAMES))
@@ -199,9 +204,9 @@ def test_the_knee_is_marked_where_there_is_one_and_its_lack_is_said() -> None:
 
 def test_a_finished_run_draws_its_figures_and_draws_them_anew_from_its_manifest(tmp_path: Path) -> None:
     run = Run("fig3", tmp_path)
-    figures = {"figure": stored("fig3", FIG3), "latency": stored("knee", SAMPLES["knee"])}
+    figures = {"figure": stored("fig3", FIG3), "time": stored("timeline", SAMPLES["timeline"])}
     paths = draw(run.directory, figures)
-    assert sorted(p.name for p in paths) == ["figure.pdf", "figure.png", "latency.pdf", "latency.png"]
+    assert sorted(p.name for p in paths) == ["figure.pdf", "figure.png", "time.pdf", "time.png"]
     run.finish({"holds": True, "figures": figures})
     before = {p: p.read_bytes() for p in paths}
     assert before[run.directory / "figure.png"].startswith(b"\x89PNG")

@@ -49,6 +49,15 @@ def test_the_best_of_many_does_not_decide_the_direction_of_an_up_to() -> None:
     assert finding(2.9, 3.0, 1.0, typical=1.4, unit="x").same_direction is True
 
 
+def test_what_an_up_to_says_as_it_is_worded_is_told_apart() -> None:
+    best_alone, none, words = finding(1.2, 1.9, 1.0, typical=0.8), finding(0.9, 1.9, 1.0, typical=0.8), Finding(
+        key="gain", experiment="fig8", holds=False, said="flat")
+    assert [one.same_direction_as_worded for one in (best_alone, none, words)] == [True, False, False]
+    counted = tally(claim_rows([CLAIM], [best_alone, none, words], {}, {}))
+    assert (counted.same_direction, counted.as_worded, counted.comparable) == (0, 1, 3)
+    assert counted.as_worded_share == pytest.approx(1 / 3)
+
+
 def test_a_claim_in_words_has_a_direction_and_no_ratio() -> None:
     one = Finding(key="gain", experiment="fig8", holds=False, said="flat")
     assert (one.same_direction, one.close, one.ratio, one.missed) == (False, None, None, True)

@@ -11,7 +11,7 @@ import pytest
 from experiments.clients.latencies import summary_of
 from experiments.clients.load import ClientResult, Exchange
 from experiments.emulation.failures import KINDS as ALL_KINDS
-from experiments.failover import judge
+from experiments.failover import figures_of, judge
 from experiments.failures import judging
 from experiments.failures.aims import KINDS, LOSS, aimed, cut_off
 from experiments.failures.live_strike import Outcome
@@ -125,3 +125,12 @@ def test_a_partition_cuts_one_client_off_with_the_replicas_server() -> None:
     failure = aimed(RACK, "partition", "s2n1")
     assert set(failure.names) == {"s2h", "s2n1", "c1"}
     assert cut_off(failure) == {"c1"} and not cut_off(aimed(RACK, "link", "s2n1"))
+
+
+def test_each_application_has_a_figure_of_how_long_it_was_without_a_reply() -> None:
+    times = {"kvs": (0.5, 0.7, 0.9), "iot-ts": (0.1,)}
+    figures = figures_of([Outcome(name, "hang", "primary", "x", "s1n1", outage_s=s)
+                          for name, of in times.items() for s in of])
+    assert set(figures) == {"outage-kvs", "outage-iot-ts"}
+    bars = {(bar["group"], bar["label"]): bar["value"] for bar in figures["outage-kvs"].data["bars"]}
+    assert bars == {("hang", "median"): pytest.approx(700), ("hang", "most"): pytest.approx(900)}

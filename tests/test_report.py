@@ -209,6 +209,13 @@ def test_axes_of_every_kind_of_plot_are_named(name: str) -> None:
     assert re.fullmatch(r"Across: \S.*; up: \S.*\.|Up: \S.*; a group of bars for each of \d+ named below it\.", said)
 
 
+def test_a_timeline_in_words_has_its_stretches() -> None:
+    timeline = sample("timeline")
+    assert in_words(timeline) == (
+        "NFV-FIN while parts fail. Across: seconds since the load began; up: replies/s, and below it latency (ms), "
+        "logarithmic. On average 225 replies/s; without hang s1n1 from 2.0 to 3.0 s: 0 replies/s.")
+
+
 def test_a_chart_in_words_has_its_axes_with_units_and_its_values() -> None:
     data = Table6Data({"hcm": ((100, 0.01), (1000, 0.02))}, {"hcm": ((100, 4.85), (1000, 263.46))})
     chart = chart_of(stored("table6", data))

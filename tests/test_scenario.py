@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
@@ -146,18 +147,20 @@ def test_a_reply_that_comes_twice_is_excused_by_lost_memory_alone() -> None:
 
 def test_a_timeline_without_latencies_is_one_panel() -> None:
     plot = pytest.importorskip("experiments.views.timeline_plot", reason="matplotlib is not installed")
+    column_style = importlib.import_module("experiments.views.chart_plot").column_style
     at = np.linspace(0, 9.9, 500)
     bins = tuple(msgspec.structs.replace(b, p50_ms=None, p99_ms=None) for b in binned(at, at, 10.0, 0.5))
-    with plot.column_style():
+    with column_style():
         assert len(plot.figure_of(Timeline("title", 10.0, 0.5, bins, ())).axes) == 1
 
 
 def test_a_timeline_is_drawn_with_every_stretch_named_below_it(tmp_path: Path) -> None:
     plot = pytest.importorskip("experiments.views.timeline_plot", reason="matplotlib is not installed")
+    column_style = importlib.import_module("experiments.views.chart_plot").column_style
     at = np.linspace(0, 9.9, 500)
     moments = (Moment(2.0, 2.0, 2.1, "fail", "fail tor", "tor"), Moment(5.0, 5.0, 5.1, "heal", "heal tor", "tor"))
     timeline = Timeline("title", 10.0, 0.5, binned(at, at / 1e3, 10.0, 0.5), moments)
-    with plot.column_style():
+    with column_style():
         figure = plot.figure_of(timeline)
     said = [text.get_text() for text in figure.texts]
     assert any("1: tor, 2.0 to 5.0 s" in text for text in said) and any("title" in text for text in said)

@@ -29,6 +29,7 @@ def _show(content: dict[str, Any]) -> None:
         ("experiments with a finished run", content["runs"]),
         ("of them not holding", ", ".join(content["failing"]) or "none"),
         ("predicted claims that go the paper's way", f"{content['same_direction']} of {content['comparable']}"),
+        ('and if "up to" is about the best alone', f"{content['same_direction_as_worded']} of {content['comparable']}"),
         ("predicted numbers within 25 %", f"{content['within_25_percent']} of {content['with_ratio']}"),
         ("claims without a result yet", content["claims_without_result"])])
     for name, command in content["missing"].items():

@@ -69,7 +69,14 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
         """Whether ours is on the paper's side of no effect; None where that cannot be asked."""
         if self.holds is not None:
             return self.holds
-        ours = self.ours if self.typical is None else self.typical
+        return self._on_the_papers_side(self.ours if self.typical is None else self.typical)
+
+    @property
+    def same_direction_as_worded(self) -> bool | None:
+        """The same, but with "up to" taken at its word: it speaks of the best application alone."""
+        return self.holds if self.holds is not None else self._on_the_papers_side(self.ours)
+
+    def _on_the_papers_side(self, ours: float | None) -> bool | None:
         if self.paper is None or ours is None or self.neutral is None:
             return None
         return (ours - self.neutral) * (self.paper - self.neutral) > 0
@@ -105,10 +112,14 @@ class ClaimRow(msgspec.Struct, frozen=True):
 
 
 class Tally(msgspec.Struct, frozen=True):
-    """How many rows can be compared, and how many of them agree; `refused`: the machine did not keep up."""
+    """How many rows can be compared, and how many of them agree; `refused`: the machine did not keep up.
+
+    `as_worded`: as many have the same direction if "up to" is held against the best application, not the average one.
+    """
 
     comparable: int
     same_direction: int
+    as_worded: int
     with_ratio: int
     close: int
     inputs: int
@@ -118,6 +129,10 @@ class Tally(msgspec.Struct, frozen=True):
     @property
     def direction_share(self) -> float | None:
         return self.same_direction / self.comparable if self.comparable else None
+
+    @property
+    def as_worded_share(self) -> float | None:
+        return self.as_worded / self.comparable if self.comparable else None
 
 
 def claims_of(text: str) -> tuple[Claim, ...]:
@@ -158,7 +173,8 @@ def tally(rows: Iterable[ClaimRow]) -> Tally:
     predicted = [one for one in stated if not one.refused]
     directed = [one for one in predicted if one.same_direction is not None]
     ratios = [one for one in predicted if one.close is not None]
-    return Tally(len(directed), sum(one.same_direction is True for one in directed), len(ratios),
+    return Tally(len(directed), sum(one.same_direction is True for one in directed),
+                 sum(one.same_direction_as_worded is True for one in directed), len(ratios),
                  sum(one.close is True for one in ratios), len(made) - len(stated), len(stated) - len(predicted),
                  sum(row.finding is None for row in rows))
 

@@ -59,6 +59,7 @@ def make_report(output: Path, pdf: bool, redrawn: bool, say: Callable[[str], Non
             "missing": {one.name: one.command for one in report.missing},
             "failing": [one.name for one in report.present if not one.holds],
             "comparable": report.tally.comparable, "same_direction": report.tally.same_direction,
+            "same_direction_as_worded": report.tally.as_worded,
             "with_ratio": report.tally.with_ratio, "within_25_percent": report.tally.close,
             "claims_without_result": report.tally.missing}
 

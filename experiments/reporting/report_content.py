@@ -23,6 +23,7 @@ from experiments.runs.latest_runs import StoredRun, UnfinishedRun
 from experiments.runs.registry import Experiment
 from experiments.runs.run_plan import planned
 from experiments.views.figures import StoredFigure, chart_of
+from experiments.views.scenario_timeline import Timeline
 
 LONG_ROWS = 14  # a longer table is folded on a screen
 PICTURE = ".png"
@@ -35,6 +36,7 @@ class Shown(msgspec.Struct, frozen=True):
     title: str
     axes: str
     words: str
+    is_wide: bool = False
 
 
 class Section(msgspec.Struct, frozen=True):
@@ -191,7 +193,8 @@ def _figures(run: StoredRun) -> tuple[tuple[Shown, ...], str]:
         if not path.exists():
             absent.append(f"{name}: its picture is gone; draw it anew: ./e3 report --redraw")
             continue
-        shown.append(Shown(path, chart.title.replace("\n", " "), axes_of(chart), in_words(chart)))
+        shown.append(Shown(path, chart.title.replace("\n", " "), axes_of(chart), in_words(chart),
+                           isinstance(chart, Timeline)))
     return tuple(shown), "; ".join(absent)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -49,13 +49,18 @@ def column_style() -> Iterator[None]:
 
 def save_chart(chart: Chart, path: Path) -> None:
     """Draw `chart` into `path`, whose suffix names one of FORMATS; raises ExperimentError if that cannot be."""
+    save_figure(lambda: figure_of(chart), path)
+
+
+def save_figure(make: Callable[[], Figure], path: Path) -> None:
+    """Write what `make` returns, called in our style, into `path`, as `save_chart` does."""
     kind = path.suffix.lstrip(".").lower()
     if kind not in FORMATS:
         raise ExperimentError(f"cannot draw {path.name!r}: the name must end in {', '.join('.' + f for f in FORMATS)}")
     undated: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}[kind]
     with column_style():
         try:
-            figure_of(chart).savefig(path, format=kind, dpi=PNG_DOTS_PER_INCH, metadata=undated)
+            make().savefig(path, format=kind, dpi=PNG_DOTS_PER_INCH, metadata=undated)
         except OSError as error:
             raise ExperimentError(f"cannot write {path}: {error.strerror}") from error
 

@@ -20,17 +20,23 @@ from experiments.views.charts import Chart
 from experiments.views.fig7_chart import RiseData, rise_chart
 from experiments.views.fig10_chart import Fig10Data, fig10_chart
 from experiments.views.fig11_chart import Fig11Data, fig11_chart
+from experiments.views.scenario_timeline import Timeline
 from experiments.views.table6_chart import Table6Data, table6_chart
 
 SUFFIXES = (".png", ".pdf")
+Picture = Chart | Timeline
 
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """How a kind of figure is made: `chart` turns what is stored, read as `data`, into a chart."""
+    """How a kind of figure is made: `chart` turns what is stored, read as `data`, into a chart or a timeline."""
 
     data: type[Any]
-    chart: Callable[[Any], Chart]
+    chart: Callable[[Any], Picture]
+
+
+def _as_it_is(timeline: Timeline) -> Timeline:
+    return timeline
 
 
 DRAWINGS: dict[str, Drawing] = {
@@ -45,6 +51,7 @@ DRAWINGS: dict[str, Drawing] = {
     "knee": Drawing(charts.KneeData, charts.knee_chart),
     "queue": Drawing(charts.QueueData, charts.queue_chart),
     "table6": Drawing(Table6Data, table6_chart),
+    "timeline": Drawing(Timeline, _as_it_is),
 }
 
 
@@ -63,8 +70,8 @@ def stored(drawing: str, data: msgspec.Struct) -> StoredFigure:
     return StoredFigure(drawing, msgspec.to_builtins(data))
 
 
-def chart_of(figure: StoredFigure) -> Chart:
-    """Return the chart of `figure`; raises ExperimentError for a drawing or data that this version does not know."""
+def chart_of(figure: StoredFigure) -> Picture:
+    """Return what `figure` shows; raises ExperimentError for a drawing or data that this version does not know."""
     drawing = _drawing(figure.drawing)
     try:
         return drawing.chart(msgspec.convert(figure.data, drawing.data))
@@ -75,6 +82,7 @@ def chart_of(figure: StoredFigure) -> Chart:
 def draw(directory: Path, figures: Mapping[str, StoredFigure]) -> list[Path]:
     """Draw each of `figures` into `directory` as NAME.png and NAME.pdf; return the paths."""
     from experiments.views.chart_plot import save_chart
+    from experiments.views.timeline_plot import save_timeline
 
     found = []
     for name, figure in figures.items():
@@ -82,7 +90,10 @@ def draw(directory: Path, figures: Mapping[str, StoredFigure]) -> list[Path]:
         for suffix in SUFFIXES:
             path = directory / (name + suffix)
             draft = path.with_name(f".{name}{suffix}")
-            save_chart(chart, draft)
+            if isinstance(chart, Timeline):
+                save_timeline(chart, draft)
+            else:
+                save_chart(chart, draft)
             os.replace(draft, path)
             found.append(path)
     return found

@@ -45,6 +45,10 @@ class Timeline(msgspec.Struct, frozen=True):
     bins: tuple[Bin, ...]
     moments: tuple[Moment, ...]
 
+    @property
+    def has_latency(self) -> bool:
+        return any(b.p50_ms is not None for b in self.bins)
+
 
 class Broken(msgspec.Struct, frozen=True):
     """A stretch in which something was broken, and its number on the plot."""

@@ -9,9 +9,8 @@ from textwrap import fill
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.errors import ExperimentError
-from experiments.views.chart_plot import PNG_DOTS_PER_INCH, SEVERAL, SMALL, column_style
-from experiments.views.plot import FORMATS, INK
+from experiments.views.chart_plot import SEVERAL, SMALL, save_figure
+from experiments.views.plot import INK
 from experiments.views.scenario_timeline import Broken, Timeline, broken_spans
 
 WIDTH_IN, PANEL_IN, ROW_IN = 7.0, 1.8, 0.14
@@ -22,29 +21,22 @@ BLUE, RED = "#0072b2", "#d55e00"
 
 def save_timeline(timeline: Timeline, path: Path) -> None:
     """Draw `timeline` into `path`, whose suffix names one of FORMATS; raises ExperimentError if that cannot be."""
-    kind = path.suffix.lstrip(".").lower()
-    if kind not in FORMATS:
-        raise ExperimentError(f"cannot draw {path.name!r}: the name must end in {', '.join('.' + f for f in FORMATS)}")
-    with column_style():
-        try:
-            figure_of(timeline).savefig(path, format=kind, dpi=PNG_DOTS_PER_INCH)
-        except OSError as error:
-            raise ExperimentError(f"cannot write {path}: {error.strerror}") from error
+    save_figure(lambda: figure_of(timeline), path)
 
 
 def figure_of(timeline: Timeline) -> Figure:
     """Return the figure; to be called, and drawn, within `column_style`."""
     spans = broken_spans(timeline.moments, timeline.end_s)
-    has_latency = any(b.p50_ms is not None for b in timeline.bins)
-    figure = Figure(figsize=(WIDTH_IN, PANEL_IN * (1 + has_latency) + ROW_IN * len(spans)), facecolor="white",
+    panel_count = 2 if timeline.has_latency else 1
+    figure = Figure(figsize=(WIDTH_IN, PANEL_IN * panel_count + ROW_IN * len(spans)), facecolor="white",
                     layout="constrained")
-    panels = figure.subplots(1 + has_latency, 1, sharex=True, squeeze=False)[:, 0]
+    panels = figure.subplots(panel_count, 1, sharex=True, squeeze=False)[:, 0]
     figure.suptitle(fill(timeline.title, TITLE_LETTERS), x=0.01, ha="left", fontsize=8, fontweight="bold")
     middle = [b.at_s + timeline.bin_s / 2 for b in timeline.bins]
     panels[0].plot(middle, [b.rps for b in timeline.bins], color=BLUE, linewidth=1.1)
     panels[0].set_ylabel("replies/s")
     panels[0].set_ylim(0, ROOM_ABOVE * max(1.0, *(b.rps for b in timeline.bins)))
-    if has_latency:
+    if timeline.has_latency:
         _latency(panels[1], timeline, middle)
     panels[-1].set_xlabel("seconds since the load began")
     panels[-1].set_xlim(0, timeline.end_s)

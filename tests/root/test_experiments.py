@@ -1,9 +1,8 @@
 """Every experiment that takes seconds at its quick size must hold, on real packets.
 
 Those that honour a time scale are tables and figures of many minutes even so: test_figures_live.py tries their parts.
-Failover takes minutes, too: test_failover_live.py has one failure of each of its applications.
-Figure 11 judges how long this machine takes to decide: it must come to its end, and whether that is good is no test's
-to say.
+Failover takes minutes, too: test_failover_live.py has one failure of each of its applications. What needs no root is in
+test_rootless_experiments.py.
 """
 
 import pytest
@@ -12,6 +11,7 @@ from demos import demo_without_drops, why
 from experiments.demo import DemoOptions
 from experiments.runs.registry import EXPERIMENTS
 from experiments.runs.run_options import RunOptions
+from experiments.runs.run_plan import planned
 
 TRIES = 3
 
@@ -23,7 +23,7 @@ def a_packet_was_lost(rows: list[tuple[str, str, str]]) -> bool:
 
 
 @pytest.mark.parametrize("name", [name for name, e in EXPERIMENTS.items()
-                                  if "time_scale" not in e.honours and name not in ("fig11", "failover")])
+                                  if planned(name).needs_root and "time_scale" not in e.honours and name != "failover"])
 def test_the_experiment_holds(name: str) -> None:
     said: list[str] = []
     for _ in range(TRIES):
@@ -31,13 +31,6 @@ def test_the_experiment_holds(name: str) -> None:
         if outcome["holds"] or not a_packet_was_lost(outcome["rows"]):
             break
     assert outcome["holds"], (outcome["rows"], said)
-
-
-def test_figure_11_ends_with_a_decision_time_for_every_size() -> None:
-    said: list[str] = []
-    outcome = EXPERIMENTS["fig11"].run(RunOptions(quick=True), said.append)
-    sizes = [row for row in outcome["rows"] if "decision p50" in row[0]]
-    assert len(sizes) == len(said) == 8 and outcome["figures"], (outcome["rows"], said)
 
 
 @pytest.mark.parametrize(("cluster", "where"), [

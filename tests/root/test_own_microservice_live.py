@@ -7,7 +7,6 @@ import msgspec
 import pytest
 
 from experiments.demo import DemoOptions, run_demo
-from microservices.applications import APPLICATIONS
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from demos import demo_without_drops, why
@@ -49,7 +48,7 @@ def test_a_microservice_that_answers_wrongly_is_found_out(tmp_path: Path) -> Non
     assert result.total("wrong") == 40 and result.total("answered") == 20
 
 
-@pytest.mark.parametrize("name", APPLICATIONS)
-def test_every_application_of_table_3_holds_on_a_rack(name: str) -> None:
+@pytest.mark.parametrize("name", ["nfv-fin", "rta-shm", "iot-ts"])  # all eight: rack-applications
+def test_an_application_of_each_family_of_table_3_holds_on_a_rack(name: str) -> None:
     result = demo_without_drops(DemoOptions("type1x3", requests=400, app=name))
     assert result.holds, why(result)
