@@ -1,7 +1,7 @@
-"""What each switch of a fat tree must do while links between switches are dead: no other one is sent what it cannot pass.
+"""What each switch of a fat tree must do while links between switches are dead: send nothing to where it ends.
 
-A group sees its own ports only. When agg1 loses its link to tor1, racks of other pods would go on sending rack 1 a share
-of their flows by agg1, where it ends:
+A group sees its own ports only. When agg1 loses its link to tor1, racks of other pods would go on sending rack 1 a
+share of their flows by agg1, where it ends:
 
     tor3 -> agg3 -> core1 -> agg1 -x- tor1        tor3's group for rack 1 leaves agg3 out; agg3, core1 and agg1 have no
                                                   way left to rack 1 and drop what still comes, by a rule with a name
@@ -36,7 +36,7 @@ class End(NamedTuple):
 class Repair:
     """What all switches must do, and in words what that changes.
 
-    `dead` names both interfaces of each dead link, `reroutes` says for each switch that differs how.
+    `dead` names the ends of links that are dead, by interface; `reroutes` says for each switch that differs how.
     """
 
     programs: dict[str, TorProgram]
@@ -73,7 +73,7 @@ def repair(programs: Mapping[str, TorProgram], dead: Collection[End]) -> Repair:
         repaired[name], said = _repaired(program, fabric)
         if said:
             reroutes[name] = tuple(said)
-    return Repair(repaired, tuple(sorted(programs[e.switch].interface(e.port) for e in fabric.dead)), reroutes)
+    return Repair(repaired, tuple(sorted(programs[e.switch].interface(e.port) for e in fabric.dead_ends)), reroutes)
 
 
 class _Fabric:

@@ -186,7 +186,7 @@ def _route(program: TorProgram) -> Iterator[Rule]:
 
 
 def _ports_of(program: TorProgram, route: IpRoute) -> list[int]:
-    """Return the ports by which `route` can leave, and those that it names: who came in by one of them must not take it.
+    """Return the ports by which `route` can leave, and those in `not_from`: what came in there must not take it.
 
     Two NICs of one server never exchange its host's packets through the switch, and one that comes down from
     an aggregation or core never goes up again. The switch would drop an output to the ingress port unseen.

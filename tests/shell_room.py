@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from controller.controller_events import WithdrawalState
-from controller.tor_program import programs_of
+from controller.tor_program import TorProgram, programs_of
 from experiments.clients.client import ClientConfig, ClientResult
 from experiments.clients.latencies import summary_of
 from experiments.emulation.failures import Failure, failure_of, part_of
@@ -84,6 +84,9 @@ class Bed:
 
     def counters(self, *names: str) -> dict[str, dict[str, int]]:
         return {name: self.seen.get(name, {}) for name in names or self.agents if name in self.seen}
+
+    def programs_in_force(self) -> dict[str, TorProgram]:
+        return self.programs
 
     def bucket_packets(self) -> dict[str, dict[str, dict[str, int]]]:
         return {s: {g.name: {p.interface(b.port): 10 * b.port for b in g.buckets} for g in p.groups}

@@ -1,11 +1,11 @@
-"""Links between switches die at random: every flow still arrives wherever a way leads up and then down, and no other."""
+"""Links between switches die at random: every flow still arrives wherever a way leads up and then down."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache
 
 import pytest
 from hypothesis import given, settings
@@ -32,7 +32,7 @@ CLUSTERS: dict[str, Cluster] = {
 TIERS = {"tor": 0, "agg": 1, "core": 2}
 
 
-@lru_cache(maxsize=None)
+@cache
 def room(name: str) -> tuple[Inventory, dict[str, TorProgram]]:
     inventory = inventory_of(CLUSTERS[name])
     return inventory, programs_of(inventory)
@@ -163,12 +163,13 @@ def test_switches_without_a_stake_in_what_is_dead_keep_their_program_and_groups_
 def test_a_cut_between_aggregation_and_rack_concerns_one_rack_only() -> None:
     _, programs = room("two pods")
     made = repair(programs, ends_of(programs, ("agg1-tor1",)))
-    assert made.dead == ("agg1-tor1", "tor1-agg1")
+    assert made.dead == ("agg1-tor1",)
     assert made.reroutes == {
         "tor1": ("other racks not by tor1-agg1",), "tor2": ("rack 1 not by tor2-agg1",),
         "tor3": ("rack 1 not by tor3-agg3",), "tor4": ("rack 1 not by tor4-agg3",), "agg1": ("no way left to rack 1",),
         "agg3": ("no way left to rack 1",), "core1": ("no way left to rack 1",), "core2": ("no way left to rack 1",)}
     both = repair(programs, ends_of(programs, ("agg1-tor1", "tor1-agg1")))
+    assert both.dead == ("agg1-tor1", "tor1-agg1")
     assert "tor1" not in (both.reroutes or {})  # whose group sees its own port
     for name in ("tor2", "tor3", "tor4"):
         usual, extra = made.programs[name].groups[-2:]
