@@ -10,10 +10,14 @@ from controller.tor_program import TorProgram
 
 
 class FabricKeeper:
-    """Takes in programs and the state of ports; `repair` is what follows from them since `look` last looked."""
+    """Takes in programs and the state of ports; `repair` is what follows from them since `look` last looked.
+
+    `since_s` is when the first of the ports went down, or came up, for which the last look found something else.
+    """
 
     def __init__(self) -> None:
         self.repair = Repair({})
+        self.since_s: float | None = None
         self._programs: Mapping[str, TorProgram] = {}
         self._ends: dict[str, list[End]] = {}  # by switch
         self._dead: frozenset[End] = frozenset()
@@ -51,6 +55,7 @@ class FabricKeeper:
     def look(self, now_s: float) -> bool:
         """Bring `repair` up to date; return whether other links than before count as dead."""
         dead = self._watch.dead(now_s)
+        self.since_s = self._watch.since_s(dead ^ self._dead)
         if dead == self._dead:
             return False
         self._dead = dead

@@ -6,7 +6,7 @@ flaps costs two reroutes at most in HELD_S, and one that flaps faster stays dead
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import Enum
 
 from controller.fabric_repair import End
@@ -39,29 +39,34 @@ class LinkWatch:
 
     def __init__(self) -> None:
         self._states: dict[End, PortState] = {}
-        self._up_since_s: dict[End, float] = {}
+        self._since_s: dict[End, float] = {}  # when a port last went down or came up
 
     def tell(self, end: End, up: bool, now_s: float) -> None:
         """Take in that `end` is up or down. What is heard of it first is believed as it is."""
         if end not in self._states:
             self._states[end] = PortState.UP if up else PortState.DOWN
+            self._since_s[end] = now_s
             return
         before = self._states[end]
         self._step(end, Seen.COMES_UP if up else Seen.GOES_DOWN)
-        if before is PortState.DOWN and up:
-            self._up_since_s[end] = now_s
+        if self._states[end] is not before:
+            self._since_s[end] = now_s
 
     def dead(self, now_s: float) -> frozenset[End]:
         """Return the ends that count as dead at `now_s`."""
         for end, state in self._states.items():
-            if state is PortState.HELD and now_s >= self._up_since_s[end] + HELD_S:
+            if state is PortState.HELD and now_s >= self._since_s[end] + HELD_S:
                 self._step(end, Seen.STAYED_UP)
         return frozenset(end for end, state in self._states.items() if state is not PortState.UP)
 
     def changes_at_s(self) -> float | None:
         """Return when `dead` will be another one though nothing is told; None if it will not."""
-        return min((self._up_since_s[end] + HELD_S for end, state in self._states.items() if state is PortState.HELD),
+        return min((self._since_s[end] + HELD_S for end, state in self._states.items() if state is PortState.HELD),
                    default=None)
+
+    def since_s(self, ends: Collection[End]) -> float | None:
+        """Return when the first of `ends` went down, or came up, as it is now; None for no ends."""
+        return min((self._since_s[end] for end in ends), default=None)
 
     def states(self) -> Mapping[End, PortState]:
         return self._states

@@ -58,7 +58,6 @@ class LinkHandling:
         self._heard: set[int] = set()  # switches that have told, and have not been told anything yet
         self._gathered_s: float | None = None
         self._look_due_s: float | None = None
-        self._noticed_at = 0.0  # Unix seconds
         self.register_handler(LookEvent, self._on_look)
 
     def _ask_or_begin(self, dpid: int) -> None:
@@ -106,7 +105,6 @@ class LinkHandling:
             return  # who is being asked will tell what is newer
         up = message.reason != datapath.ofproto.OFPPR_DELETE and openflow.is_up(datapath, message.desc)
         if self._fabric.tell(program.switch, message.desc.port_no, up, time.monotonic()):
-            self._noticed_at = self._noticed_at or time.time()
             self._look_in(SETTLE_S)
 
     def _look_in(self, delay_s: float) -> None:
@@ -142,12 +140,11 @@ class LinkHandling:
             differ = {dpid: p for dpid, p in self._programs.items() if left or p != before.get(dpid)}
             LOG.info("dead links: %s; other programs for %s", ", ".join(repair.dead) or "none",
                      ", ".join(p.switch for p in differ.values()) or "none")
-            self._tell(self._status.repaired(repair, {p.switch for p in differ.values()},
-                                             self._noticed_at or time.time(), time.time()))
+            now = time.time()
+            noticed = now if self._fabric.since_s is None else now - (now_s - self._fabric.since_s)
+            self._tell(self._status.repaired(repair, {p.switch for p in differ.values()}, noticed, now))
             for dpid in differ.keys() & self._connected.keys() - self._asked.keys() - self._heard:
                 self._change(dpid)
         again_s = self._fabric.look_again_s()
-        if changed or again_s is None:
-            self._noticed_at = 0.0
         if again_s is not None:
             self._look_in(again_s - now_s)

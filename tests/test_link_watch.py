@@ -42,6 +42,19 @@ def test_being_told_the_same_again_changes_nothing() -> None:
     assert watch.dead(3.0 + HELD_S) == {ONE}
 
 
+def test_it_is_known_since_when_ports_are_as_they_are() -> None:
+    watch = LinkWatch()
+    watch.tell(ONE, True, 0.0)
+    watch.tell(OTHER, True, 0.5)
+    watch.tell(ONE, False, 2.0)
+    watch.tell(OTHER, False, 1.0)
+    watch.tell(ONE, False, 3.0)
+    assert (watch.since_s([ONE]), watch.since_s([ONE, OTHER]), watch.since_s([])) == (2.0, 1.0, None)
+    watch.tell(ONE, True, 4.0)
+    watch.dead(4.0 + HELD_S)
+    assert watch.since_s([ONE]) == 4.0
+
+
 @given(st.lists(st.tuples(st.floats(0.001, 3.0), st.booleans()), max_size=60))
 def test_however_a_link_flaps_it_changes_twice_at_most_in_the_time_that_it_is_held(
         flaps: list[tuple[float, bool]]) -> None:
