@@ -6,8 +6,8 @@
      x |   |       |    |             2. agg3-core1 is cut as well: agg1 must leave core1 out for racks 3 and 4
     tor1 tor2     tor3 tor4           3. both are healed
 
-Each packet is accounted for by its sender. The way of a flow is read from captures at all ports between switches, phase
-by phase.
+Each packet is accounted for by its sender. The way of a flow is read from captures at all ports of switches, phase by
+phase, and the routing proof judges them by the programs that were in force.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ import numpy as np
 
 from experiments.captures.frame_fields import UDP, ipv4_of, mac_bytes, ports_of
 from experiments.captures.pcap_reading import frames
+from experiments.captures.pcap_routing import run as prove
+from experiments.captures.routing_proof import DELIVERY, LOST_AT_CUT
 from experiments.clients.flow_probe import ProbeConfig, ProbeResult
 from experiments.emulation.testbed import Testbed
 from experiments.errors import ExperimentError
@@ -33,7 +35,7 @@ from topologies.inventory import Inventory, switch_links
 PAIRS = (("r1c1", "r3s1h"), ("r4c1", "r2s1h"))
 CUTS = (("agg1", "tor1"), ("agg3", "core1"))
 FLOWS, FIRST_PORT, PACKETS_PER_S = 128, 20_000, 800.0
-PHASE_S, IN_FORCE_WITHIN_S, LIMIT_S = 1.2, 5.0, 60.0
+PHASE_S, SETTLE_S, IN_FORCE_WITHIN_S, LIMIT_S = 1.2, 0.15, 5.0, 60.0
 BIN_S = 0.1
 MOST_BLIND_S = 1.0  # from a cut to the last packet that is lost: a busy machine may keep the app from its switches
 MOST_LOST = 0.01  # of packets that no cut explains: a busy machine may drop some, whatever the routing
@@ -79,8 +81,7 @@ def cut_and_heal(bed: Testbed, directory: Path, say: Callable[[str], None]) -> t
 
     Raises ExperimentError if a reroute is not in force within IN_FORCE_WITHIN_S.
     """
-    between = [port.interface for ends in switch_links(bed.inventory) for port in ends]
-    capture = bed.capture(directory, between, only=f"udp port {UDP_ECHO_PORT}")
+    capture = bed.capture(directory, only=f"udp port {UDP_ECHO_PORT}")
     probes = [bed.start_process(client, "experiments.clients.flow_probe:run", msgspec.msgpack.encode(ProbeConfig(
         bed.inventory.node(client).ip, bed.inventory.node(host).ip, UDP_ECHO_PORT, FLOWS, FIRST_PORT, PACKETS_PER_S,
         LIMIT_S))) for client, host in PAIRS]
@@ -98,11 +99,19 @@ def cut_and_heal(bed: Testbed, directory: Path, say: Callable[[str], None]) -> t
         address = IPv4Address(bed.inventory.node(client).ip).packed
         packets += [((address, port), at_ns, answers) for port, at_ns, answers in msgspec.msgpack.decode(
             probe.result(30.0), type=ProbeResult).packets]
-    ways = ways_by_phase(bed.inventory, list(capture.stop().values()), phases)
+    files = capture.stop()
+    between = [files[port.interface] for ends in switch_links(bed.inventory) for port in ends]
+    ways = ways_by_phase(bed.inventory, between, phases)
     blind = blind_times(packets, phases, ways)
     for one in blind[1:]:
-        say(f"{one.name}: {one.lost} of {one.sent} packets lost by it, the last one sent {one.last_s * 1e3:.0f} ms after")
-    return judge(phases, ways, blind, packets), _timeline(packets, phases)
+        say(f"{one.name}: {one.lost} of {one.sent} packets lost by it, the last sent {one.last_s * 1e3:.0f} ms after")
+    proof = prove([directory])
+    rows = judge(phases, ways, blind, packets)
+    rows.append(("cut links: routing proof", f"{'holds' if proof.holds else 'FAILS'}: {proof.packets} packets, "
+                 f"{proof.check(DELIVERY).counts.get(LOST_AT_CUT, 0)} {LOST_AT_CUT}", "holds", proof.holds))
+    rows += [(f"cut links: {check.name}", str(evidence), "", False) for check in proof.checks if check.verdict is False
+             for evidence in check.evidence[:1]]
+    return rows, _timeline(packets, phases)
 
 
 def _changed(bed: Testbed, name: str, change: Callable[[], object], dead: tuple[str, ...]) -> Phase:
@@ -118,6 +127,7 @@ def _changed(bed: Testbed, name: str, change: Callable[[], object], dead: tuple[
 
 
 def _phase(name: str, changed_ns: int, dead: tuple[str, ...] = (), in_force_s: float = 0.0, switches: int = 0) -> Phase:
+    time.sleep(SETTLE_S)
     start_ns = time.time_ns()
     time.sleep(PHASE_S)
     return Phase(name, changed_ns, start_ns, time.time_ns(), dead, in_force_s, switches)
@@ -205,5 +215,6 @@ def _timeline(packets: Sequence[Packet], phases: Sequence[Phase]) -> Timeline:
         at_s = (phase.changed_ns - begin_ns) / 1e9
         for ends in ([phase.name.removesuffix(" cut")] if phase.dead else ["-".join(ends) for ends in CUTS]):
             moments.append(Moment(at_s, at_s, at_s, "fail" if phase.dead else "heal", f"link {ends}", f"link {ends}"))
+    bins = binned(sent_s, np.zeros(len(sent_s)), end_s, BIN_S)
     return Timeline("type1x1/4: UDP echo between pods, packets answered", end_s, BIN_S,
-                    binned(sent_s, np.zeros(len(sent_s)), end_s, BIN_S), tuple(moments))
+                    tuple(msgspec.structs.replace(b, p50_ms=None, p99_ms=None) for b in bins), tuple(moments))

@@ -42,7 +42,7 @@ def test_a_node_s_link_may_be_named_with_its_switch() -> None:
 
 
 def test_between_switches_that_are_not_linked_nothing_can_fail() -> None:
-    with pytest.raises(ExperimentError, match="no link between tor1 and tor2; tor1 is linked to .*agg1, agg2"):
+    with pytest.raises(ExperimentError, match=r"no link between tor1 and tor2; tor1 is linked to .*agg1, agg2"):
         failure_of(RACKS, "link", ["tor1", "tor2"])
 
 

@@ -104,7 +104,7 @@ def test_bins_count_each_reply_once_and_have_no_latency_where_there_is_none() ->
     assert bins[0].p50_ms == pytest.approx(2.0) and bins[2].p50_ms is None
 
 
-def test_links_between_switches_fail_in_scenarios_by_their_switches_and_are_healed_by_either_name(tmp_path: Path) -> None:
+def test_links_between_switches_fail_by_their_switches_and_are_healed_by_either_name(tmp_path: Path) -> None:
     racks = inventory_of(cluster_named("type1x1/4"))
     scenario = read(tmp_path, LEAST + "  - {at_s: 1, fail: link agg1 tor1}\n  - {at_s: 2, fail: loss core1 agg3 5%}\n"
                                       "  - {at_s: 3, heal: link tor1-agg1}\n  - {at_s: 4, heal: all}\n")

@@ -15,7 +15,7 @@ from controller.tor_counters import RuleCounter
 from controller.tor_program import TorProgram
 from controller.tor_status import TorStatus
 from experiments.captures.capture import Capture, start_capture
-from experiments.captures.pcap_routing import COUNTERS
+from experiments.captures.pcap_routing import COUNTERS, REPAIRS
 from experiments.emulation.control_plane import ControlPlane
 from experiments.errors import ExperimentError
 from nodes.cgroups import Cgroup
@@ -109,7 +109,14 @@ class Observing:
         directory.mkdir(parents=True, exist_ok=True)
         for name in ("inventory.json", "programs.json"):
             (directory / name).write_bytes((self.world.run_dir / name).read_bytes())
-        return start_capture(self.world, {name: places[name] for name in wanted}, directory, only)
+        return start_capture(self.world, {name: places[name] for name in wanted}, directory, only,
+                             at_end=lambda: self._write_repairs(directory))
+
+    def _write_repairs(self, directory: Path) -> None:
+        """Write beside captures when links between switches died or lived again, if one ever did."""
+        status = self.tor_status()
+        if status is not None and status.repairs:
+            (directory / REPAIRS).write_bytes(msgspec.json.encode(status.repairs))
 
     def places(self) -> dict[str, int | None]:
         """Return every interface with the pid of the node that it is in; None for a switch's."""
