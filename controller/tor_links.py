@@ -76,7 +76,7 @@ class LinkHandling:
     @LIBRARY.set_ev_cls(LIBRARY.events.EventOFPPortDescStatsReply, LIBRARY.MAIN_DISPATCHER)
     def on_ports(self, event: Any) -> None:
         datapath = event.msg.datapath
-        if self._connected.get(datapath.id) is not datapath or datapath.id not in self._asked:
+        if not self._is_current(datapath) or datapath.id not in self._asked:
             return
         self._asked[datapath.id] |= {port.port_no: openflow.is_up(datapath, port) for port in event.msg.body}
         if event.msg.flags & datapath.ofproto.OFPMPF_REPLY_MORE:
@@ -101,11 +101,15 @@ class LinkHandling:
     def on_port(self, event: Any) -> None:
         message, datapath = event.msg, event.msg.datapath
         program = self._programs.get(datapath.id)
-        if program is None or self._connected.get(datapath.id) is not datapath or datapath.id in self._asked:
+        if program is None or not self._is_current(datapath) or datapath.id in self._asked:
             return  # who is being asked will tell what is newer
         up = message.reason != datapath.ofproto.OFPPR_DELETE and openflow.is_up(datapath, message.desc)
         if self._fabric.tell(program.switch, message.desc.port_no, up, time.monotonic()):
             self._look_in(SETTLE_S)
+
+    def _is_current(self, datapath: Any) -> bool:
+        """Say whether `datapath` is the connection over which its switch is spoken to now."""
+        return self._connected.get(datapath.id) is datapath
 
     def _look_in(self, delay_s: float) -> None:
         due_s = time.monotonic() + delay_s

@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -90,7 +91,7 @@ def cut_and_heal(bed: Testbed, directory: Path, say: Callable[[str], None]) -> t
     for number, ends in enumerate(CUTS, start=1):
         dead = tuple(sorted({p.interface for ends in CUTS[:number] for p in bed.inventory.ports
                              if {p.switch, p.peer} == set(ends)}))
-        phases.append(_changed(bed, f"{ends[0]}-{ends[1]} cut", lambda e=ends: bed.fail("link", *e), dead))
+        phases.append(_changed(bed, f"{ends[0]}-{ends[1]} cut", partial(bed.fail, "link", *ends), dead))
     phases.append(_changed(bed, "healed", lambda: [bed.heal("link", *ends) for ends in CUTS], ()))
     for probe in probes:
         probe.stop()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,7 +22,7 @@ from experiments.shell.interactive import E3Shell
 from microservices.applications import nfv_fin
 from nodes.deployment import Deployment, deploy
 from topologies.catalog import cluster_named
-from topologies.inventory import inventory_of
+from topologies.inventory import PortEntry, inventory_of
 
 LACP = "member: {0}: current attached\n  may_enable: {1}\n"
 
@@ -101,11 +101,14 @@ class Bed:
                               ["request 0x1: no reply within 2 s"])
         return SimpleNamespace(result=lambda _limit: result, stop=lambda: self.done.append(("stop", client)))
 
+    def _ends(self, names: Sequence[str]) -> list[PortEntry]:
+        return [p for p in self.inventory.ports if names and names[0] in (p.peer, p.interface, p.peer_interface)]
+
     def fail(self, kind: str, *names: str, share: float = 0.0) -> tuple[str, ...]:
         failure = failure_of(self.inventory, kind, names, share)
         self.broken[failure] = ()
         self.done.append(("fail", failure.words))
-        for port in self.inventory.ports_of_node(names[0]) if names else ():
+        for port in self._ends(failure.names):
             if kind == "link":
                 self.carrier[port.interface] = False
             elif kind in ("hang", "crash", "pcie"):
@@ -119,7 +122,7 @@ class Bed:
             raise ExperimentError(f"{part.heal_words} has not failed")
         del self.broken[found]
         self.done.append(("heal", part.heal_words))
-        for port in self.inventory.ports_of_node(names[0]) if names else ():
+        for port in self._ends(part.names):
             self.carrier[port.interface] = self.lacp[port.interface] = True
         self.seen |= {name: {} for name in (*names, "s1h")}
         return ()
