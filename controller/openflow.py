@@ -66,6 +66,17 @@ def read_requests(datapath: Any) -> tuple[Any, Any]:
             parser.OFPGroupDescStatsRequest(datapath, 0, of.OFPG_ALL))
 
 
+def port_request(datapath: Any) -> Any:
+    """Return the question how a switch's ports are."""
+    return datapath.ofproto_parser.OFPPortDescStatsRequest(datapath, 0, datapath.ofproto.OFPP_ANY)
+
+
+def is_up(datapath: Any, port: Any) -> bool:
+    """Return whether a port, as the switch describes it, is set up and has carrier."""
+    of = datapath.ofproto
+    return not port.config & of.OFPPC_PORT_DOWN and not port.state & of.OFPPS_LINK_DOWN
+
+
 def installed(rule_descriptions: Iterable[Any], group_descriptions: Iterable[Any]) -> Installed:
     """Return what a switch has, from the bodies of its replies to `read_requests`."""
     return Installed(frozenset((d.table_id, d.cookie) for d in rule_descriptions),

@@ -3,10 +3,12 @@
     python -m controller.tor_app --programs FILE --listen 127.0.0.1:6653 --status FILE
 
     read --nothing to change--> reconciled --SIGHUP--> read
-      \\--changes--> send, barrier --> read ... at most ATTEMPTS times, then an error that the status file tells
+      \\                            \\--a link between switches dies or lives again--> send, barrier --> read
+       \\--changes--> send, barrier --> read ... at most ATTEMPTS times, then an error that the status file tells
 
 It decides nothing and no packet ever comes here: while it is dead the switches forward as before, and when it
-comes back it touches only what differs.
+comes back it touches only what differs. What changes with a dead link is fabric_repair.py's to say; before the app
+tells its first switch anything, all switches with links to others have said how their ports are.
 """
 
 from __future__ import annotations
@@ -25,12 +27,12 @@ from typing import Any
 from controller import openflow, openflow_library, tor_status
 from controller.errors import ControllerError
 from controller.tor_program import TorProgram, from_json
-from controller.tor_rules import difference
-from controller.tor_status import SwitchStatus, TorStatus
+from controller.tor_rules import Changes, difference
+from controller.tor_status import RepairStatus, SwitchStatus, TorStatus
 
 LOG = logging.getLogger(__name__)
 try:
-    LIBRARY = openflow_library.load()
+    from controller.tor_links import LIBRARY, LinkHandling
 except ControllerError as missing:
     if __name__ != "__main__":
         raise
@@ -54,6 +56,7 @@ class Conversation:
     program: TorProgram
     load: int
     attempt: int = 0
+    done: bool = False
     rules_xid: int | None = None
     groups_xid: int | None = None
     barrier_xid: int | None = None
@@ -61,7 +64,7 @@ class Conversation:
     groups: list[Any] = field(default_factory=list)
 
 
-class TorApp(_App):
+class TorApp(LinkHandling, _App):
     """Drives a Conversation with each switch. All handlers run one after the other, in the app's own loop."""
 
     OFP_VERSIONS = (openflow_library.OPENFLOW_15,)
@@ -70,11 +73,12 @@ class TorApp(_App):
         super().__init__(*args, **kwargs)
         self._programs_path = programs
         self._status_path = status
-        self._status = TorStatus(os.getpid(), f"{LIBRARY.name} {LIBRARY.version}", listen)
+        self._status = TorStatus(os.getpid(), f"{LIBRARY.name} {LIBRARY.version}", listen, repairs=_repairs_in(status))
         self._programs: Mapping[int, TorProgram] = {}
         self._connected: dict[int, Any] = {}
         self._conversations: dict[int, Conversation] = {}
         self._hangups = 0
+        self._watch_links()
         self.register_handler(ReloadEvent, self._on_reload)
         self._load()
 
@@ -98,7 +102,7 @@ class TorApp(_App):
         if self._load():
             self._tell(replace(self._status, strangers=()))
             for dpid in self._connected:
-                self._begin(dpid)
+                self._ask_or_begin(dpid)
 
     def _load(self) -> bool:
         try:
@@ -107,7 +111,8 @@ class TorApp(_App):
             LOG.error("%s; the programs in use stay", error)
             self._tell(replace(self._status, program_error=str(error)))
             return False
-        self._programs = {p.dpid: p for p in programs.values()}
+        self._fabric.load(programs)
+        self._programs = {p.dpid: p for p in self._fabric.repair.programs.values()}
         self._tell(replace(self._status, loads=self._status.loads + 1, program_error=""))
         return True
 
@@ -117,9 +122,11 @@ class TorApp(_App):
         if event.state == LIBRARY.MAIN_DISPATCHER:
             self._connected[dpid] = event.datapath
             self._conversations.pop(dpid, None)
-            self._begin(dpid)
+            self._ask_or_begin(dpid)
         elif self._connected.get(dpid) is event.datapath:
             del self._connected[dpid]
+            self._asked.pop(dpid, None)
+            self._heard.discard(dpid)
             talk = self._conversations.pop(dpid, None)
             if talk is not None:
                 LOG.info("%s has gone", talk.program.switch)
@@ -166,23 +173,40 @@ class TorApp(_App):
         if talk.rules_xid is not None or talk.groups_xid is not None:
             return
         changes = difference(openflow.installed(talk.rules, talk.groups), talk.program)
-        status = self._switch_status(talk.program)
         if talk.attempt == 0:
             self._tell_switch(talk.program, changes=changes.counts())
         if not changes:
             LOG.info("%s is as it should be", talk.program.switch)
+            talk.done = True
             self._tell_switch(talk.program, reconciled=talk.load, reconciled_at=time.time())
+            if talk.program.switch in self._status.rerouting:
+                self._tell(self._status.told((talk.program.switch,), time.time()))
             return
         if talk.attempt == ATTEMPTS:
             self._tell_error(talk, f"still different after {ATTEMPTS} attempts: {changes.counts()}")
             return
         talk.attempt += 1
+        self._send_changes(talk, changes)
+
+    def _change(self, dpid: int) -> None:
+        """Send a switch what its new program asks for beyond the last one; if it is not there yet, begin anew."""
+        before, program = self._conversations.get(dpid), self._programs[dpid]
+        changes = None if before is None or not before.done else difference(before.program, program)
+        if not changes:
+            self._begin(dpid)
+            return
+        self._conversations[dpid] = talk = Conversation(self._connected[dpid], program, self._status.loads, attempt=1)
+        self._tell_switch(program, changes=changes.counts())
+        self._send_changes(talk, changes)
+
+    def _send_changes(self, talk: Conversation, changes: Changes) -> None:
         try:
             messages = openflow.change_messages(talk.datapath, changes)
         except ControllerError as error:
             self._tell_error(talk, f"nothing sent: {error}")
             return
         LOG.info("%s: sending %s", talk.program.switch, changes.counts())
+        status = self._switch_status(talk.program)
         self._tell_switch(talk.program, sent=status.sent + sum(changes.counts().values()))
         for message in messages:
             talk.barrier_xid = self._send(talk, message)  # the last one is a barrier
@@ -234,6 +258,14 @@ def _programs_in(path: Path) -> dict[str, TorProgram]:
         raise ControllerError(f"{path}: {error.strerror}") from error
     except ControllerError as error:
         raise ControllerError(f"{path}: {error}") from error
+
+
+def _repairs_in(status_path: Path) -> tuple[RepairStatus, ...]:
+    """Return what an app that ran before has repaired, as its status tells; nothing if that cannot be read."""
+    try:
+        return tor_status.from_json(status_path.read_bytes()).repairs
+    except (OSError, ControllerError):
+        return ()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -65,13 +65,17 @@ class EcmpGroup:
 
 @dataclass(frozen=True, slots=True)
 class IpRoute:
-    """Where packets for `prefix` go: to `port` with `eth_dst`, to `group`, or, with neither, nowhere (counted)."""
+    """Where packets for `prefix` go: to `port` with `eth_dst`, to `group`, or, with neither, nowhere (counted).
+
+    What came in by a port where it could leave is dropped, and so is what came in by one of `not_from`.
+    """
 
     name: str
     prefix: str
     port: int | None = None
     group: int | None = None
     eth_dst: str = ""
+    not_from: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         _check_prefix(self.name, self.prefix)

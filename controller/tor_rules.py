@@ -186,13 +186,13 @@ def _route(program: TorProgram) -> Iterator[Rule]:
 
 
 def _ports_of(program: TorProgram, route: IpRoute) -> list[int]:
-    """Return the ports by which `route` can leave; a packet that came in by one of them must not take it.
+    """Return the ports by which `route` can leave, and those in `not_from`: what came in there must not take it.
 
     Two NICs of one server never exchange its host's packets through the switch, and one that comes down from
     an aggregation or core never goes up again. The switch would drop an output to the ingress port unseen.
     """
     if route.group is not None:
-        return [b.port for b in program.group(route.group).buckets]
+        return list(dict.fromkeys([*(b.port for b in program.group(route.group).buckets), *route.not_from]))
     return [] if route.port is None else [route.port]
 
 

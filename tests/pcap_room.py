@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import dpkt
+import msgspec
 
 from controller.select_hash import predict
 from controller.tor_program import programs_of, to_json
+from controller.tor_status import RepairStatus
 from experiments.captures.frame_fields import mac_bytes
 from experiments.captures.hash_prediction import flow_key
 from experiments.captures.routing_proof import RoutingProof
@@ -66,6 +68,9 @@ class Room:
         self.inventory = inventory_of(cluster_named(cluster))
         self.programs = programs_of(self.inventory)
         self.frames: dict[str, list[tuple[int, bytes]]] = {p.interface: [] for p in self.inventory.ports}
+        self.told = self.programs  # what lies beside the captures; `programs` is what switches do
+        self.dead: frozenset[str] = frozenset()
+        self.repairs: list[RepairStatus] = []
         self.now_ns = BEGIN_NS
         self._sent = 0
 
@@ -96,6 +101,8 @@ class Room:
             if out is None or frame[22] <= 1:
                 return seen
             interface = program.interface(out)
+            if interface in self.dead:
+                return seen
             frame = hop_on(frame, program.mac, mac_of[ports[interface].peer])
             seen.append(self._see(interface, frame))
             if ports[interface].peer not in self.programs:
@@ -129,7 +136,9 @@ class Room:
             if not only or interface in only:
                 write_pcap(folder / f"{interface}.pcap", sorted(frames, key=lambda f: f[0]))
         (folder / "inventory.json").write_bytes(self.inventory.to_json())
-        (folder / "programs.json").write_bytes(to_json(self.programs))
+        (folder / "programs.json").write_bytes(to_json(self.told))
+        if self.repairs:
+            (folder / "repairs.json").write_bytes(msgspec.json.encode(self.repairs))
         return folder
 
     def _first_port(self, node: str) -> str:
@@ -154,8 +163,9 @@ class Room:
         group = program.group(route.group)
         later = int.from_bytes(frame[20:22], "big") & 0x1FFF
         flow = frame[26:34] + frame[23:24] + (b"" if later or frame[23] not in (6, 17) else frame[34:38])
-        chosen = predict(group, flow_key(flow))
-        return next(b.port for b in group.buckets if b.bucket_id == chosen)
+        live = [b.bucket_id for b in group.buckets if program.interface(b.port) not in self.dead]
+        chosen = predict(group, flow_key(flow), live)
+        return next((b.port for b in group.buckets if b.bucket_id == chosen), None)
 
 
 def loaded_rack() -> Room:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from controller.controller_events import WithdrawalState
-from controller.tor_program import programs_of
+from controller.tor_program import TorProgram, programs_of
 from experiments.clients.client import ClientConfig, ClientResult
 from experiments.clients.latencies import summary_of
 from experiments.emulation.failures import Failure, failure_of, part_of
@@ -22,7 +22,7 @@ from experiments.shell.interactive import E3Shell
 from microservices.applications import nfv_fin
 from nodes.deployment import Deployment, deploy
 from topologies.catalog import cluster_named
-from topologies.inventory import inventory_of
+from topologies.inventory import PortEntry, inventory_of
 
 LACP = "member: {0}: current attached\n  may_enable: {1}\n"
 
@@ -85,6 +85,9 @@ class Bed:
     def counters(self, *names: str) -> dict[str, dict[str, int]]:
         return {name: self.seen.get(name, {}) for name in names or self.agents if name in self.seen}
 
+    def programs_in_force(self) -> dict[str, TorProgram]:
+        return self.programs
+
     def bucket_packets(self) -> dict[str, dict[str, dict[str, int]]]:
         return {s: {g.name: {p.interface(b.port): 10 * b.port for b in g.buckets} for g in p.groups}
                 for s, p in self.programs.items()}
@@ -98,11 +101,14 @@ class Bed:
                               ["request 0x1: no reply within 2 s"])
         return SimpleNamespace(result=lambda _limit: result, stop=lambda: self.done.append(("stop", client)))
 
+    def _ends(self, names: Sequence[str]) -> list[PortEntry]:
+        return [p for p in self.inventory.ports if names and names[0] in (p.peer, p.interface, p.peer_interface)]
+
     def fail(self, kind: str, *names: str, share: float = 0.0) -> tuple[str, ...]:
         failure = failure_of(self.inventory, kind, names, share)
         self.broken[failure] = ()
         self.done.append(("fail", failure.words))
-        for port in self.inventory.ports_of_node(names[0]) if names else ():
+        for port in self._ends(failure.names):
             if kind == "link":
                 self.carrier[port.interface] = False
             elif kind in ("hang", "crash", "pcie"):
@@ -116,7 +122,7 @@ class Bed:
             raise ExperimentError(f"{part.heal_words} has not failed")
         del self.broken[found]
         self.done.append(("heal", part.heal_words))
-        for port in self.inventory.ports_of_node(names[0]) if names else ():
+        for port in self._ends(part.names):
             self.carrier[port.interface] = self.lacp[port.interface] = True
         self.seen |= {name: {} for name in (*names, "s1h")}
         return ()

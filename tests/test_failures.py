@@ -29,6 +29,23 @@ def test_links_between_switches_fail_by_either_of_their_names_and_hosts_without_
     assert "r1s1h" not in names
 
 
+@pytest.mark.parametrize("names", [("tor1-agg1",), ("agg1-tor1",), ("tor1", "agg1"), ("agg1", "tor1")])
+def test_a_link_between_switches_is_one_part_however_it_is_named(names: tuple[str, ...]) -> None:
+    failure = failure_of(RACKS, "link", names)
+    assert failure == Failure("link", ("tor1-agg1",))
+    assert failure.same_part(part_of(RACKS, "link", ["agg1-tor1"]))
+    assert failure_of(RACKS, "loss", names, 0.5).names == ("tor1-agg1",)
+
+
+def test_a_node_s_link_may_be_named_with_its_switch() -> None:
+    assert failure_of(RACK, "link", ["tor1", "s1n1"]) == failure_of(RACK, "link", ["s1n1"])
+
+
+def test_between_switches_that_are_not_linked_nothing_can_fail() -> None:
+    with pytest.raises(ExperimentError, match=r"no link between tor1 and tor2; tor1 is linked to .*agg1, agg2"):
+        failure_of(RACKS, "link", ["tor1", "tor2"])
+
+
 @pytest.mark.parametrize(("kind", "names", "share", "words"), [
     ("lnk", ["s1n1"], 0.0, "no kind of failure 'lnk' .did you mean link"),
     ("smartnic", ["s1h"], 0.0, "no SmartNIC 's1h'"),
@@ -36,7 +53,11 @@ def test_links_between_switches_fail_by_either_of_their_names_and_hosts_without_
     ("link", ["s1h"], 0.0, "no node or switch interface whose link can fail 's1h'"),
     ("hang", ["c1"], 0.0, "no agent 'c1'"),
     ("link", [], 0.0, "link of 0 parts .none.: name one; usage: link NODE"),
-    ("link", ["s1n1", "s1n2"], 0.0, "2 parts"),
+    ("link", ["s1n1", "s1n2"], 0.0, "no link between s1n1 and s1n2; s1n1 is linked to tor1"),
+    ("link", ["s1n1", "s1n2", "c1"], 0.0, "3 parts"),
+    ("link", ["s1h", "tor1"], 0.0, "no link between s1h and tor1; s1h is linked to no switch"),
+    ("link", ["tor1", "tor9"], 0.0, "no node or switch 'tor9' .did you mean tor1"),
+    ("link", ["tor1"], 0.0, "link tor1: which of its links. Name the other end too: s1n1, s1n2, s1n3, s1n4, c1, ctl1"),
     ("tor", ["tor1"], 0.0, "it takes no names"),
     ("partition", [], 0.0, "name 1 to 100"),
     ("partition", ["s1h", "s1h"], 0.0, "each can be named once"),

@@ -268,6 +268,20 @@ def test_failing_waits_till_the_switch_sees_it_and_healing_till_nodes_answer(
     assert "tor1-s1n3 DEAD: LACP is down" in typed(bed, "fail hang s1n3", capsys)
 
 
+def test_links_between_switches_fail_by_their_switches_and_their_other_ends_are_offered(
+        capsys: pytest.CaptureFixture[str]) -> None:
+    bed = Bed("type1x1/4")
+    made = shell(bed)
+    assert made.complete_fail("", "fail link agg1 ", 15, 15) == ["tor1", "tor2", "core1", "core2"]
+    assert made.complete_fail("core", "fail loss agg1 core", 15, 19) == ["core1", "core2"]
+    said = typed(bed, "fail link agg1 tor1", capsys)
+    assert "the link of tor1-agg1 is down" in said and "tor1-agg1 DEAD: no carrier" in said
+    assert "the link of tor1-agg1 is up" in typed(bed, "link tor1 agg1 up", capsys)
+    assert "loses 0.02 of all frames" in typed(bed, "fail loss core1 agg3 2%", capsys)
+    for line in ("fail link tor1 core1", "fail link tor1", "fail loss agg1", "fail loss a b c 2%"):
+        assert "***" in typed(bed, line, capsys)
+
+
 def test_fail_alone_shows_what_is_broken_and_heal_all_mends_it_the_latest_first(
         bed: Bed, capsys: pytest.CaptureFixture[str]) -> None:
     bed.fail("tor")

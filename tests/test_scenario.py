@@ -104,6 +104,16 @@ def test_bins_count_each_reply_once_and_have_no_latency_where_there_is_none() ->
     assert bins[0].p50_ms == pytest.approx(2.0) and bins[2].p50_ms is None
 
 
+def test_links_between_switches_fail_by_their_switches_and_are_healed_by_either_name(tmp_path: Path) -> None:
+    racks = inventory_of(cluster_named("type1x1/4"))
+    scenario = read(tmp_path, LEAST + "  - {at_s: 1, fail: link agg1 tor1}\n  - {at_s: 2, fail: loss core1 agg3 5%}\n"
+                                      "  - {at_s: 3, heal: link tor1-agg1}\n  - {at_s: 4, heal: all}\n")
+    assert [step.words for step in plan_of(scenario, racks)] == [
+        "fail link tor1-agg1", "fail loss agg3-core1 0.05", "heal link tor1-agg1", "heal loss agg3-core1"]
+    with pytest.raises(ExperimentError, match="step 1: no link between tor1 and tor2"):
+        plan_of(read(tmp_path, LEAST + "  - {at_s: 1, fail: link tor1 tor2}\n"), racks)
+
+
 def test_quiet_counts_from_the_step_over_the_next_one_and_to_the_end() -> None:
     at = np.array([1.0, 2.0, 2.5, 8.0])
     assert longest_quiet(at, 0.0, 2.0) == 1.0

@@ -2,10 +2,11 @@ import pytest
 
 from controller import tor_status
 from controller.errors import CounterError, ProgramError
+from controller.fabric_repair import ends_of, repair
 from controller.tor_counters import BucketCounter, GroupSeen, drops, group_counters, groups_seen, rule_counters
 from controller.tor_program import TorProgram, programs_of
 from controller.tor_rules import rules_of
-from controller.tor_status import SwitchStatus, TorStatus, unsettled
+from controller.tor_status import REPAIRS_KEPT, RepairStatus, SwitchStatus, TorStatus, unsettled
 from topologies.catalog import cluster_named
 from topologies.inventory import inventory_of
 
@@ -84,3 +85,29 @@ def test_a_switch_is_settled_once_connected_and_read_back() -> None:
     assert tor_status.from_json(tor_status.to_json(status)) == status
     with pytest.raises(ProgramError, match="not the status of a ToR app"):
         tor_status.from_json(b"{}")
+
+
+def test_who_is_being_told_of_other_ways_is_not_settled_and_a_repair_is_dated_when_the_last_one_has_it() -> None:
+    programs = programs_of(inventory_of(cluster_named("type1x1/4")))
+    status = TorStatus(1, "ryu 4.34", "127.0.0.1:6653", loads=1)
+    for name in ("agg1", "core1"):
+        status = status.with_switch(SwitchStatus(name, programs[name].dpid, connected=True, reconciled=1))
+    made = repair(programs, ends_of(programs, ("agg3-core1", "core1-agg3")))
+    status = status.repaired(made, ("core1", "agg1"), noticed_s=5.0, now_s=5.1)
+    assert status.dead_links == ("agg3-core1", "core1-agg3") and set(status.reroutes or {}) == {"agg1", "core1"}
+    assert unsettled(status, ["agg1", "core1"]) == ["agg1", "core1"]
+    status = status.told(("agg1",), 5.2)
+    assert unsettled(status, ["agg1", "core1"]) == ["core1"] and status.repairs[-1].in_force_s == 0.0
+    status = status.told(("core1",), 5.3)
+    assert unsettled(status, ["agg1", "core1"]) == []
+    assert status.repairs == (RepairStatus(5.0, made.dead, 2, 5.3),)
+    assert tor_status.from_json(tor_status.to_json(status)) == status
+
+
+def test_of_repairs_the_latest_are_kept_and_one_that_changes_no_switch_is_in_force_at_once() -> None:
+    programs = programs_of(inventory_of(cluster_named("type1x1/4")))
+    status = TorStatus(1, "ryu 4.34", "127.0.0.1:6653")
+    for number in range(REPAIRS_KEPT + 5):
+        status = status.repaired(repair(programs, ()), (), float(number), number + 0.5)
+    assert [r.noticed_s for r in status.repairs] == [float(n) for n in range(5, REPAIRS_KEPT + 5)]
+    assert all(r.in_force_s == r.noticed_s + 0.5 for r in status.repairs)

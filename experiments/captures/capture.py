@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ class Capture:
 
     directory: Path
     _running: dict[str, subprocess.Popen[bytes]]
+    _at_end: Callable[[], object] = lambda: None
 
     def stop(self) -> dict[str, Path]:
         """End every capture once it has written all that it saw; return the files by interface.
@@ -47,6 +48,7 @@ class Capture:
             dropped = [line for line in self._said(interface) if line.endswith("packets dropped by kernel")]
             if not dropped or not dropped[-1].startswith("0 "):
                 raise ExperimentError(f"capture of {interface} is incomplete: {self._said(interface)[-1:]}")
+        self._at_end()
         return {interface: self.directory / f"{interface}.pcap" for interface in self._running}
 
     def _drained(self, interface: str, process: subprocess.Popen[bytes]) -> bool:
@@ -65,10 +67,12 @@ class Capture:
         return (self.directory / f"{interface}.log").read_text().strip().splitlines()
 
 
-def start_capture(world: World, places: Mapping[str, int | None], directory: Path, only: str = "") -> Capture:
+def start_capture(world: World, places: Mapping[str, int | None], directory: Path, only: str = "",
+                  at_end: Callable[[], object] = lambda: None) -> Capture:
     """Capture at each interface in `places` (interface -> pid of the node it is in, None for a switch's).
 
-    `only` is a capture filter in pcap's own language. Returns when every capture has begun.
+    `only` is a capture filter in pcap's own language; `at_end` is called when all have ended. Returns when every
+    capture has begun.
     Raises ExperimentError if one does not begin.
     """
     directory.mkdir(parents=True, exist_ok=True)
@@ -88,4 +92,4 @@ def start_capture(world: World, places: Mapping[str, int | None], directory: Pat
                 said = (directory / f"{interface}.log").read_text().strip().splitlines()[-1:]
                 raise ExperimentError(f"cannot capture at {interface}: {said}")
             time.sleep(0.01)
-    return Capture(directory, running)
+    return Capture(directory, running, at_end)

@@ -4,7 +4,8 @@
                           tor1-s2n1 --- s2n1 === s2h        tor1-c1.pcap, tor1-s1n1.pcap, ...
 
 Beside the captures lie `inventory.json` (what stands where), `programs.json` (what the switches were told) and
-perhaps `bucket_counters.json` (switch -> group name -> interface -> packets counted while the captures ran).
+perhaps `bucket_counters.json` (switch -> group name -> interface -> packets counted while the captures ran) and
+`repairs.json` (when links between switches died or lived again, and since when the switches did what follows).
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ import msgspec
 
 from controller.errors import ProgramError
 from controller.tor_program import TorProgram, from_json
+from controller.tor_status import RepairStatus
 from experiments.captures.frame_fields import flow_text, ipv4_of, kind_of, protocol_name
 from experiments.captures.hash_prediction import BucketCounters, Predictor, predictor_of
 from experiments.captures.pcap_reading import frames
+from experiments.captures.reroutes import Reroutes
 from experiments.captures.routing_judge import WINDOW_NS, RoutingJudge
 from experiments.captures.routing_proof import RoutingProof
 from experiments.captures.routing_verdicts import checks_of, spreads_of
@@ -30,12 +33,14 @@ from topologies.inventory import Inventory
 INVENTORY = "inventory.json"
 PROGRAMS = "programs.json"
 COUNTERS = "bucket_counters.json"
+REPAIRS = "repairs.json"
 MAX_FLOWS_COUNTED = 1_000_000
 
 
 def run(paths: Sequence[Path], *, inventory: Inventory | None = None,
         programs: dict[str, TorProgram] | None = None, counters: BucketCounters | None = None,
-        predict: Predictor | None = None, window_s: float = WINDOW_NS / 1e9) -> RoutingProof:
+        predict: Predictor | None = None, window_s: float = WINDOW_NS / 1e9,
+        repairs: Sequence[RepairStatus] | None = None) -> RoutingProof:
     """Read the captures in `paths`, files or directories of them, and judge the routing.
 
     What is not given is read from beside the captures; without an inventory the result only summarises, and proves
@@ -52,10 +57,13 @@ def run(paths: Sequence[Path], *, inventory: Inventory | None = None,
         programs = _read_programs(folder)
     if counters is None:
         counters = _read_counters(folder)
+    if repairs is None:
+        repairs = _read_repairs(folder)
     if predict is None and programs is not None:
         predict = predictor_of(programs)
 
-    judge = RoutingJudge(inventory, _interfaces(files, inventory), round(window_s * 1e9))
+    judge = RoutingJudge(inventory, _interfaces(files, inventory), round(window_s * 1e9),
+                         Reroutes(inventory, programs, repairs))
     judge.take_all(frames(files))
     spreads = spreads_of(judge)
     checks = checks_of(judge, inventory, predict, programs, counters, spreads)
@@ -66,7 +74,8 @@ def run(paths: Sequence[Path], *, inventory: Inventory | None = None,
         kinds=judge.kinds_of_frames(),
         ports=({p.interface: {"in": p.came_in, "out": p.left} for p in judge.ports.values()}
                | {i: {"seen": judge.node_frames[i]} for i in judge.interfaces if i not in _switch_ports(inventory)}),
-        flows=sum(len(flows) for s in judge.switches for flows in s.flows.values()),
+        flows=sum(len(flows) for s in judge.switches for flows in s.first_ports().values()),
+        notes=_reroute_notes(judge, repairs),
         dropped=dict(judge.dropped), checks=checks, spreads=spreads,
         node_paths=dict(judge.paths.node_paths.most_common()), port_paths=dict(judge.paths.port_paths.most_common()))
 
@@ -83,7 +92,7 @@ def flow_ports(paths: Sequence[Path], *, inventory: Inventory | None = None) -> 
     judge = RoutingJudge(inventory, _interfaces(files, inventory))
     judge.take_all(frames(files))
     return {switch.name: {flow_text(flow): judge.interfaces[index]
-                          for flows in switch.flows.values() for flow, index in flows.items()}
+                          for flows in switch.first_ports().values() for flow, index in flows.items()}
             for switch in judge.switches}
 
 
@@ -154,6 +163,28 @@ def _read_programs(folder: Path) -> dict[str, TorProgram] | None:
         return None if data is None else from_json(data)
     except ProgramError as error:
         raise CaptureError(f"{folder / PROGRAMS}: {error}") from error
+
+
+def _reroute_notes(judge: RoutingJudge, repairs: Sequence[RepairStatus]) -> tuple[str, ...]:
+    """Say what was dead, and how long the proof did not know which of two programs was in force."""
+    notes = []
+    for epoch in judge.reroutes.during(judge.first_ns, judge.last_ns):
+        if epoch and judge.first_ns <= repairs[epoch - 1].noticed_s * 1e9 <= judge.last_ns:
+            one = repairs[epoch - 1]
+            lasted = f"{one.in_force_s - one.noticed_s:.3f} s" if one.in_force_s else "not by the end"
+            notes.append(f"at {one.noticed_s - judge.first_ns / 1e9:.3f} s dead between switches: "
+                         f"{', '.join(one.dead) or 'nothing any more'}; gone round after {lasted}")
+    if judge.between_epochs:
+        notes.append(f"{judge.between_epochs} departures fell between two programs: either of them was allowed")
+    return tuple(notes)
+
+
+def _read_repairs(folder: Path) -> list[RepairStatus]:
+    data = _read(folder / REPAIRS)
+    try:
+        return [] if data is None else msgspec.json.decode(data, type=list[RepairStatus])
+    except msgspec.MsgspecError as error:
+        raise CaptureError(f"{folder / REPAIRS}: {error}") from error
 
 
 def _read_counters(folder: Path) -> BucketCounters | None:

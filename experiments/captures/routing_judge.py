@@ -12,13 +12,16 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address
 
 from experiments.captures.expected_routes import SwitchMap
+from experiments.captures.first_fragment import first_fragment
 from experiments.captures.frame_fields import UDP, flow_text, ipv4_of, kind_of, ports_of, protocol_name
 from experiments.captures.packet_matching import Matcher, Sighting
 from experiments.captures.request_paths import Lost, RequestPaths, Step
+from experiments.captures.reroutes import Reroutes
 from experiments.captures.routing_proof import (
     DELIVERY,
     HOST_FLOWS,
     MAX_EVIDENCE,
+    PREDICTION,
     REQUESTS,
     SMARTNIC_PORTS,
     TTL,
@@ -26,24 +29,13 @@ from experiments.captures.routing_proof import (
 )
 from experiments.captures.smartnic_passing import sides_of
 from nodes.errors import WireError
-from nodes.messages import (
-    DATA_HEADER_BYTES,
-    DATA_KINDS,
-    HEADER,
-    LAYOUTS,
-    MAGIC,
-    PROBE_KINDS,
-    DataMessage,
-    decode,
-    struct_of,
-)
+from nodes.messages import LAYOUTS, MAGIC, PROBE_KINDS, DataMessage, decode
 from topologies.addressing import DATA_PORT
 from topologies.inventory import Inventory
 
 WINDOW_NS = 5_000_000_000
 SETTLE_NS = 250_000_000
 _MAGIC = MAGIC.to_bytes(2, "big")
-_DATA_HEADER = {kind: struct_of(HEADER + LAYOUTS[kind].fields) for kind in DATA_KINDS}
 
 
 def capture_name(interface: str) -> str:
@@ -76,10 +68,19 @@ class SwitchTally:
         self.transits = 0
         self.unjudged = 0
         self.smartnic_packets = 0
-        self.flows: dict[str, dict[bytes, int]] = defaultdict(dict)  # group -> flow -> index of the port it left by
-        self.moved: set[bytes] = set()
+        # epoch -> group -> flow -> index of the port it left by
+        self.flows: dict[int, dict[str, dict[bytes, int]]] = defaultdict(lambda: defaultdict(dict))
+        self.moved: set[tuple[int, bytes]] = set()
         self.group_packets: dict[str, Counter[str]] = defaultdict(Counter)  # group -> interface -> packets
         self.group_address: dict[str, bytes] = {}  # group -> one of the addresses behind it
+
+    def first_ports(self) -> dict[str, dict[bytes, int]]:
+        """Return for each group the port that each flow left by first."""
+        found: dict[str, dict[bytes, int]] = {}
+        for _, groups in sorted(self.flows.items()):
+            for group, flows in groups.items():
+                found[group] = flows | found.get(group, {})
+        return found
 
     def judges(self, flow: bytes) -> bool:
         """Whether each port where a packet of `flow` may come in or leave was captured."""
@@ -103,10 +104,14 @@ class PortTally:
 
 class RoutingJudge:
     """Takes frames in order of time. `interfaces[i]` is what source i of the frames captured; those of them that
-    are switch ports have a tally in `ports`, by i.
+    are switch ports have a tally in `ports`, by i. `reroutes` says what was in force when; nothing changed without it.
     """
 
-    def __init__(self, inventory: Inventory, interfaces: list[str], window_ns: int = WINDOW_NS) -> None:
+    def __init__(self, inventory: Inventory, interfaces: list[str], window_ns: int = WINDOW_NS,
+                 reroutes: Reroutes | None = None) -> None:
+        self.reroutes = Reroutes(inventory, None) if reroutes is None else reroutes
+        self.between_epochs = 0  # packets of flows with a choice, when either of two programs may have been in force
+        self.cut_off = 0  # requests last seen then, and never answered
         switch_of = {p.interface: p.switch for p in inventory.ports}
         captured = frozenset(interfaces)
         names = dict.fromkeys(switch_of[i] for i in interfaces if i in switch_of)
@@ -208,13 +213,24 @@ class RoutingJudge:
         port.macs[flow[4:8], frame[:6]] += 1
         if place.group:
             group = place.group
-            first = switch.flows[group].setdefault(flow, sighting.port)
-            if first != sighting.port and flow not in switch.moved:
-                switch.moved.add(flow)
-                self.add(HOST_FLOWS, "on several ports", sighting,
-                         f"left by {port.interface}, earlier by {self.interfaces[first]}")
+            self._note_choice(switch, group, sighting)
             switch.group_packets[group][port.interface] += 1
             switch.group_address.setdefault(group, flow[4:8])
+
+    def _note_choice(self, switch: SwitchTally, group: str, sighting: Sighting) -> None:
+        flow, interface, epochs = sighting.flow, self.interfaces[sighting.port], self.reroutes.at(sighting.time_ns)
+        if len(epochs) > 1:
+            self.between_epochs += 1
+            allowed = set(self.reroutes.predictions(epochs, switch.name, flow))
+            if allowed and interface not in allowed:
+                self.add(PREDICTION, "otherwise", sighting, f"left by {interface}; before or after the reroute the "
+                                                            f"hash gives {', '.join(sorted(map(str, allowed)))}")
+            return
+        first = switch.flows[epochs[0]][group].setdefault(flow, sighting.port)
+        if first != sighting.port and (epochs[0], flow) not in switch.moved:
+            switch.moved.add((epochs[0], flow))
+            self.add(HOST_FLOWS, "on several ports", sighting,
+                     f"left by {interface}, earlier by {self.interfaces[first]}")
 
     def _note_transit(self, switch: SwitchTally, came: Sighting, left: Sighting) -> None:
         switch.transits += 1
@@ -234,7 +250,7 @@ class RoutingJudge:
             self.kinds["other UDP on the data port"] += first_hop and ports_of(flow)[1] == DATA_PORT
             return
         try:
-            message = _first_fragment(payload) if fragment else decode(payload)
+            message = first_fragment(payload) if fragment else decode(payload)
         except WireError:
             self.kinds["malformed E3 message"] += first_hop
             return
@@ -254,11 +270,14 @@ class RoutingJudge:
         for switch in self.switches:
             given_up = switch.matcher.next_window()
             for sighting in given_up.never_left:
-                if sighting.refusal:
-                    self.dropped[sighting.refusal] += 1
+                interface = self.interfaces[sighting.port]
+                excuse = sighting.refusal or self.reroutes.excuse(switch.name, interface, sighting.flow[4:8],
+                                                                  sighting.time_ns)
+                if excuse:
+                    self.dropped[excuse] += 1
                 else:
                     self.add(DELIVERY, "lost", sighting,
-                             f"came in by {self.interfaces[sighting.port]} and never left {switch.name}")
+                             f"came in by {interface} and never left {switch.name}")
             for sighting in given_up.duplicated:
                 self.add(DELIVERY, "duplicated", sighting,
                          f"left {switch.name} by {self.interfaces[sighting.port]} once more")
@@ -270,6 +289,9 @@ class RoutingJudge:
 
     def _note_lost(self, lost: list[Lost]) -> None:
         for request in lost:
+            if len(self.reroutes.at(request.time_ns)) > 1:
+                self.cut_off += 1
+                continue
             self.findings.add(REQUESTS, "not followed",
                               Evidence("all captures", 0, self._since_start(request.time_ns), request.what))
 
@@ -285,14 +307,3 @@ class RoutingJudge:
 
     def _since_start(self, time_ns: int) -> float:
         return (time_ns - self.first_ns) / 1e9
-
-
-def _first_fragment(payload: bytes) -> DataMessage:
-    """Read the fields of a message whose payload goes on in other fragments; raises WireError."""
-    kind = payload[3] if len(payload) >= DATA_HEADER_BYTES else 0
-    if kind not in _DATA_HEADER:
-        raise WireError(f"first fragment of {len(payload)} bytes, kind {kind}: no data message")
-    (_, _, _, application, instance, request_id, client_ip, client_port, hops, _, sender, session, sequence, sent,
-     _) = _DATA_HEADER[kind].unpack_from(payload)
-    return DataMessage(kind, application, instance, request_id, client_ip, client_port, hops, b"", sender, session,
-                       sequence, sent)

@@ -122,4 +122,5 @@ TTL = "ttl"
 DELIVERY = "delivery"
 REQUESTS = "requests"
 PASSING = "passing"
+LOST_AT_CUT = "lost at a link cut a moment ago"  # a count of DELIVERY
 ESSENTIAL = (TTL, DELIVERY)

@@ -14,8 +14,10 @@ from scipy.stats import chisquare
 
 from controller.tor_program import TorProgram
 from experiments.captures import routing_proof as rp
+from experiments.captures.expected_routes import UPLINKS
 from experiments.captures.frame_fields import flow_text, mac_bytes, mac_text
 from experiments.captures.hash_prediction import BucketCounters, Predictor, counted_by_interface
+from experiments.captures.reroutes import NOT_YET_REROUTED
 from experiments.captures.routing_judge import RoutingJudge, SwitchTally, capture_name
 from experiments.captures.routing_proof import Check, Evidence, Spread
 from topologies.inventory import Inventory
@@ -37,12 +39,21 @@ def spreads_of(judge: RoutingJudge) -> tuple[Spread, ...]:
     """Return how the flows of each group of two or more ports spread over them."""
     spreads = []
     for switch in judge.switches:
-        for group, flows in sorted(switch.flows.items()):
+        for group, flows in sorted(_undisturbed(judge, switch).items()):
             place = switch.map.place(switch.group_address[group])
             assert place is not None  # the group was made from this place
             if len(place.interfaces) > 1:
                 spreads.append(_one_spread(judge, switch, group, flows, sorted(place.interfaces)))
     return tuple(spreads)
+
+
+def _undisturbed(judge: RoutingJudge, switch: SwitchTally) -> dict[str, dict[bytes, int]]:
+    """Return the first port of each flow of a group; of the ways up only while no link between switches was dead."""
+    found = switch.first_ports()
+    if UPLINKS in found:
+        found[UPLINKS] = {flow: port for epoch, groups in sorted(switch.flows.items(), reverse=True)
+                          if judge.reroutes.whole(epoch) for flow, port in groups.get(UPLINKS, {}).items()}
+    return found
 
 
 def _one_spread(judge: RoutingJudge, switch: SwitchTally, group: str, flows: dict[bytes, int],
@@ -77,24 +88,26 @@ def _smartnic_ports(judge: RoutingJudge) -> Check:
 
 
 def _host_flows(judge: RoutingJudge) -> Check:
-    flows = sum(len(f) for s in judge.switches for f in s.flows.values())
+    flows = sum(len(f) for s in judge.switches for f in s.first_ports().values())
     return _check(judge, rp.HOST_FLOWS, "each flow that has a choice of ports leaves by exactly one", flows,
                   {"flows": flows}, "no flow to a host or over uplinks was seen")
 
 
 def _prediction(judge: RoutingJudge, predict: Predictor | None) -> Check:
     as_predicted = 0
-    if predict is not None:
-        for switch in judge.switches:
-            for flows in switch.flows.values():
-                for flow, index in flows.items():
-                    interface, expected = judge.interfaces[index], predict(switch.name, flow)
-                    if interface == expected:
-                        as_predicted += 1
-                    else:
-                        judge.findings.add(rp.PREDICTION, "otherwise", Evidence(
-                            capture_name(interface), 0, 0.0, f"{flow_text(flow)}: left by {interface}; the hash gives "
-                                               f"{expected or 'no live port'}"))
+    for switch in judge.switches:
+        for epoch, groups in switch.flows.items():
+            predict_then = predict if judge.reroutes.whole(epoch) else judge.reroutes.predictor(epoch)
+            if predict_then is None:
+                continue
+            for flow, index in (pair for flows in groups.values() for pair in flows.items()):
+                interface, expected = judge.interfaces[index], predict_then(switch.name, flow)
+                if interface == expected:
+                    as_predicted += 1
+                else:
+                    judge.findings.add(rp.PREDICTION, "otherwise", Evidence(
+                        capture_name(interface), 0, 0.0, f"{flow_text(flow)}: left by {interface}; the hash gives "
+                                                         f"{expected or 'no live port'}"))
     return _check(judge, rp.PREDICTION, "that port is the one that the select-group hash gives",
                   as_predicted, {"flows as predicted": as_predicted},
                   "no flow to predict" if predict else "the switches' programs are not given")
@@ -103,9 +116,12 @@ def _prediction(judge: RoutingJudge, predict: Predictor | None) -> Check:
 def _counters(judge: RoutingJudge, programs: Mapping[str, TorProgram] | None,
               counters: BucketCounters | None) -> Check:
     compared: Counter[str] = Counter()
+    rerouted = not all(map(judge.reroutes.whole, judge.reroutes.during(judge.first_ns, judge.last_ns)))
     if programs is not None and counters is not None:
         for switch in judge.switches:
             for group, address in switch.group_address.items():
+                if group == UPLINKS and rerouted:
+                    continue  # their packets are in several groups, of which some are gone with what they had counted
                 program = programs.get(switch.name)
                 counted = counted_by_interface(program, address, counters) if program else None
                 for interface, packets in (counted or {}).items():
@@ -169,7 +185,10 @@ def _ttl(judge: RoutingJudge) -> Check:
 def _delivery(judge: RoutingJudge, inventory: Inventory) -> Check:
     transits = sum(s.transits for s in judge.switches)
     counts = {"packets in and out": transits, "lost": 0, "duplicated": 0, "misrouted": 0,
-              "dropped by rule": sum(judge.dropped.values()), "answered by a switch": judge.from_switches}
+              "dropped by rule": sum(judge.dropped.values()) - judge.dropped[NOT_YET_REROUTED],
+              "answered by a switch": judge.from_switches}
+    if judge.dropped[NOT_YET_REROUTED]:
+        counts[rp.LOST_AT_CUT] = judge.dropped[NOT_YET_REROUTED]
     check = _check(judge, rp.DELIVERY, "nothing is lost, duplicated or misrouted", transits, counts,
                    "no packet was seen both coming in and leaving")
     unjudged = sum(s.unjudged for s in judge.switches)
@@ -189,6 +208,8 @@ def _passing(judge: RoutingJudge) -> Check:
 def _requests(judge: RoutingJudge, inventory: Inventory) -> Check:
     paths = judge.paths
     counts = {"requests": paths.requests, "followed": paths.followed}
+    if judge.cut_off:
+        counts["cut off with a link"] = judge.cut_off
     if paths.errors:
         counts["answered by an error"] = paths.errors
     if paths.repeated:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 import msgspec
 
 from controller import tor_counters
+from controller.fabric_repair import ends_of, repair
 from controller.tor_counters import RuleCounter
 from controller.tor_program import TorProgram
+from controller.tor_status import TorStatus
 from experiments.captures.capture import Capture, start_capture
-from experiments.captures.pcap_routing import COUNTERS
+from experiments.captures.pcap_routing import COUNTERS, REPAIRS
 from experiments.emulation.control_plane import ControlPlane
 from experiments.errors import ExperimentError
 from nodes.cgroups import Cgroup
@@ -55,16 +58,26 @@ class Observing:
         """Return the processes that carry the load: the switch and the agents."""
         return {"the switch": self.world.switch_pid, **{name: child.pid for name, child in self.agents.items()}}
 
+    @abstractmethod
+    def tor_status(self) -> TorStatus | None: ...
+
+    def programs_in_force(self) -> dict[str, TorProgram]:
+        """Return what the switches do now: their programs, repaired for the links that the app counts as dead."""
+        status = self.tor_status()
+        dead = ends_of(self.programs, () if status is None else status.dead_links)
+        return repair(self.programs, dead).programs
+
     def rule_counters(self, switch: str) -> dict[str, RuleCounter]:
         """Return what every rule of `switch` has matched, by the rule's name."""
         self._settle_counters()
-        return tor_counters.rule_counters(self.world.ofctl("dump-flows", switch), self.programs[switch])
+        return tor_counters.rule_counters(self.world.ofctl("dump-flows", switch),
+                                          self.programs_in_force()[switch])
 
     def bucket_packets(self) -> dict[str, dict[str, dict[str, int]]]:
         """Return packets by switch, group name and interface, as the switches' buckets counted them."""
         self._settle_counters()
         found = {}
-        for switch, program in self.programs.items():
+        for switch, program in self.programs_in_force().items():
             groups = tor_counters.group_counters(self.world.ofctl("dump-group-stats", switch), program)
             found[switch] = {name: {b.interface: b.packets for b in buckets} for name, buckets in groups.items()}
         return found
@@ -75,7 +88,8 @@ class Observing:
 
     def write_bucket_packets(self, directory: Path, before: dict[str, dict[str, dict[str, int]]]) -> None:
         """Write beside captures what the buckets have counted since `before`."""
-        since = {switch: {group: {name: packets - before[switch][group][name] for name, packets in buckets.items()}
+        since = {switch: {group: {name: packets - before[switch].get(group, {}).get(name, 0)
+                                  for name, packets in buckets.items()}
                           for group, buckets in groups.items()} for switch, groups in self.bucket_packets().items()}
         (directory / COUNTERS).write_bytes(msgspec.json.encode(since))
 
@@ -95,7 +109,14 @@ class Observing:
         directory.mkdir(parents=True, exist_ok=True)
         for name in ("inventory.json", "programs.json"):
             (directory / name).write_bytes((self.world.run_dir / name).read_bytes())
-        return start_capture(self.world, {name: places[name] for name in wanted}, directory, only)
+        return start_capture(self.world, {name: places[name] for name in wanted}, directory, only,
+                             at_end=lambda: self._write_repairs(directory))
+
+    def _write_repairs(self, directory: Path) -> None:
+        """Write beside captures when links between switches died or lived again, if one ever did."""
+        status = self.tor_status()
+        if status is not None and status.repairs:
+            (directory / REPAIRS).write_bytes(msgspec.json.encode(status.repairs))
 
     def places(self) -> dict[str, int | None]:
         """Return every interface with the pid of the node that it is in; None for a switch's."""

@@ -82,7 +82,7 @@ EXPERIMENTS = {e.name: e for e in (
                 "the leader of three controllers is killed in the middle of a migration 50 times; one instance lives"),
     _experiment("two-worlds", "two testbeds at once; one is killed and cleaned away, the other goes on"),
     _experiment("controller-restart", "the ToR app is killed and restarted under load; no request is lost"),
-    _experiment("racks", "four racks behind a fat tree: equal-cost paths between racks, proved from captures"),
+    _experiment("racks", "four racks behind a fat tree: equal-cost paths, also round cut links, proved from captures"),
     _experiment("tcp", "iperf3 between two hosts, through the agents of their SmartNICs"),
     _experiment("channel-torture",
                 "datagrams lost, doubled and reordered in virtual time; every message once and in order"),

@@ -30,7 +30,7 @@ class Planned:
 # First what shows within a minute that the machine works, then what calibrates, then what is predicted from it.
 PLAN: Mapping[str, Planned] = {
     "ecmp": Planned(0.5, 0.5),
-    "racks": Planned(0.3, 0.3),
+    "racks": Planned(0.5, 0.5),
     "tcp": Planned(0.2, 0.2),
     "two-worlds": Planned(0.3, 0.3),
     "controller-restart": Planned(0.3, 0.3),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from experiments.emulation.choice import chosen
-from experiments.emulation.failures import KINDS, Failure, part_of, share_of
+from experiments.emulation.failures import KINDS, Failure, linked_to, part_of, share_of
 from experiments.errors import ExperimentError
 from experiments.shell import views
 from experiments.shell.verbs import LookingVerbs, starting, words_of
@@ -24,7 +24,7 @@ class FailingVerbs(LookingVerbs):
         """Break something, and see how the switch notices; without words: show what is broken.
         Usage: fail | fail KIND [NAME]... [SHARE]
 
-        link NODE           the cable between NODE and the ToR is pulled; between switches: an interface (tor1-agg1)
+        link NODE | SWITCH SWITCH   the cable between NODE and the ToR, or between two switches, is pulled
         pcie SMARTNIC       the PCIe link between SMARTNIC and its host is gone
         smartnic SMARTNIC   it loses its power: its agent ends, both its links lose carrier
         crash NODE          the agent ends and its links stay up, which only LACP can notice, within 3 s
@@ -33,7 +33,7 @@ class FailingVerbs(LookingVerbs):
         server HOST         the server loses its power, with all its SmartNICs
         tor                 the app that programs the switches is killed; they forward as they were told
         controller [NODE]   the resource controller is killed; of three, the leader, or that of NODE
-        loss NODE SHARE     NODE's link loses a share of all frames, each way: 0.02 or 2%
+        loss NODE SHARE | SWITCH SWITCH SHARE   the link loses a share of all frames, each way: 0.02 or 2%
         partition NODE...   the network falls in two: the NODEs named, and everybody else"""
         words = words_of(line)
         if not words:
@@ -42,7 +42,7 @@ class FailingVerbs(LookingVerbs):
         kind = chosen(words[0], list(KINDS), "kind of failure")
         share, names = 0.0, words[1:]
         if KINDS[kind].takes_share:
-            if len(words) != 3:
+            if not 3 <= len(words) <= (4 if KINDS[kind].is_link else 3):
                 raise ExperimentError(f"usage: fail {kind} {KINDS[kind].usage}")
             share, names = share_of(words[-1]), words[1:-1]
         self.bed.fail(kind, *names, share=share)
@@ -152,6 +152,8 @@ class FailingVerbs(LookingVerbs):
         if len(before) == 1:
             return starting(text, list(KINDS))
         kind = KINDS.get(before[1])
+        if kind is not None and kind.is_link and len(before) == 3 and before[2] in self.switches():
+            return starting(text, linked_to(self.bed.inventory, before[2]))
         if kind is None or len(before) - 2 >= kind.most:
             return []
         return starting(text, [name for name in kind.names(self.bed.inventory) if name not in before])

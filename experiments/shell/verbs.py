@@ -123,8 +123,9 @@ class LookingVerbs:
         if name and name not in self.switches():
             self._node_routes(self.bed.inventory.node(name))
             return
+        programs = self.bed.programs_in_force()
         for switch in [name] if name else self.switches():
-            for view in views.route_views(self.bed.programs[switch], self.bed.rule_counters(switch)):
+            for view in views.route_views(programs[switch], self.bed.rule_counters(switch)):
                 self.show(view)
             if switch in self.bed.unprogrammed():
                 self.say(f"{switch} is not (yet) under the ToR app's control: see `app`")
@@ -152,7 +153,7 @@ class LookingVerbs:
         words = [chosen(word, [*hosts, *switches], "host or switch") for word in words_of(line)]
         wanted = {w for w in words if w in switches} or set(switches)
         only = {f"ports of {w}" for w in words if w in hosts} or None
-        self.show(views.groups_view({s: p for s, p in self.bed.programs.items() if s in wanted},
+        self.show(views.groups_view({s: p for s, p in self.bed.programs_in_force().items() if s in wanted},
                                     self.bed.bucket_packets(), self.liveness(), only))
 
     def complete_groups(self, text: str, *_: object) -> list[str]:

@@ -185,6 +185,10 @@ def app_lines(status: TorStatus | None, running: bool) -> list[str]:
     if status is None:
         return ["the ToR app has written no status yet"]
     lines = [f"the ToR app runs as process {status.pid} on {status.library}, listening on {status.listen}"]
+    if status.dead_links:
+        lines.append(f"links between switches that are dead: {', '.join(status.dead_links)}; {len(status.repairs)} "
+                     "times so far other ones than before")
+    lines += [f"{switch}, rerouted: {'; '.join(said)}" for switch, said in (status.reroutes or {}).items()]
     for seen in (status.switches or {}).values():
         changes = [f"{name.replace('_', ' ')} {count}" for name, count in (seen.changes or {}).items() if count]
         mended = f"it mended: {', '.join(changes)}" if changes else "it changed nothing"
