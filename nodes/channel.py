@@ -15,6 +15,7 @@ Numbering, cumulative and selective acknowledgement and the retransmission timer
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 from msgspec.structs import replace
@@ -56,9 +57,9 @@ class _InFlight:
 class Sender:
     """The sending end of `channel`, starting session `session` with sequence 0."""
 
-    __slots__ = ("_backoff", "_boot_before_move", "_edge", "_in_flight", "_next", "_of_image", "_options",
+    __slots__ = ("_backoff", "_boot_before_move", "_boots", "_edge", "_in_flight", "_next", "_of_image", "_options",
                  "_peer_boot", "_probed_at", "_rtt", "_rtt_variation", "_settled", "_starved", "_waiting", "channel",
-                 "deepest", "quiet_since", "resent", "session")
+                 "deepest", "heard_at", "quiet_since", "resent", "session")
 
     def __init__(self, channel: ChannelId, session: int, options: ChannelOptions, now: float) -> None:
         self.channel = channel
@@ -70,7 +71,9 @@ class Sender:
         self._waiting: deque[DataMessage] = deque()
         self._in_flight: dict[int, _InFlight] = {}  # in order of sequence
         self._peer_boot: int | None = None
-        self._boot_before_move: int | None = None  # of the receiver, when this end moved
+        self._boot_before_move: int | None = None  # the last known there, when this end or the receiver moved
+        self._boots: dict[Hashable, int] = {}  # of each place that the receiver left, the last that was heard
+        self.heard_at: Hashable = None  # the place of who acknowledged last
         self._of_image = False  # made of an image, and not heard of the receiver since
         self._rtt: float | None = None
         self._rtt_variation = 0.0
@@ -194,13 +197,17 @@ class Sender:
         self._resend_all(now, out)
         self._pump(now, out)
 
-    def redirect(self, now: float, out: list[DataMessage]) -> None:
-        """Go on with a receiver that has moved: send all that is in flight once more.
+    def redirect(self, left: Hashable, to: Hashable, now: float, out: list[DataMessage]) -> None:
+        """Go on with a receiver that has moved from one place to another: send all that is in flight once more.
 
         Whoever answers next is taken for one that has begun anew: if it has all that was acknowledged the session goes
-        on, else a new one begins with what was not.
+        on, else a new one begins with what was not. A run of the new place that was heard before is no such: what it
+        seems to lack it had not yet when it said so, and other words of its have overtaken that.
         """
-        self._peer_boot, self._boot_before_move = BEFORE_ANY_BOOT, None
+        if self.heard_at is not None and self._peer_boot is not None and self._peer_boot != BEFORE_ANY_BOOT:
+            self._boots[self.heard_at] = self._peer_boot
+        before = self._boot_before_move if left == to else None
+        self._peer_boot, self._boot_before_move = BEFORE_ANY_BOOT, self._boots.get(to, before)
         self._backoff, self.quiet_since = 1.0, now
         for sent in self._in_flight.values():
             sent.arrived = False

@@ -112,7 +112,11 @@ class LocalInstances:
         return package
 
     def resume(self, key: Key) -> None:
-        """Go on with an instance that `freeze` stopped, as if nothing had been."""
+        """Go on with an instance that `freeze` stopped, as if nothing had been.
+
+        It counts as a later run: it may have lived elsewhere meanwhile, and all that it did there be lost.
+        """
+        self._transport.renew(self._services.boot_now())
         package = self._packages.pop(key, None)
         receivers = self._receivers.pop(key, [])
         if package is None:

@@ -99,9 +99,9 @@ class Transport:
         for channel, sender in self._senders.items():
             if (channel.application, channel.receiver) != (application, instance):
                 continue
-            self._addresses[channel] = to
+            left, self._addresses[channel] = self._addresses[channel], to
             leaving: list[DataMessage] = []
-            sender.redirect(now, leaving)
+            sender.redirect(left, to, now, leaving)
             if not sender.idle:
                 self._expect(sender)
             self._leave(channel, leaving, now, out)
@@ -264,6 +264,7 @@ class Transport:
             if self._addresses[entry.channel] != source:
                 self.forged += 1
                 continue
+            sender.heard_at = source
             leaving: list[DataMessage] = []
             sender.acknowledged(message.boot, entry, now, leaving)
             self._leave(entry.channel, leaving, now, out)

@@ -247,6 +247,26 @@ def test_acknowledgements_from_the_old_place_no_longer_count() -> None:
     assert not sender.idle
 
 
+@pytest.mark.parametrize("places", [(2,), (3, 2)], ids=["told twice of the same place", "there and back"])
+def test_an_acknowledgement_that_others_have_overtaken_does_not_begin_a_new_session(places: tuple[int, ...]) -> None:
+    sender = Transport(5, OPTIONS)
+    out: Sends = []
+    for number in range(4):
+        sender.offer(DataMessage(KIND_REQUEST, APP, X, number, bytes(4), 0, 0, b"x", W), at(2), 0.0, out)
+
+    def acknowledged(boot: int, expected: int) -> list[DataMessage]:
+        sent: Sends = []
+        sender.acknowledge(at(2), AckMessage(boot, (messages.AckEntry(ChannelId(APP, W, X), 5, expected, 0, 8),)), 0.2,
+                           sent)
+        return [messages.decode(one.data) for one in sent]  # type: ignore[misc]
+
+    acknowledged(9, 3)
+    for place in places:
+        sender.redirect(APP, X, at(place), 0.1, [])
+    assert acknowledged(9, 1) == []  # of before it said 3
+    assert [(m.session, m.request_id) for m in acknowledged(10, 0)] == [(6, 3)]  # a later run, which has lost all
+
+
 def test_a_starved_channel_asks_at_the_new_place() -> None:
     sender = Transport(5, ChannelOptions(window=1, backlog=4))
     out: Sends = []
