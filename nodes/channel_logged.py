@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nodes.channel import BITMAP_BITS, ChannelOptions, Receiver, Sender
+from nodes.channel import BITMAP_BITS, ChannelOptions, Sender
 from nodes.channel_images import ReceiverImage
+from nodes.channel_receiver import Receiver
 from nodes.messages import AckEntry, ChannelId, DataMessage
 
 Restarted = Callable[["LoggedSender", int, list[DataMessage]], None]

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from nodes.channel import ChannelOptions, Receiver, Sender
+from nodes.channel import ChannelOptions, Sender
 from nodes.channel_images import ReceiverImage, SenderImage
 from nodes.channel_logged import LoggedReceiver, LoggedSender, Restarted
+from nodes.channel_receiver import Receiver
 from nodes.messages import (
     CLIENT_BIT,
     MAX_ACK_ENTRIES,

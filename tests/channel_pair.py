@@ -7,7 +7,8 @@ import itertools
 
 from hypothesis import strategies as st
 
-from nodes.channel import ChannelOptions, Receiver, Sender
+from nodes.channel import ChannelOptions, Sender
+from nodes.channel_receiver import Receiver
 from nodes.messages import (
     KIND_REQUEST,
     PROBE_KINDS,

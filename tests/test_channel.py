@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from nodes.channel import Receiver, Sender
+from nodes.channel import Sender
+from nodes.channel_receiver import Receiver
 from nodes.messages import (
     KIND_PROBE,
     KIND_REPLY,

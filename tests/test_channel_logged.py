@@ -5,9 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.channel import ChannelOptions, Receiver, Sender
+from nodes.channel import ChannelOptions, Sender
 from nodes.channel_images import ReceiverImage
 from nodes.channel_logged import LoggedReceiver, LoggedSender
+from nodes.channel_receiver import Receiver
 from nodes.messages import KIND_REQUEST, AckEntry, ChannelId, DataMessage
 
 CHANNEL = ChannelId(1, 2, 3)

@@ -19,7 +19,8 @@ from microservices.sql import SqlState
 from microservices.state import State
 from microservices.workload import Workload
 from microservices.workloads import workload_named
-from nodes.channel import ChannelOptions, Receiver, Sender
+from nodes.channel import ChannelOptions, Sender
+from nodes.channel_receiver import Receiver
 from nodes.cores import Cores
 from nodes.deployment import Deployment, deploy
 from nodes.errors import NodeError
