@@ -1,8 +1,9 @@
 """Every experiment that takes seconds at its quick size must hold, on real packets.
 
 Those that honour a time scale are tables and figures of many minutes even so: test_figures_live.py tries their parts.
-Failover takes minutes, too: test_failover_live.py has one failure of each of its applications. What needs no root is in
-test_rootless_experiments.py.
+Of failover, test_failover_live.py has one failure of each application, and test_raft_controller.py a leader that is
+killed; a scenario is half a minute of what test_faults.py does. What needs no root is in test_rootless_experiments.py.
+`./e3 run all --quick` runs them all.
 """
 
 import pytest
@@ -14,6 +15,7 @@ from experiments.runs.run_options import RunOptions
 from experiments.runs.run_plan import planned
 
 TRIES = 3
+ELSEWHERE = ("failover", "controller-failover", "scenario")
 
 
 def a_packet_was_lost(rows: list[tuple[str, str, str]]) -> bool:
@@ -22,8 +24,9 @@ def a_packet_was_lost(rows: list[tuple[str, str, str]]) -> bool:
     return ", 0 lost" not in delivery
 
 
-@pytest.mark.parametrize("name", [name for name, e in EXPERIMENTS.items()
-                                  if planned(name).needs_root and "time_scale" not in e.honours and name != "failover"])
+@pytest.mark.parametrize("name", [
+    name for name, e in EXPERIMENTS.items()
+    if planned(name).needs_root and "time_scale" not in e.honours and name not in ELSEWHERE])
 def test_the_experiment_holds(name: str) -> None:
     said: list[str] = []
     for _ in range(TRIES):
