@@ -166,7 +166,10 @@ class FailingRack:
         return "; ".join((*unpaired, *moving))
 
     def look(self) -> None:
-        """Look at the nodes: one serves in each epoch, and who has all in the latest one stands in domains apart."""
+        """Look at the nodes: one serves in each epoch, and who has all in the latest one stands in domains apart.
+
+        A backup that was silent, wakes, and is being replaced counts as long as who replaces it has not got all.
+        """
         for key in self.keys:
             parts = [(node, *self.part(key, node)) for node in NODES]
             latest = max(epoch for _, epoch, _ in parts)
@@ -174,7 +177,9 @@ class FailingRack:
             have = [node for node, epoch, part in parts if epoch == latest and part in (Part.SERVING, Part.FOLLOWING)]
             self._complain([f"{count} nodes serve {key} in epoch {epoch}" for epoch, count in serving.items()
                             if count > 1])
-            self._complain(faults({b"%d/%d" % key: have}, PLACES))
+            old, new = self.journal.replacing.get((key, latest), ("", ""))
+            counted = [node for node in have if node != old or new not in have]
+            self._complain(faults({b"%d/%d" % key: counted}, PLACES))
 
     def served_once(self) -> list[str]:
         """Say of which instance there is not exactly one that executes, where the controller says."""

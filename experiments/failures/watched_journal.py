@@ -16,6 +16,9 @@ Key = tuple[int, int]
 class WatchedJournal(MemoryJournal):
     """A journal that keeps the view of each instance that holds, and looks at all whether they keep domains apart.
 
+    `replacing` has of each epoch in which a silent backup is being replaced the backup and who takes its place: the
+    two may share a domain, since they are never counted on at once.
+
     `turns` counts views by their reason, `moves` migrations by hand by how they ended, and `set_back` how often what
     has no replica had to begin anew, or to go on from what a migration had left behind. `heard` is called with each
     view, and with each migration's start.
@@ -25,6 +28,7 @@ class WatchedJournal(MemoryJournal):
         super().__init__()
         self._places = places
         self.views: dict[Key, Viewed] = {}
+        self.replacing: dict[tuple[Key, int], tuple[str, str]] = {}
         self.turns: Counter[str] = Counter()
         self.moves: Counter[str] = Counter()
         self.set_back = 0
@@ -37,6 +41,8 @@ class WatchedJournal(MemoryJournal):
         super().append(entry)
         if isinstance(entry, Viewed):
             self.views[entry.application, entry.instance] = entry
+            if entry.backup and entry.joiner:
+                self.replacing[(entry.application, entry.instance), entry.epoch] = entry.backup, entry.joiner
             self.turns[entry.why] += 1
             copies = [name for name in (entry.primary, entry.backup) if name]
             joining = [name for name in (entry.primary, entry.joiner) if name]

@@ -2,8 +2,8 @@
 
 Those that honour a time scale are tables and figures of many minutes even so: test_figures_live.py tries their parts.
 Of failover, test_failover_live.py has one failure of each application, and test_raft_controller.py a leader that is
-killed; a scenario is half a minute of what test_faults.py does. What needs no root is in test_rootless_experiments.py.
-`./e3 run all --quick` runs them all.
+killed; scenario and ecmp-availability are half a minute each of what test_faults.py does. What needs no root is in
+test_rootless_experiments.py. `./e3 run all --quick` runs them all.
 """
 
 import pytest
@@ -15,7 +15,7 @@ from experiments.runs.run_options import RunOptions
 from experiments.runs.run_plan import planned
 
 TRIES = 3
-ELSEWHERE = ("failover", "controller-failover", "scenario")
+ELSEWHERE = ("failover", "controller-failover", "ecmp-availability", "scenario")
 
 
 def a_packet_was_lost(rows: list[tuple[str, str, str]]) -> bool:
@@ -37,7 +37,7 @@ def test_the_experiment_holds(name: str) -> None:
 
 
 @pytest.mark.parametrize(("cluster", "where"), [
-    ("type1x3", "mixed"), ("type2x2", "host"), ("beefyx2+type1x1", "mixed")])
+    ("type2x2", "host"), ("beefyx2+type1x1", "mixed")])
 def test_the_demo_answers_every_request_and_proves_the_routing(cluster: str, where: str) -> None:
     result = demo_without_drops(DemoOptions(cluster, requests=1500, clients=2, where=where))
     assert result.holds, why(result)
