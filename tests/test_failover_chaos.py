@@ -24,7 +24,7 @@ from nodes.replication import Replicator
 from nodes.replication_messages import Part, View
 from nodes.replication_steps import Event, Here, Outgoing
 
-SCHEDULES = 500  # thousands on the real runtimes: ./e3 run failover --simulate
+SCHEDULES = 1000  # thousands on the real runtimes: ./e3 run failover --simulate
 FATAL = ("node", "server")
 FAULTS = (*FATAL, "hang", "isolation", "link", "rack", "partition", "controller")
 MOST_AT_ONCE = 3

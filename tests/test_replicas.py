@@ -85,6 +85,31 @@ def test_a_primary_that_dies_while_its_silent_backup_is_replaced_leaves_that_one
     assert desk.state[1] == backup and "nowhere" not in [h.what for h in desk.control.happenings]
 
 
+@pytest.mark.parametrize("life", [Life.DEAD, Life.LEAVING])
+@pytest.mark.parametrize("lost", ["nobody", "joiner", "primary"])
+def test_of_a_backup_and_who_replaces_it_on_the_same_server_only_one_goes_on(life: Life, lost: str) -> None:
+    desk, backup = paired()
+    server = PLACES[backup].domain
+    desk.full = {name for name in PLACES if PLACES[name].domain != server}
+    desk.lives[backup] = life
+    desk.tick()
+    state, primary, _, joiner = desk.state
+    assert state == "replacing" and PLACES[joiner].domain == server and primary == "s1n1"
+    desk.says(backup, Part.FOLLOWING)  # it wakes, or was never silent: both have a part in this view
+    desk.lives[backup] = Life.ALIVE
+    if lost == "nobody":
+        desk.says(joiner, Part.FOLLOWING)
+    else:
+        desk.lives[joiner if lost == "joiner" else primary] = Life.DEAD
+        desk.tick()
+        desk.says(backup, Part.FOLLOWING)
+    goes_on = {"nobody": (primary, joiner), "joiner": (primary, backup), "primary": (backup,)}[lost]
+    assert desk.state[1:] == goes_on
+    out = joiner if backup in goes_on else backup
+    assert desk.epoch == (told := views(desk.tick(1.0))[out]).epoch
+    assert IPS[out] not in (told.primary, told.backup, told.joiner)
+
+
 @pytest.mark.parametrize("life", [Life.SUSPECT, Life.DEAD])
 def test_with_both_silent_nothing_is_decided_till_one_is_back(life: Life) -> None:
     desk, backup = paired()

@@ -168,7 +168,7 @@ class FailingRack:
     def look(self) -> None:
         """Look at the nodes: one serves in each epoch, and who has all in the latest one stands in domains apart.
 
-        A backup that was silent, wakes, and is being replaced counts as long as who replaces it has not got all.
+        A backup that is being replaced counts as long as who replaces it has not got all.
         """
         for key in self.keys:
             parts = [(node, *self.part(key, node)) for node in NODES]

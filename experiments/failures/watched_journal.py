@@ -16,8 +16,8 @@ Key = tuple[int, int]
 class WatchedJournal(MemoryJournal):
     """A journal that keeps the view of each instance that holds, and looks at all whether they keep domains apart.
 
-    `replacing` has of each epoch in which a silent backup is being replaced the backup and who takes its place: the
-    two may share a domain, since they are never counted on at once.
+    `replacing` has of each epoch in which a backup is being replaced the backup and who is to take its place: the
+    two may share a domain, since the next view keeps one of them at most.
 
     `turns` counts views by their reason, `moves` migrations by hand by how they ended, and `set_back` how often what
     has no replica had to begin anew, or to go on from what a migration had left behind. `heard` is called with each
