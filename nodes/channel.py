@@ -25,6 +25,7 @@ from nodes.channel_images import SenderImage, data_message
 from nodes.messages import KIND_PROBE, KIND_REPLY_PROBE, TO_CLIENT_KINDS, AckEntry, ChannelId, DataMessage
 
 BITMAP_BITS = 64
+OVERTAKEN_S = 1.0  # ours: no acknowledgement is under way for longer
 BEFORE_ANY_BOOT = -1  # boots are not negative: whoever answers next is taken for one that has begun anew
 
 
@@ -58,9 +59,30 @@ class _InFlight:
 class Sender:
     """The sending end of `channel`, starting session `session` with sequence 0."""
 
-    __slots__ = ("_backoff", "_boot_before_move", "_boots", "_edge", "_in_flight", "_next", "_of_image", "_options",
-                 "_peer_boot", "_probed_at", "_rtt", "_rtt_variation", "_settled", "_starved", "_waiting", "channel",
-                 "deepest", "heard_at", "quiet_since", "resent", "session")
+    __slots__ = (
+        "_backoff",
+        "_boot_before_move",
+        "_boots",
+        "_edge",
+        "_in_flight",
+        "_moved_at",
+        "_next",
+        "_of_image",
+        "_options",
+        "_peer_boot",
+        "_probed_at",
+        "_rtt",
+        "_rtt_variation",
+        "_settled",
+        "_starved",
+        "_waiting",
+        "channel",
+        "deepest",
+        "heard_at",
+        "quiet_since",
+        "resent",
+        "session",
+    )
 
     def __init__(self, channel: ChannelId, session: int, options: ChannelOptions, now: float) -> None:
         self.channel = channel
@@ -73,6 +95,7 @@ class Sender:
         self._in_flight: dict[int, _InFlight] = {}  # in order of sequence
         self._peer_boot: int | None = None
         self._boot_before_move: int | None = None  # the last known there, when this end or the receiver moved
+        self._moved_at = now  # when this end or the receiver moved last
         self._boots: dict[Hashable, int] = {}  # of each place that the receiver left, the last that was heard
         self.heard_at: Hashable = None  # the place of who acknowledged last
         self._of_image = False  # made of an image, and not heard of the receiver since
@@ -127,11 +150,13 @@ class Sender:
         if self._peer_boot is not None and boot != self._peer_boot:
             if boot < self._peer_boot:
                 return  # from the receiver's earlier run, overtaken by one from its present
-            self._peer_boot, self.quiet_since = boot, now
             if entry.expected < self._settled:
-                if boot != self._boot_before_move:
+                # Of a run known before the move: overtaken, unless it is still said when nothing can be under way.
+                if boot != self._boot_before_move or now - self._moved_at > OVERTAKEN_S:
+                    self._peer_boot, self.quiet_since = boot, now
                     self._restart(now, out)
                 return
+            self._peer_boot, self.quiet_since = boot, now
             # Nothing is missing before what it has, so this session can go on; to begin another would repeat what it
             # has delivered meanwhile. What it does not have may have been lost with its earlier run, or have come to
             # its new place before it did.
@@ -209,6 +234,7 @@ class Sender:
             self._boots[self.heard_at] = self._peer_boot
         before = self._boot_before_move if left == to else None
         self._peer_boot, self._boot_before_move = BEFORE_ANY_BOOT, self._boots.get(to, before)
+        self._moved_at = now
         self._backoff, self.quiet_since = 1.0, now
         for sent in self._in_flight.values():
             sent.arrived = False
