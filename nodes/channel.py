@@ -59,30 +59,9 @@ class _InFlight:
 class Sender:
     """The sending end of `channel`, starting session `session` with sequence 0."""
 
-    __slots__ = (
-        "_backoff",
-        "_boot_before_move",
-        "_boots",
-        "_edge",
-        "_in_flight",
-        "_moved_at",
-        "_next",
-        "_of_image",
-        "_options",
-        "_peer_boot",
-        "_probed_at",
-        "_rtt",
-        "_rtt_variation",
-        "_settled",
-        "_starved",
-        "_waiting",
-        "channel",
-        "deepest",
-        "heard_at",
-        "quiet_since",
-        "resent",
-        "session",
-    )
+    __slots__ = ("_backoff", "_boot_before_move", "_boots", "_edge", "_in_flight", "_moved_at", "_next", "_of_image",
+                 "_options", "_peer_boot", "_probed_at", "_rtt", "_rtt_variation", "_settled", "_starved", "_waiting",
+                 "channel", "deepest", "heard_at", "quiet_since", "resent", "session")
 
     def __init__(self, channel: ChannelId, session: int, options: ChannelOptions, now: float) -> None:
         self.channel = channel

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nodes import messages
-from nodes.channel import ChannelOptions
+from nodes.channel import OVERTAKEN_S, ChannelOptions
 from nodes.channel_images import ReceiverImage, SenderImage
 from nodes.channel_move import InboxImage, Package, PlaceImage, decode_package, loop_back
 from nodes.errors import NodeError
@@ -254,9 +254,9 @@ def test_an_acknowledgement_that_others_have_overtaken_does_not_begin_a_new_sess
     for number in range(4):
         sender.offer(DataMessage(KIND_REQUEST, APP, X, number, bytes(4), 0, 0, b"x", W), at(2), 0.0, out)
 
-    def acknowledged(boot: int, expected: int) -> list[DataMessage]:
+    def acknowledged(boot: int, expected: int, now: float = 0.2) -> list[DataMessage]:
         sent: Sends = []
-        sender.acknowledge(at(2), AckMessage(boot, (messages.AckEntry(ChannelId(APP, W, X), 5, expected, 0, 8),)), 0.2,
+        sender.acknowledge(at(2), AckMessage(boot, (messages.AckEntry(ChannelId(APP, W, X), 5, expected, 0, 8),)), now,
                            sent)
         return [messages.decode(one.data) for one in sent]  # type: ignore[misc]
 
@@ -265,6 +265,20 @@ def test_an_acknowledgement_that_others_have_overtaken_does_not_begin_a_new_sess
         sender.redirect(APP, X, at(place), 0.1, [])
     assert acknowledged(9, 1) == []  # of before it said 3
     assert [(m.session, m.request_id) for m in acknowledged(10, 0)] == [(6, 3)]  # a later run, which has lost all
+
+
+@pytest.mark.parametrize(("now", "sent"), [(0.1 + OVERTAKEN_S, []), (0.2 + OVERTAKEN_S, [(6, 3)])])
+def test_what_a_run_known_before_still_lacks_when_nothing_can_be_under_way_it_has_lost(
+        now: float, sent: list[tuple[int, int]]) -> None:
+    sender = Transport(5, OPTIONS)
+    for number in range(4):
+        sender.offer(DataMessage(KIND_REQUEST, APP, X, number, bytes(4), 0, 0, b"x", W), at(2), 0.0, [])
+    channel, out = ChannelId(APP, W, X), []
+    sender.acknowledge(at(2), AckMessage(9, (messages.AckEntry(channel, 5, 3, 0, 8),)), 0.0, [])
+    sender.redirect(APP, X, at(2), 0.1, [])
+    for _ in range(3):  # and it answers nothing till then, so that the two do not repeat without end
+        sender.acknowledge(at(2), AckMessage(9, (messages.AckEntry(channel, 5, 1, 0, 8),)), now, out)
+    assert [(m.session, m.request_id) for m in map(messages.decode, (one.data for one in out))] == sent
 
 
 def test_a_starved_channel_asks_at_the_new_place() -> None:

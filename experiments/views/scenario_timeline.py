@@ -59,17 +59,19 @@ class Broken(msgspec.Struct, frozen=True):
     words: str
 
 
-def binned(answered_s: Floats, latencies_s: Floats, end_s: float, bin_s: float) -> tuple[Bin, ...]:
-    """Return the bins from 0 to `end_s` of replies at `answered_s` (in any order) with their latencies."""
+def binned(answered_s: Floats, latencies_s: Floats | None, end_s: float, bin_s: float) -> tuple[Bin, ...]:
+    """Return the bins from 0 to `end_s` of replies at `answered_s` (in any order) with their latencies, if known."""
     order = np.argsort(answered_s, kind="stable")
-    at, latency = answered_s[order], latencies_s[order]
+    at, latency = answered_s[order], None if latencies_s is None else latencies_s[order]
     edges = np.arange(0.0, end_s + bin_s / 2, bin_s)
     cuts = np.searchsorted(at, edges)
     found = []
     for i in range(len(edges) - 1):
-        within = latency[cuts[i]:cuts[i + 1]]
-        p50, p99 = (1e3 * float(np.percentile(within, q)) for q in (50, 99)) if len(within) else (None, None)
-        found.append(Bin(float(edges[i]), len(within), len(within) / bin_s, p50, p99))
+        count = int(cuts[i + 1] - cuts[i])
+        p50 = p99 = None
+        if latency is not None and count:
+            p50, p99 = (1e3 * float(np.percentile(latency[cuts[i]:cuts[i + 1]], q)) for q in (50, 99))
+        found.append(Bin(float(edges[i]), count, count / bin_s, p50, p99))
     return tuple(found)
 
 
