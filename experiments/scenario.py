@@ -1,10 +1,10 @@
-"""A rack under load while parts of it fail and are healed, at the times that a scenario's file says.
+"""A rack under load while parts of it fail, are healed, and instances move, at the times that a scenario's file says.
 
-    scenario.yaml --> rack, load --> at each step: fail or heal --> timeline of throughput and latency
+    scenario.yaml --> rack, load --> at each step: fail, heal or migrate --> timeline of throughput and latency
 
 `./e3 run scenario --file FILE`; without a file, the one that is shipped. What went wrong without an excuse (a wrong
 reply, no service at the end) makes it fail; what was lost is counted, and judged if the file says so. A reply that came
-twice has one excuse: a node that lost its memory does not know what it has done, and does again what it is asked again.
+twice has one excuse: a node that lost its memory, and has no backup, does again what it is asked again.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from controller.errors import MigrationError
 from experiments.clients.client import ClientConfig, ClientResult
 from experiments.clients.store_checker import CHECKER as CHECKING
 from experiments.emulation.chosen_application import application_of, requests_of
@@ -27,17 +28,17 @@ from experiments.emulation.running import RunningClient
 from experiments.emulation.testbed import Testbed, TestbedOptions
 from experiments.runs.results import Run
 from experiments.runs.run_options import RunOptions
-from experiments.scenario_file import CHECKER, Planned, Scenario, plan_of, read_scenario
+from experiments.scenario_file import CHECKER, Move, Planned, Scenario, plan_of, read_scenario
 from experiments.views.figures import draw, stored
 from experiments.views.scenario_timeline import Bin, Moment, Timeline, binned, with_quiet
 from nodes.deployment import Deployment, deploy
 from topologies.catalog import cluster_named
-from topologies.inventory import Inventory, inventory_of
+from topologies.inventory import inventory_of
 
 SHIPPED = Path(__file__).parent / "scenarios" / "one-after-another.yaml"
 WARM_UP_REAL_S = 1.0
 DRAIN_REAL_S = 5.0
-RESULT_LIMIT_S = 60.0
+RESULT_LIMIT_S = MOVE_LIMIT_S = 60.0  # real
 LAST_S = 1.0  # at the end, in which there must be service
 NEVER = ("wrong", "foreign")
 Rows = list[tuple[str, str, str, bool]]
@@ -50,8 +51,10 @@ def run(options: RunOptions, say: Callable[[str], None]) -> dict[str, Any]:
         scenario = hurried(scenario)
     inventory = inventory_of(cluster_named(scenario.cluster, clients=scenario.load.clients,
                                            controllers=scenario.controllers))
-    plan = plan_of(scenario, inventory)  # what cannot be is refused before anything is started
-    deployment = _deployment(scenario, inventory)
+    application = application_of(scenario.application, scenario.shards, int(scenario.replicate))
+    plan = plan_of(scenario, inventory, application)  # what cannot be is refused before anything is started
+    deployment = deploy(application, place_in_turn(application, inventory, scenario.where), inventory,
+                        scenario.replicate)
     result_run = Run("scenario")
     pacing = UNPACED if scenario.speed == "unpaced" else Pacing(scenario.speed, scenario.time_scale)
     with Testbed.start(TestbedOptions(scenario.cluster, clients=scenario.load.clients, label="scenario", pacing=pacing,
@@ -70,7 +73,7 @@ def run(options: RunOptions, say: Callable[[str], None]) -> dict[str, Any]:
     timeline = Timeline(scenario.title, scenario.seconds, scenario.bin_s,
                         binned(answered, latencies, scenario.seconds, scenario.bin_s),
                         with_quiet(moments, answered[answered < scenario.seconds], scenario.seconds))
-    rows = judge(scenario, timeline, results)
+    rows = judge(scenario, timeline, results, forgetful=len(deployment.replicated) < len(deployment.places))
     result_run.write_data([msgspec.to_builtins(b) for b in timeline.bins])
     figures = {"timeline": stored("timeline", timeline)}
     draw(result_run.directory, figures)
@@ -88,8 +91,8 @@ def hurried(scenario: Scenario) -> Scenario:
     return msgspec.structs.replace(scenario, seconds=scenario.seconds / 2, steps=steps)
 
 
-def judge(scenario: Scenario, timeline: Timeline, results: list[ClientResult]) -> Rows:
-    """Return (what, measured, wanted, whether it is so)."""
+def judge(scenario: Scenario, timeline: Timeline, results: list[ClientResult], forgetful: bool = True) -> Rows:
+    """Return (what, measured, wanted, whether it is so). `forgetful`: there are instances that nobody backs up."""
     sums = {name: sum(getattr(result, name) for result in results)
             for name in ("sent", "answered", "lost", "errors", "late", "unfinished", "duplicated", *NEVER)}
     rows: Rows = [("requests answered", f"{sums['answered']} of {sums['sent']}", "> 0", sums["answered"] > 0)]
@@ -100,7 +103,7 @@ def judge(scenario: Scenario, timeline: Timeline, results: list[ClientResult]) -
     bad = sum(sums[name] for name in NEVER)
     complaint = next((c for r in results if any(getattr(r, n) for n in NEVER) for c in r.complaints), "")
     rows.append(("replies that were wrong, or nobody's", f"{bad}{f' ({complaint})' if bad else ''}", "0", bad == 0))
-    forgot = any(moment.verb == "fail" and moment.part.split()[0] in FORGETFUL for moment in timeline.moments)
+    forgot = forgetful and any(m.verb == "fail" and m.part.split()[0] in FORGETFUL for m in timeline.moments)
     rows.append(("replies that came twice", str(sums["duplicated"]), "" if forgot else "0",
                  forgot or sums["duplicated"] == 0))
     for moment in timeline.moments:
@@ -113,11 +116,6 @@ def judge(scenario: Scenario, timeline: Timeline, results: list[ClientResult]) -
 
 def _replies_from(bins: tuple[Bin, ...], at_s: float) -> int:
     return sum(b.replies for b in bins if b.at_s >= at_s - 1e-9)
-
-
-def _deployment(scenario: Scenario, inventory: Inventory) -> Deployment:
-    application = application_of(scenario.application, scenario.shards, 0)
-    return deploy(application, place_in_turn(application, inventory, scenario.where), inventory)
 
 
 def _client(bed: Testbed, scenario: Scenario, deployment: Deployment, number: int) -> RunningClient:
@@ -141,8 +139,18 @@ def _sleep_until(bed: Testbed, at_s: float) -> None:
 
 def _done(bed: Testbed, step: Planned, zero_s: float, say: Callable[[str], None]) -> Moment:
     _sleep_until(bed, zero_s + step.at_s)
-    clock, failure = bed.clock.reader(), step.failure
+    clock = bed.clock.reader()
     began_s = clock() - zero_s
+    if isinstance(step.what, Move):
+        try:
+            told = bed.migrate(step.what.instance, step.what.node, MOVE_LIMIT_S)
+            outcome = f"{told.outcome}: it runs on {told.owner}"
+        except MigrationError as error:
+            outcome = f"refused: {error}"
+        say(f"{began_s:.1f} s: {step.words}: {outcome}")
+        return Moment(step.at_s, began_s, clock() - zero_s, step.verb, f"{step.words}, {outcome.partition(':')[0]}",
+                      step.what.instance)
+    failure = step.what
     if step.verb == "fail":
         bed.fail(failure.kind, *failure.names, share=failure.share)
     else:
