@@ -14,7 +14,8 @@ Floats = NDArray[np.float64]
 class Moment(msgspec.Struct, frozen=True):
     """A step as it was done: due `at_s`, begun at `began_s`, over at `ended_s`, seconds since the load began.
 
-    `quiet_s`: the longest time without any reply that began after this and before the next step.
+    `quiet_s`: the longest time without any reply that began after this and before the next step. `migration`: the
+    number of the one that it began, 0 for none.
     """
 
     at_s: float
@@ -24,6 +25,7 @@ class Moment(msgspec.Struct, frozen=True):
     words: str
     part: str
     quiet_s: float = 0.0
+    migration: int = 0
 
 
 class Bin(msgspec.Struct, frozen=True):
