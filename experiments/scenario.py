@@ -1,14 +1,15 @@
-"""A rack under load while parts of it fail and are healed, at the times that a scenario's file says.
+"""A rack under load while parts of it fail, are healed, and instances move, at the times that a scenario's file says.
 
-    scenario.yaml --> rack, load --> at each step: fail or heal --> timeline of throughput and latency
+    scenario.yaml --> rack, load --> at each step: fail, heal or migrate --> timeline of throughput and latency
 
 `./e3 run scenario --file FILE`; without a file, the one that is shipped. What went wrong without an excuse (a wrong
 reply, no service at the end) makes it fail; what was lost is counted, and judged if the file says so. A reply that came
-twice has one excuse: a node that lost its memory does not know what it has done, and does again what it is asked again.
+twice has one excuse: a node that lost its memory, and has no backup, does again what it is asked again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from controller.errors import MigrationError
 from experiments.clients.client import ClientConfig, ClientResult
 from experiments.clients.store_checker import CHECKER as CHECKING
 from experiments.emulation.chosen_application import application_of, requests_of
@@ -27,12 +29,12 @@ from experiments.emulation.running import RunningClient
 from experiments.emulation.testbed import Testbed, TestbedOptions
 from experiments.runs.results import Run
 from experiments.runs.run_options import RunOptions
-from experiments.scenario_file import CHECKER, Planned, Scenario, plan_of, read_scenario
+from experiments.scenario_file import CHECKER, Move, Planned, Scenario, plan_of, read_scenario
 from experiments.views.figures import draw, stored
 from experiments.views.scenario_timeline import Bin, Moment, Timeline, binned, with_quiet
 from nodes.deployment import Deployment, deploy
 from topologies.catalog import cluster_named
-from topologies.inventory import Inventory, inventory_of
+from topologies.inventory import inventory_of
 
 SHIPPED = Path(__file__).parent / "scenarios" / "one-after-another.yaml"
 WARM_UP_REAL_S = 1.0
@@ -50,8 +52,10 @@ def run(options: RunOptions, say: Callable[[str], None]) -> dict[str, Any]:
         scenario = hurried(scenario)
     inventory = inventory_of(cluster_named(scenario.cluster, clients=scenario.load.clients,
                                            controllers=scenario.controllers))
-    plan = plan_of(scenario, inventory)  # what cannot be is refused before anything is started
-    deployment = _deployment(scenario, inventory)
+    application = application_of(scenario.application, scenario.shards, int(scenario.replicate))
+    plan = plan_of(scenario, inventory, application)  # what cannot be is refused before anything is started
+    deployment = deploy(application, place_in_turn(application, inventory, scenario.where), inventory,
+                        scenario.replicate)
     result_run = Run("scenario")
     pacing = UNPACED if scenario.speed == "unpaced" else Pacing(scenario.speed, scenario.time_scale)
     with Testbed.start(TestbedOptions(scenario.cluster, clients=scenario.load.clients, label="scenario", pacing=pacing,
@@ -62,6 +66,7 @@ def run(options: RunOptions, say: Callable[[str], None]) -> dict[str, Any]:
         zero_s = bed.clock.reader()()
         moments = [_done(bed, step, zero_s, say) for step in plan]
         _sleep_until(bed, zero_s + scenario.seconds)
+        moments = [_settled(bed, moment, scenario.seconds, say) for moment in moments]
         for client in clients:
             client.stop()
         results = [client.result(RESULT_LIMIT_S) for client in clients]
@@ -70,7 +75,7 @@ def run(options: RunOptions, say: Callable[[str], None]) -> dict[str, Any]:
     timeline = Timeline(scenario.title, scenario.seconds, scenario.bin_s,
                         binned(answered, latencies, scenario.seconds, scenario.bin_s),
                         with_quiet(moments, answered[answered < scenario.seconds], scenario.seconds))
-    rows = judge(scenario, timeline, results)
+    rows = judge(scenario, timeline, results, forgetful=len(deployment.replicated) < len(deployment.places))
     result_run.write_data([msgspec.to_builtins(b) for b in timeline.bins])
     figures = {"timeline": stored("timeline", timeline)}
     draw(result_run.directory, figures)
@@ -88,8 +93,8 @@ def hurried(scenario: Scenario) -> Scenario:
     return msgspec.structs.replace(scenario, seconds=scenario.seconds / 2, steps=steps)
 
 
-def judge(scenario: Scenario, timeline: Timeline, results: list[ClientResult]) -> Rows:
-    """Return (what, measured, wanted, whether it is so)."""
+def judge(scenario: Scenario, timeline: Timeline, results: list[ClientResult], forgetful: bool = True) -> Rows:
+    """Return (what, measured, wanted, whether it is so). `forgetful`: there are instances that nobody backs up."""
     sums = {name: sum(getattr(result, name) for result in results)
             for name in ("sent", "answered", "lost", "errors", "late", "unfinished", "duplicated", *NEVER)}
     rows: Rows = [("requests answered", f"{sums['answered']} of {sums['sent']}", "> 0", sums["answered"] > 0)]
@@ -100,7 +105,7 @@ def judge(scenario: Scenario, timeline: Timeline, results: list[ClientResult]) -
     bad = sum(sums[name] for name in NEVER)
     complaint = next((c for r in results if any(getattr(r, n) for n in NEVER) for c in r.complaints), "")
     rows.append(("replies that were wrong, or nobody's", f"{bad}{f' ({complaint})' if bad else ''}", "0", bad == 0))
-    forgot = any(moment.verb == "fail" and moment.part.split()[0] in FORGETFUL for moment in timeline.moments)
+    forgot = forgetful and any(m.verb == "fail" and m.part.split()[0] in FORGETFUL for m in timeline.moments)
     rows.append(("replies that came twice", str(sums["duplicated"]), "" if forgot else "0",
                  forgot or sums["duplicated"] == 0))
     for moment in timeline.moments:
@@ -113,11 +118,6 @@ def judge(scenario: Scenario, timeline: Timeline, results: list[ClientResult]) -
 
 def _replies_from(bins: tuple[Bin, ...], at_s: float) -> int:
     return sum(b.replies for b in bins if b.at_s >= at_s - 1e-9)
-
-
-def _deployment(scenario: Scenario, inventory: Inventory) -> Deployment:
-    application = application_of(scenario.application, scenario.shards, 0)
-    return deploy(application, place_in_turn(application, inventory, scenario.where), inventory)
 
 
 def _client(bed: Testbed, scenario: Scenario, deployment: Deployment, number: int) -> RunningClient:
@@ -141,11 +141,42 @@ def _sleep_until(bed: Testbed, at_s: float) -> None:
 
 def _done(bed: Testbed, step: Planned, zero_s: float, say: Callable[[str], None]) -> Moment:
     _sleep_until(bed, zero_s + step.at_s)
-    clock, failure = bed.clock.reader(), step.failure
+    clock = bed.clock.reader()
     began_s = clock() - zero_s
+    if isinstance(step.what, Move):
+        return _move_begun(bed, step, step.what, began_s, say)
+    failure = step.what
     if step.verb == "fail":
         bed.fail(failure.kind, *failure.names, share=failure.share)
     else:
         bed.heal(failure.kind, *failure.names)
     say(f"{began_s:.1f} s: {failure.said(mended=step.verb == 'heal')}")
     return Moment(step.at_s, began_s, clock() - zero_s, step.verb, step.words, failure.heal_words)
+
+
+def _move_begun(bed: Testbed, step: Planned, move: Move, began_s: float, say: Callable[[str], None]) -> Moment:
+    try:
+        number = bed.asked().move(move.instance, move.node)
+    except MigrationError as error:
+        say(f"{began_s:.1f} s: {step.words} is refused: {error}")
+        return Moment(step.at_s, began_s, began_s, step.verb, f"{step.words}, refused", move.instance)
+    say(f"{began_s:.1f} s: {step.words} is migration {number}")
+    return Moment(step.at_s, began_s, began_s, step.verb, step.words, move.instance, migration=number)
+
+
+def _settled(bed: Testbed, moment: Moment, end_s: float, say: Callable[[str], None]) -> Moment:
+    """Return `moment` with how its migration, if it is one, ended, and when."""
+    if not moment.migration:
+        return moment
+    told = None
+    with contextlib.suppress(MigrationError):
+        lines = bed.asked().timelines(moment.migration - 1)
+        told = next((line for line in lines if line.migration == moment.migration), None)
+    if told is None:  # whoever knew is dead: a new leader knows what was decided, and no times
+        outcome, took_s = "of which nobody has kept the times", 0.0
+    elif not told.outcome:
+        outcome, took_s = "under way till the end", end_s - moment.began_s
+    else:
+        outcome, took_s = told.outcome, told.steps_s.get("total", 0.0)
+    say(f"migration {moment.migration}: {outcome}{f', on {told.owner}' if told and told.outcome else ''}")
+    return msgspec.structs.replace(moment, ended_s=moment.began_s + took_s, words=f"{moment.words}, {outcome}")

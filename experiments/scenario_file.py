@@ -1,4 +1,4 @@
-"""A scenario: a rack under load, and at which second what fails or is healed. Read from YAML, checked before it runs.
+"""A scenario: a rack under load, and at which second what fails, is healed or moves. From YAML, checked before it runs.
 
     title: a SmartNIC loses its power and comes back
     cluster: type1x3
@@ -7,10 +7,11 @@
     load: {rate_rps: 500}
     steps:
       - {at_s: 5, fail: smartnic s2n1}
+      - {at_s: 9, migrate: nids-2 s3n1}
       - {at_s: 12, heal: smartnic s2n1}
 
-What follows `fail` and `heal` are the words of the interactive command line, `heal: all` among them. Seconds are
-emulated ones; without a `time_scale` they are real.
+What follows `fail`, `heal` and `migrate` are the words of the interactive command line, `heal: all` among them. Seconds
+are emulated ones; without a `time_scale` they are real.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from typing import NamedTuple
 import msgspec
 import yaml
 
+from experiments.emulation.choice import chosen
 from experiments.emulation.failures import KINDS, Failure, failure_of, part_of, share_of
 from experiments.emulation.first_placement import WHERE
 from experiments.emulation.testbed_options import CONTROLLERS, ORCHESTRATOR
 from experiments.errors import ExperimentError
+from microservices.application import Application
 from topologies.inventory import Inventory
 
 MOST_SECONDS, MOST_STEPS, MOST_CLIENTS = 3600.0, 1000, 16
@@ -36,11 +39,12 @@ SPEEDS = ("unpaced", "calibrated")
 
 
 class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is done `at_s` seconds after the load has begun: one of `fail` and `heal`."""
+    """What is done `at_s` seconds after the load has begun: one of `fail`, `heal` and `migrate`."""
 
     at_s: float
     fail: str = ""
     heal: str = ""
+    migrate: str = ""
 
 
 class ScenarioLoad(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -56,7 +60,10 @@ class ScenarioLoad(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """All that the file says. `most_lost`: requests that may go unanswered, None for any number."""
+    """All that the file says. `most_lost`: requests that may go unanswered, None for any number.
+
+    `replicate`: every instance that can have a backup has one.
+    """
 
     title: str
     seconds: float
@@ -65,6 +72,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     application: str = "nfv-fin"
     shards: int = 3
     where: str = "mixed"
+    replicate: bool = False
     orchestrator: str = "watch"
     controllers: int = 1
     speed: str = "unpaced"
@@ -74,16 +82,25 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     most_lost: int | None = None
 
 
+class Move(NamedTuple):
+    """An instance, as APPLICATION/INSTANCE, and the node that it is to go to."""
+
+    instance: str
+    node: str
+
+
 class Planned(NamedTuple):
-    """A step as it will be done: `verb` is "fail" or "heal"."""
+    """A step as it will be done: `verb` is "fail" or "heal" of a failure, or "migrate" of a move."""
 
     at_s: float
     verb: str
-    failure: Failure
+    what: Failure | Move
 
     @property
     def words(self) -> str:
-        return f"{self.verb} {self.failure.words if self.verb == 'fail' else self.failure.heal_words}"
+        if isinstance(self.what, Move):
+            return f"{self.verb} {' '.join(self.what)}"
+        return f"{self.verb} {self.what.words if self.verb == 'fail' else self.what.heal_words}"
 
 
 def read_scenario(path: Path) -> Scenario:
@@ -123,50 +140,80 @@ def check(scenario: Scenario) -> None:
         raise ExperimentError(f"controllers is {s.controllers}; there can be {' or '.join(map(str, CONTROLLERS))}")
     if s.speed == "unpaced" and s.time_scale != 1:
         raise ExperimentError(f"time_scale is {s.time_scale:g}: only at calibrated speed is time scaled")
+    if s.replicate and s.orchestrator == "off":
+        raise ExperimentError("replicate: backups are the resource controller's to place, and orchestrator is off")
     if load.workload == CHECKER and (load.flows != 1 or s.application != "kvs"):
         raise ExperimentError(f"{CHECKER} knows the replies of application kvs on one flow, not of {s.application} on "
                               f"{load.flows}: say `application: kvs` and `flows: 1`")
 
 
-def plan_of(scenario: Scenario, inventory: Inventory) -> list[Planned]:
-    """Return the steps in order of time, with every name looked up on the rack.
+def plan_of(scenario: Scenario, inventory: Inventory, application: Application) -> list[Planned]:
+    """Return the steps in order of time, with every name looked up on the rack and in the application.
 
-    Raises ExperimentError, naming the step, for a name that is not there, a part that has failed already, or one that
-    has not and is to be healed.
+    Raises ExperimentError, naming the step, for a name that is not there, a part that has failed already, one that has
+    not and is to be healed, or an instance that cannot move.
     """
     broken: list[Failure] = []
     plan: list[Planned] = []
     for number, step in sorted(enumerate(scenario.steps, start=1), key=lambda pair: pair[1].at_s):
         try:
-            plan += _planned(step, broken, scenario, inventory)
+            plan += _planned(step, broken, scenario, inventory, application)
         except ExperimentError as error:
             raise ExperimentError(f"step {number}: {error}") from error
     return plan
 
 
-def _planned(step: Step, broken: list[Failure], scenario: Scenario, inventory: Inventory) -> list[Planned]:
-    if bool(step.fail) == bool(step.heal):
-        raise ExperimentError(f"fail is {step.fail!r} and heal is {step.heal!r}: say one of them")
+def _planned(step: Step, broken: list[Failure], scenario: Scenario, inventory: Inventory,
+             application: Application) -> list[Planned]:
+    said = {"fail": step.fail, "heal": step.heal, "migrate": step.migrate}
+    verbs = [verb for verb, words in said.items() if words.strip()]
+    if len(verbs) != 1:
+        asked = f"{' and '.join(verbs)} are" if verbs else "nothing is"
+        raise ExperimentError(f"{asked} to be done: say one of {', '.join(said)}")
     if not 0 <= step.at_s <= scenario.seconds:
         raise ExperimentError(f"at_s is {step.at_s:g}; the limits are 0 and {scenario.seconds:g}, when the load ends")
-    words = (step.fail or step.heal).split()
+    words = said[verbs[0]].split()
     if step.heal:
-        if words == [ALL]:
-            healed, broken[:] = broken[::-1], []
-            return [Planned(step.at_s, "heal", failure) for failure in healed]
-        part = part_of(inventory, words[0], words[1:])
-        found = next((f for f in broken if f.same_part(part)), None)
-        if found is None:
-            listed = "; ".join(f.heal_words for f in broken) or "nothing"
-            raise ExperimentError(f"{part.heal_words} has not failed at {step.at_s:g} s; what has: {listed}")
-        broken.remove(found)
-        return [Planned(step.at_s, "heal", found)]
+        return [Planned(step.at_s, "heal", failure) for failure in _healed(words, step.at_s, broken, inventory)]
+    if step.migrate:
+        return [Planned(step.at_s, "migrate", _move(words, scenario, inventory, application))]
+    return [Planned(step.at_s, "fail", _failed(words, step.at_s, broken, scenario, inventory))]
+
+
+def _healed(words: list[str], at_s: float, broken: list[Failure], inventory: Inventory) -> list[Failure]:
+    if words == [ALL]:
+        healed, broken[:] = broken[::-1], []
+        return healed
+    part = part_of(inventory, words[0], words[1:])
+    found = next((f for f in broken if f.same_part(part)), None)
+    if found is None:
+        listed = "; ".join(f.heal_words for f in broken) or "nothing"
+        raise ExperimentError(f"{part.heal_words} has not failed at {at_s:g} s; what has: {listed}")
+    broken.remove(found)
+    return [found]
+
+
+def _failed(words: list[str], at_s: float, broken: list[Failure], scenario: Scenario, inventory: Inventory) -> Failure:
     takes_share = words[0] in KINDS and KINDS[words[0]].takes_share and len(words) > 2
     share = share_of(words.pop()) if takes_share else 0.0
     failure = failure_of(inventory, words[0], words[1:], share)
     if any(f.same_part(failure) for f in broken):
-        raise ExperimentError(f"{failure.heal_words} has failed already at {step.at_s:g} s, and is not healed")
+        raise ExperimentError(f"{failure.heal_words} has failed already at {at_s:g} s, and is not healed")
     if failure.kind == "controller" and scenario.orchestrator == "off":
         raise ExperimentError("there is no resource controller: orchestrator is off")
     broken.append(failure)
-    return [Planned(step.at_s, "fail", failure)]
+    return failure
+
+
+def _move(words: list[str], scenario: Scenario, inventory: Inventory, application: Application) -> Move:
+    if len(words) != 2:
+        raise ExperimentError(f"migrate {' '.join(words)!r}: say an instance and the node that it is to go to")
+    if scenario.orchestrator == "off":
+        raise ExperimentError("there is nobody to move an instance: orchestrator is off")
+    instances = {i.name: i for i in application.instances if not i.backup}
+    instance = instances[chosen(words[0].removeprefix(f"{application.name}/"), list(instances), "instance")]
+    node = chosen(words[1], [n.name for role in ("host", "smartnic") for n in inventory.of_role(role)],
+                  "host or SmartNIC")
+    if scenario.replicate and application.stage(instance.stage).backups:
+        raise ExperimentError(f"{instance.name} has a backup, and what is replicated does not move")
+    return Move(f"{application.name}/{instance.name}", node)

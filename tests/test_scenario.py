@@ -17,11 +17,21 @@ from experiments.emulation.failures import Failure
 from experiments.errors import ExperimentError
 from experiments.scenario import SHIPPED, hurried, judge
 from experiments.scenario_file import Scenario, ScenarioLoad, Step, plan_of, read_scenario
-from experiments.views.scenario_timeline import Moment, Timeline, binned, broken_spans, longest_quiet, with_quiet
+from experiments.views.scenario_timeline import (
+    Moment,
+    Stretch,
+    Timeline,
+    binned,
+    longest_quiet,
+    stretches_of,
+    with_quiet,
+)
+from microservices.applications import application_named
 from topologies.catalog import cluster_named
 from topologies.inventory import inventory_of
 
 RACK = inventory_of(cluster_named("type1x3"))
+NFV = application_named("nfv-fin", 3, 0)
 LEAST = "title: t\nseconds: 10\nsteps:\n"
 
 
@@ -33,11 +43,20 @@ def read(tmp_path: Path, text: str) -> Scenario:
 
 def test_the_shipped_scenario_can_be_run_as_it_is_and_in_half_the_time() -> None:
     scenario = read_scenario(SHIPPED)
-    plan = plan_of(scenario, inventory_of(cluster_named(scenario.cluster)))
-    assert {step.failure.kind for step in plan} >= {"smartnic", "hang", "loss", "tor", "server"}
+    plan = plan_of(scenario, inventory_of(cluster_named(scenario.cluster)), NFV)
+    kinds = {step.what.kind for step in plan if isinstance(step.what, Failure)}
+    assert kinds >= {"smartnic", "hang", "loss", "tor", "server"}
     assert sum(step.verb == "fail" for step in plan) == sum(step.verb == "heal" for step in plan)
-    half = plan_of(hurried(scenario), RACK)
+    half = plan_of(hurried(scenario), RACK, NFV)
     assert [step.at_s * 2 for step in half] == [step.at_s for step in plan]
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED.parent.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_scenario_can_be_run_on_its_rack(path: Path) -> None:
+    scenario = read_scenario(path)
+    inventory = inventory_of(cluster_named(scenario.cluster, clients=scenario.load.clients))
+    application = application_named(scenario.application, scenario.shards, int(scenario.replicate))
+    assert len(plan_of(scenario, inventory, application)) == len(scenario.steps)
 
 
 def test_the_scenario_in_the_documentation_can_be_run_as_it_stands_there(tmp_path: Path) -> None:
@@ -45,13 +64,13 @@ def test_the_scenario_in_the_documentation_can_be_run_as_it_stands_there(tmp_pat
     (text,) = re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     (tmp_path / "documented.yaml").write_text(text)
     scenario = read_scenario(tmp_path / "documented.yaml")
-    plan = plan_of(scenario, inventory_of(cluster_named(scenario.cluster, clients=1)))
-    assert [step.words for step in plan][-1] == "heal loss s1n1" and len(plan) == 4
+    plan = plan_of(scenario, inventory_of(cluster_named(scenario.cluster, clients=1)), NFV)
+    assert [step.words for step in plan][-1] == "heal loss s1n1" and len(plan) == 5
 
 
 def test_steps_are_done_in_order_of_time_and_heal_all_mends_the_latest_first() -> None:
     scenario = Scenario("t", 10.0, (Step(9.0, heal="all"), Step(1.0, fail="loss s1n1 2%"), Step(5.0, fail="tor")))
-    assert [(s.at_s, s.words) for s in plan_of(scenario, RACK)] == [
+    assert [(s.at_s, s.words) for s in plan_of(scenario, RACK, NFV)] == [
         (1.0, "fail loss s1n1 0.02"), (5.0, "fail tor"), (9.0, "heal tor"), (9.0, "heal loss s1n1")]
 
 
@@ -67,6 +86,7 @@ def test_steps_are_done_in_order_of_time_and_heal_all_mends_the_latest_first() -
     ("title: t\nseconds: 10\nload: {clients: 99}\nsteps: []", "load.clients is 99; the limits are 1 and 16"),
     ("title: t\nseconds: 10\nwhere: moon\nsteps: []", "where is 'moon'; there are smartnic, host, mixed"),
     ("title: t\nseconds: 10\ntime_scale: 20\nsteps: []", "time_scale is 20: only at calibrated speed"),
+    ("title: t\nseconds: 10\nreplicate: true\norchestrator: \"off\"\nsteps: []", "the resource controller's to place"),
     ("title: t\nseconds: 10\nload: {workload: store-checker}\nsteps: []", "store-checker knows the replies of")])
 def test_a_file_that_is_no_scenario_is_refused_with_its_name_and_what_is_wrong(
         tmp_path: Path, text: str, words: str) -> None:
@@ -76,8 +96,9 @@ def test_a_file_that_is_no_scenario_is_refused_with_its_name_and_what_is_wrong(
 
 
 @pytest.mark.parametrize(("steps", "words"), [
-    ([Step(1.0)], "step 1: fail is '' and heal is '': say one of them"),
-    ([Step(1.0, "tor", "tor")], "say one of them"),
+    ([Step(1.0)], "step 1: nothing is to be done: say one of fail, heal, migrate"),
+    ([Step(1.0, "tor", "tor")], "step 1: fail and heal are to be done: say one of fail, heal, migrate"),
+    ([Step(1.0, migrate="monitor-1 s1n1")], "there is nobody to move an instance: orchestrator is off"),
     ([Step(11.0, "tor")], "at_s is 11; the limits are 0 and 10"),
     ([Step(1.0, "smartnic s9n1")], "step 1: no SmartNIC 's9n1'"),
     ([Step(1.0, "loss s1n1")], "a share of 0"),
@@ -86,7 +107,7 @@ def test_a_file_that_is_no_scenario_is_refused_with_its_name_and_what_is_wrong(
     ([Step(1.0, "controller")], "there is no resource controller")])
 def test_a_step_that_cannot_be_done_is_refused_by_its_number(steps: list[Step], words: str) -> None:
     with pytest.raises(ExperimentError, match=words):
-        plan_of(Scenario("t", 10.0, tuple(steps), orchestrator="off"), RACK)
+        plan_of(Scenario("t", 10.0, tuple(steps), orchestrator="off"), RACK, NFV)
 
 
 def test_a_missing_file_is_one_line_and_exit_status_2() -> None:
@@ -108,10 +129,10 @@ def test_links_between_switches_fail_by_their_switches_and_are_healed_by_either_
     racks = inventory_of(cluster_named("type1x1/4"))
     scenario = read(tmp_path, LEAST + "  - {at_s: 1, fail: link agg1 tor1}\n  - {at_s: 2, fail: loss core1 agg3 5%}\n"
                                       "  - {at_s: 3, heal: link tor1-agg1}\n  - {at_s: 4, heal: all}\n")
-    assert [step.words for step in plan_of(scenario, racks)] == [
+    assert [step.words for step in plan_of(scenario, racks, NFV)] == [
         "fail link tor1-agg1", "fail loss agg3-core1 0.05", "heal link tor1-agg1", "heal loss agg3-core1"]
     with pytest.raises(ExperimentError, match="step 1: no link between tor1 and tor2"):
-        plan_of(read(tmp_path, LEAST + "  - {at_s: 1, fail: link tor1 tor2}\n"), racks)
+        plan_of(read(tmp_path, LEAST + "  - {at_s: 1, fail: link tor1 tor2}\n"), racks, NFV)
 
 
 def test_quiet_counts_from_the_step_over_the_next_one_and_to_the_end() -> None:
@@ -124,10 +145,33 @@ def test_quiet_counts_from_the_step_over_the_next_one_and_to_the_end() -> None:
     assert [m.quiet_s for m in with_quiet(moments, at, 10.0)] == [5.5, 5.0]
 
 
+@pytest.mark.parametrize(("words", "refused"), [
+    ("nids-9 s1n1", "no instance 'nids-9'"), ("nids-1", "say an instance and the node"),
+    ("nids-1 tor1", "no host or SmartNIC 'tor1'"),
+    ("nids-1 s1n1", "has a backup, and what is replicated does not move")])
+def test_an_instance_that_cannot_move_is_refused_by_the_number_of_its_step(words: str, refused: str) -> None:
+    scenario = Scenario("t", 10.0, (Step(1.0, migrate=words),), replicate=True)
+    with pytest.raises(ExperimentError, match=f"step 1: .*{refused}"):
+        plan_of(scenario, RACK, application_named("nfv-fin", 3, 1))
+
+
+def test_an_instance_is_named_with_or_without_its_application_and_goes_to_a_host_or_a_smartnic() -> None:
+    steps = (Step(1.0, migrate="nids-1 s2h"), Step(2.0, migrate="nfv-fin/nids-1 s3n1"))
+    assert [step.words for step in plan_of(Scenario("t", 10.0, steps), RACK, NFV)] == [
+        "migrate nfv-fin/nids-1 s2h", "migrate nfv-fin/nids-1 s3n1"]
+
+
+def test_a_move_is_a_stretch_from_its_beginning_to_its_end() -> None:
+    moments = [Moment(1.0, 1.0, 1.3, "migrate", "migrate a/b-1 s2h, moved", "a/b-1"),
+               Moment(2.0, 2.0, 2.1, "fail", "fail tor", "tor")]
+    assert stretches_of(moments, 9.0) == [
+        Stretch(1, 1.0, 1.3, "migrate a/b-1 s2h, moved", broken=False), Stretch(2, 2.0, 9.0, "tor")]
+
+
 def test_what_is_broken_till_the_end_and_what_fails_twice_are_stretches_of_their_own() -> None:
     moments = [Moment(t, t, t, verb, f"{verb} {part}", part) for t, verb, part in (
         (1.0, "fail", "tor"), (2.0, "fail", "link s1n1"), (3.0, "heal", "tor"), (4.0, "fail", "tor"))]
-    assert [(s.number, s.begin_s, s.end_s, s.words) for s in broken_spans(moments, 9.0)] == [
+    assert [(s.number, s.begin_s, s.end_s, s.words) for s in stretches_of(moments, 9.0)] == [
         (1, 1.0, 3.0, "tor"), (2, 2.0, 9.0, "link s1n1"), (3, 4.0, 9.0, "tor")]
 
 
@@ -147,12 +191,13 @@ def test_wrong_replies_and_no_service_at_the_end_are_failures_and_losses_as_the_
     assert all(ok for *_, ok in judge(scenario, timeline, [result(**differing)])) is holds
 
 
-def test_a_reply_that_comes_twice_is_excused_by_lost_memory_alone() -> None:
+def test_a_reply_that_comes_twice_is_excused_by_lost_memory_alone_and_not_where_everything_has_a_backup() -> None:
     scenario = Scenario("t", 4.0, (), bin_s=0.5)
     at = np.array([3.5])
     for part, holds in (("smartnic s1n1", True), ("server s1h", True), ("link s1n1", False), ("hang s1n1", False)):
         timeline = Timeline("t", 4.0, 0.5, binned(at, at, 4.0, 0.5), (Moment(1.0, 1.0, 1.0, "fail", part, part),))
         assert all(ok for *_, ok in judge(scenario, timeline, [result(duplicated=1)])) is holds
+        assert not all(ok for *_, ok in judge(scenario, timeline, [result(duplicated=1)], forgetful=False))
 
 
 def test_a_timeline_without_latencies_is_one_panel() -> None:
@@ -182,5 +227,5 @@ def test_a_timeline_is_drawn_with_every_stretch_named_below_it(tmp_path: Path) -
 
 
 def test_a_failure_is_named_in_the_plan_by_the_words_that_a_person_types() -> None:
-    (step,) = plan_of(Scenario("t", 10.0, (Step(1.0, fail="partition s1h c1"),)), RACK)
-    assert step.failure == Failure("partition", ("s1h", "c1")) and step.words == "fail partition s1h c1"
+    (step,) = plan_of(Scenario("t", 10.0, (Step(1.0, fail="partition s1h c1"),)), RACK, NFV)
+    assert step.what == Failure("partition", ("s1h", "c1")) and step.words == "fail partition s1h c1"

@@ -71,14 +71,12 @@ class Kind:
     alone: bool = False
 
 
-def solve(demand: Demand, state: ClusterState, survivors: Mapping[int, int] | None = None,
-          weights: Weights = SERVICE_FABRIC, seed: int = 1, time_limit_s: float = TIME_LIMIT_S) -> Solved:
-    """Place all of `demand` that is not among `survivors`, which stay; leaves `state` as it is."""
-    if weights.communication > 0:
-        from controller.placement.ilp_communication import solve_with_communication
+def solve(demand: Demand, state: ClusterState, kept: Mapping[int, int], weights: Weights = SERVICE_FABRIC,
+          seed: int = 1, time_limit_s: float = TIME_LIMIT_S) -> Solved:
+    """Place all of `demand` that is not among `kept`, which stay; leaves `state` as it is.
 
-        return solve_with_communication(demand, state, dict(survivors or {}), weights, seed, time_limit_s)
-    kept = dict(survivors or {})
+    Communication is not in this program, whatever its weight: ilp_communication.py's has it.
+    """
     kinds = kinds_of(demand, kept)
     slots = exact_slots(state, kinds, demand, kept)
     exact = len(slots) * len(kinds) <= EXACT_COLUMNS

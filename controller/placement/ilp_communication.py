@@ -44,7 +44,7 @@ MOST_COLUMNS = 12_000  # edges x nodes
 PAST_RACK_LEVELS, POD_SAVES, RACK_SAVES = 6, 2, 2
 
 
-def solve_with_communication(demand: Demand, state: ClusterState, kept: dict[int, int], weights: Weights, seed: int,
+def solve_with_communication(demand: Demand, state: ClusterState, kept: Mapping[int, int], weights: Weights, seed: int,
                              time_limit_s: float) -> Solved:
     """Place all of `demand` that is not `kept`; leaves `state` as it is."""
     start = anneal(demand, state, kept, weights, seed).where

@@ -21,6 +21,7 @@ from controller.placement.demand import Demand
 from controller.placement.diagnosis import Violation, refusal, violations
 from controller.placement.hcm import hcm
 from controller.placement.ilp import TIME_LIMIT_S, solve
+from controller.placement.ilp_communication import solve_with_communication
 
 ALGORITHMS = ("hcm", "annealing", "ilp")
 
@@ -132,7 +133,8 @@ def _answer(demand: Demand, state: ClusterState, survivors: Mapping[int, int], a
         return done.where, {"proposals": done.proposals, "accepted": done.accepted, "plateaus": done.plateaus,
                             "stopped": done.stopped}, False
     if algorithm == "ilp":
-        solved = solve(demand, state, survivors, options.weights, options.seed, options.time_limit_s)
+        integer_program = solve_with_communication if options.weights.communication > 0 else solve
+        solved = integer_program(demand, state, survivors, options.weights, options.seed, options.time_limit_s)
         return solved.where, {"method": solved.method, "ended": solved.ended, "gap": solved.gap, "bound": solved.bound,
                               "time_limit_s": options.time_limit_s}, False
     raise PlacementError(f"unknown algorithm {algorithm!r}; there are {', '.join(ALGORITHMS)}")

@@ -7,7 +7,7 @@ from statistics import fmean
 
 from experiments.views.charts import BarChart, CurveChart, number
 from experiments.views.figures import Picture
-from experiments.views.scenario_timeline import Bin, Broken, Timeline, broken_spans
+from experiments.views.scenario_timeline import Bin, Stretch, Timeline, stretches_of
 
 MOST_GROUPS = 16  # more would be read by nobody; the table beside the figure has them all
 
@@ -48,11 +48,12 @@ def _curves(chart: CurveChart) -> str:
 
 def _stretches(timeline: Timeline) -> str:
     said = [f"without {span.words} from {span.begin_s:.1f} to {span.end_s:.1f} s: {number(_rate(timeline, span))} "
-            f"replies/s" for span in broken_spans(timeline.moments, timeline.end_s)]
+            f"replies/s" if span.broken else f"{span.words}, at {span.begin_s:.1f} s"
+            for span in stretches_of(timeline.moments, timeline.end_s)]
     return "; ".join([f"On average {number(_mean(timeline.bins))} replies/s", *said]) + "."
 
 
-def _rate(timeline: Timeline, span: Broken) -> float:
+def _rate(timeline: Timeline, span: Stretch) -> float:
     return _mean([b for b in timeline.bins if span.begin_s <= b.at_s < span.end_s])
 
 

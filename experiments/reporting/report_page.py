@@ -40,7 +40,7 @@ def _inside(path: Path) -> str:
 
 
 def _percent(share: float | None) -> str:
-    return "none yet" if share is None else f"{100 * share:.0f} %"
+    return "none yet" if share is None else f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
 
 
 def _ratio(value: float | None) -> str:

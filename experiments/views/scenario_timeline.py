@@ -1,4 +1,4 @@
-"""What clients saw over time, and what was broken meanwhile: pure, for a plot and for judging."""
+"""What clients saw over time, and what was broken or moved meanwhile: pure, for a plot and for judging."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ Floats = NDArray[np.float64]
 class Moment(msgspec.Struct, frozen=True):
     """A step as it was done: due `at_s`, begun at `began_s`, over at `ended_s`, seconds since the load began.
 
-    `quiet_s`: the longest time without any reply that began after this and before the next step.
+    `quiet_s`: the longest time without any reply that began after this and before the next step. `migration`: the
+    number of the one that it began, 0 for none.
     """
 
     at_s: float
@@ -24,6 +25,7 @@ class Moment(msgspec.Struct, frozen=True):
     words: str
     part: str
     quiet_s: float = 0.0
+    migration: int = 0
 
 
 class Bin(msgspec.Struct, frozen=True):
@@ -50,13 +52,14 @@ class Timeline(msgspec.Struct, frozen=True):
         return any(b.p50_ms is not None for b in self.bins)
 
 
-class Broken(msgspec.Struct, frozen=True):
-    """A stretch in which something was broken, and its number on the plot."""
+class Stretch(msgspec.Struct, frozen=True):
+    """A stretch in which something was broken, or moved if not `broken`, and its number on the plot."""
 
     number: int
     begin_s: float
     end_s: float
     words: str
+    broken: bool = True
 
 
 def binned(answered_s: Floats, latencies_s: Floats | None, end_s: float, bin_s: float) -> tuple[Bin, ...]:
@@ -95,12 +98,14 @@ def with_quiet(moments: Sequence[Moment], answered_s: Floats, end_s: float) -> t
                  for moment, end in zip(moments, ends, strict=True))
 
 
-def broken_spans(moments: Sequence[Moment], end_s: float) -> list[Broken]:
-    """Return from when to when each part was broken, numbered in the order in which they failed."""
-    spans: list[Broken] = []
+def stretches_of(moments: Sequence[Moment], end_s: float) -> list[Stretch]:
+    """Return from when to when each part was broken and each instance moved, numbered in order of their beginning."""
+    found: list[Stretch] = []
     for i, moment in enumerate(moments):
-        if moment.verb != "fail":
+        if moment.verb == "heal":
             continue
-        healed = next((m.began_s for m in moments[i + 1:] if m.verb == "heal" and m.part == moment.part), end_s)
-        spans.append(Broken(len(spans) + 1, moment.began_s, healed, moment.words.removeprefix("fail ")))
-    return spans
+        broken = moment.verb == "fail"
+        over = moment.ended_s if not broken else next(
+            (m.began_s for m in moments[i + 1:] if m.verb == "heal" and m.part == moment.part), end_s)
+        found.append(Stretch(len(found) + 1, moment.began_s, over, moment.words.removeprefix("fail "), broken))
+    return found

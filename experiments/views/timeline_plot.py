@@ -1,4 +1,4 @@
-"""Draws a timeline: throughput, latency below it if there is any, and what was broken as numbered stretches."""
+"""Draws a timeline: throughput, latency below if there is any, and what was broken or moved as numbered stretches."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from experiments.views.chart_plot import SEVERAL, SMALL, save_figure
 from experiments.views.plot import INK
-from experiments.views.scenario_timeline import Broken, Timeline, broken_spans
+from experiments.views.scenario_timeline import Stretch, Timeline, stretches_of
 
 WIDTH_IN, PANEL_IN, ROW_IN = 7.0, 1.8, 0.14
 TITLE_LETTERS = 100
@@ -26,7 +26,7 @@ def save_timeline(timeline: Timeline, path: Path) -> None:
 
 def figure_of(timeline: Timeline) -> Figure:
     """Return the figure; to be called, and drawn, within `column_style`."""
-    spans = broken_spans(timeline.moments, timeline.end_s)
+    spans = stretches_of(timeline.moments, timeline.end_s)
     panel_count = 2 if timeline.has_latency else 1
     figure = Figure(figsize=(WIDTH_IN, PANEL_IN * panel_count + ROW_IN * len(spans)), facecolor="white",
                     layout="constrained")
@@ -61,7 +61,7 @@ def _latency(axes: Axes, timeline: Timeline, middle: list[float]) -> None:
     axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), frameon=False, ncols=2, borderaxespad=0.1)
 
 
-def _mark(axes: Axes, span: Broken, named: bool) -> None:
+def _mark(axes: Axes, span: Stretch, named: bool) -> None:
     colour = SEVERAL[(span.number - 1) % len(SEVERAL)][0]
     axes.axvspan(span.begin_s, span.end_s, color=colour, alpha=0.13, linewidth=0, zorder=0)
     axes.axvline(span.begin_s, color=colour, linewidth=0.9, zorder=1)

@@ -12,10 +12,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from waiting import until
 
 PORT = 4321
 
@@ -35,7 +35,7 @@ class Node:
     def attach(self) -> None:
         room, pid, name = self.room, self.process.pid, f"v{self.number}"
         around = namespace_of(os.getpid()), namespace_of(room.holder.pid)  # through which it comes to its own
-        until(lambda: namespace_of(pid) not in around)
+        assert until(lambda: namespace_of(pid) not in around)
         # One MAC for good: the others go on sending to the one that they know, and connect to nobody under another.
         room.ip("link", "add", name, "type", "veth", "peer", "name", "eth0",
                 "address", f"02:e3:00:00:00:{self.number:02x}", "netns", str(pid))
@@ -78,7 +78,7 @@ class ThreeNodes:
         self._processes.append(self.holder)
 
     def build(self) -> None:
-        until(lambda: namespace_of(self.holder.pid) != namespace_of(os.getpid()))
+        assert until(lambda: namespace_of(self.holder.pid) != namespace_of(os.getpid()))
         self.ip("link", "add", "br0", "type", "bridge")
         self.ip("link", "set", "br0", "up")
         self.nodes.update({n: Node(self, n) for n in (1, 2, 3)})
@@ -99,7 +99,7 @@ class ThreeNodes:
         def led() -> bool:
             found[:] = [self.nodes[n] for n in among if self.nodes[n].ask("status")["leads"]]
             return bool(found)
-        until(led)
+        assert until(led)
         return found[0]
 
     def writer(self, among: tuple[int, ...] = (1, 2, 3)) -> tuple[Node, int]:
@@ -112,7 +112,7 @@ class ThreeNodes:
             if run is not None:
                 found.append((node, run))
             return bool(found)
-        until(took_over)
+        assert until(took_over)
         return found[0]
 
     def restart(self, number: int) -> Node:
@@ -130,13 +130,6 @@ class ThreeNodes:
 
 def namespace_of(pid: int) -> str:
     return os.readlink(f"/proc/{pid}/ns/net")
-
-
-def until(true: Callable[[], bool], seconds: float = 20.0) -> None:
-    ends = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < ends, f"not so after {seconds} s"
-        time.sleep(0.02)
 
 
 def others_of(node: Node) -> tuple[int, ...]:

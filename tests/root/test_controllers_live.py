@@ -4,10 +4,10 @@
 """
 
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
+from waiting import until
 
 from controller.errors import MigrationError
 from experiments.clients.client import ClientConfig
@@ -36,15 +36,6 @@ def bed() -> Iterator[Testbed]:
                                       controllers=3)) as started:
         assert until(lambda: lives(started) == {"alive"})
         yield started
-
-
-def until(true: Callable[[], bool], limit_s: float = 15.0) -> bool:
-    deadline = time.monotonic() + limit_s
-    while not true():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def lives(bed: Testbed) -> set[str]:

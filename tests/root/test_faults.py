@@ -6,10 +6,10 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
+from waiting import until
 
 from experiments.clients.client import ClientConfig, ClientResult
 from experiments.emulation.switches import lacp_members
@@ -43,15 +43,6 @@ def mended(bed: Testbed) -> Iterator[None]:
     assert until(lambda: not bed.not_running_on("s2n1"))
     assert answering(bed) == ALL
     assert "clsact" not in run_in(None, ["tc", "qdisc", "show"])
-
-
-def until(true: Callable[[], bool], limit_s: float = 15.0) -> bool:
-    deadline = time.monotonic() + limit_s
-    while not true():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 def answering(bed: Testbed, timeout_s: float = 1.5) -> set[str]:

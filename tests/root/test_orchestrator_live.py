@@ -6,10 +6,10 @@
 import json
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
+from waiting import until
 
 from controller.errors import MigrationError
 from experiments.clients.client import ClientConfig, ClientResult
@@ -44,15 +44,6 @@ def sent(bed: Testbed, requests: int = 300) -> ClientResult:
 def assert_all_right(result: ClientResult, requests: int = 300) -> None:
     assert result.answered == requests, result
     assert not (result.errors or result.wrong or result.lost or result.duplicated or result.foreign), result
-
-
-def until(true: Callable[[], bool], limit_s: float = 15.0) -> bool:
-    deadline = time.monotonic() + limit_s
-    while not true():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 def handled(bed: Testbed, node: str, instance: str = MOVED) -> int:

@@ -25,7 +25,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 pytest.importorskip("pysyncobj")
 from controller_room import DEPLOYMENT, Room
-from raft_room import Node, ThreeNodes, others_of, until
+from raft_room import Node, ThreeNodes, others_of
+from waiting import until
 
 from nodes.transport import Send, Sends
 
@@ -151,7 +152,7 @@ def test_a_leader_killed_in_the_middle_of_a_migration_leaves_one_instance_where_
         outcomes["completed" if owner == destination else "not moved, or rolled back"] += 1
         known = state
         rack.three.restart(old.number)
-        until(lambda old=old: "leads" in rack.three.nodes[old.number].ask("status"))  # type: ignore[misc]
+        assert until(lambda old=old: "leads" in rack.three.nodes[old.number].ask("status"))  # type: ignore[misc]
     print(f"{KILLS} kills: {dict(outcomes)}; the successor decides after {sorted(waited_s)[len(waited_s) // 2]:.2f} s, "
           f"at most {max(waited_s):.2f} s")
 

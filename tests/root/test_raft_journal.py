@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("pysyncobj")
-from raft_room import ThreeNodes, others_of, until
+from raft_room import ThreeNodes, others_of
+from waiting import until
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def test_when_the_leader_dies_another_goes_on_with_the_same_entries_and_it_retur
     assert later > run and second.epochs == list(range(50))
     second.ask("append", 50, 60)
     back = room.restart(first.number)
-    until(lambda: back.epochs == list(range(60)))
+    assert until(lambda: back.epochs == list(range(60)))
     assert not back.ask("status")["writes"] and second.ask("append", 60, 61).get("took_s")
 
 
@@ -43,7 +44,7 @@ def test_whichever_of_three_is_killed_it_returns_and_hears_all_that_it_missed(ro
         room.nodes[number].kill()
         room.writer(others_of(room.nodes[number]))[0].ask("append", number - 1, number)
         back, agreed = room.restart(number), list(range(number))
-        until(lambda back=back, agreed=agreed: back.epochs == agreed)  # type: ignore[misc]
+        assert until(lambda back=back, agreed=agreed: back.epochs == agreed)  # type: ignore[misc]
 
 
 def test_a_leader_that_is_cut_off_decides_nothing_and_is_not_the_writer_when_it_returns(room: ThreeNodes) -> None:
@@ -51,12 +52,12 @@ def test_a_leader_that_is_cut_off_decides_nothing_and_is_not_the_writer_when_it_
     old.ask("append", 10)
     old.connected(False)
     assert "no majority" in old.ask("append", 100, 101)["error"]
-    until(lambda: not old.ask("status")["leads"])
+    assert until(lambda: not old.ask("status")["leads"])
     assert "error" in old.ask("append", 101, 102) and "error" in old.ask("take over")
     new, _ = room.writer(others_of(old))
     new.ask("append", 10, 20)
     old.connected(True)
-    until(lambda: old.epochs == list(range(20)))
+    assert until(lambda: old.epochs == list(range(20)))
     assert "error" in old.ask("append", 102, 103) and not old.ask("status")["writes"]
     assert all(room.nodes[n].epochs == list(range(20)) for n in others_of(old))
 
@@ -69,7 +70,7 @@ def test_a_controller_that_was_replaced_while_it_was_held_up_writes_nothing_more
     new.ask("append", 5, 8)
     old.process.send_signal(signal.SIGCONT)
     assert "error" in old.ask("append", 100, 101)
-    until(lambda: old.epochs == list(range(8)))
+    assert until(lambda: old.epochs == list(range(8)))
     assert new.epochs == list(range(8))
 
 
@@ -78,7 +79,7 @@ def test_one_of_three_alone_never_leads(room: ThreeNodes) -> None:
     alone, *rest = room.nodes.values()
     for node in rest:
         node.kill()
-    until(lambda: not alone.ask("status")["leads"])
+    assert until(lambda: not alone.ask("status")["leads"])
     for _ in range(20):
         time.sleep(0.1)
         assert not alone.ask("status")["leads"] and "error" in alone.ask("take over")

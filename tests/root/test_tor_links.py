@@ -8,12 +8,13 @@ from __future__ import annotations
 import importlib.util
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 from tor_room import Room, ip, room
+from waiting import until
 
 from controller.fabric_repair import ends_of, repair
 from controller.link_watch import HELD_S
@@ -40,15 +41,6 @@ def mended(racks: Room) -> Iterator[None]:
     ip(*[f"link set {p.interface} up" for p in racks.inventory.ports])
     settled(racks, ())
     assert strangers(racks) == []
-
-
-def until(true: Callable[[], bool], within_s: float = 10.0) -> bool:
-    deadline = time.monotonic() + within_s
-    while not true():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def cut(*interfaces: str) -> None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from waiting import until
 from withdraw_room import (
     CLUSTER,
     GOING,
@@ -20,7 +21,6 @@ from withdraw_room import (
     counted,
     ended,
     instances,
-    until,
 )
 
 from controller.errors import MigrationError, PlacementError

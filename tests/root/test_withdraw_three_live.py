@@ -3,6 +3,7 @@
 import time
 
 import pytest
+from waiting import until
 from withdraw_room import (
     CLUSTER,
     GOING,
@@ -13,7 +14,6 @@ from withdraw_room import (
     counted,
     ended,
     instances,
-    until,
 )
 
 from experiments.emulation.testbed import Testbed, TestbedOptions

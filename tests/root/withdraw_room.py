@@ -1,7 +1,5 @@
 """What the tests of a withdrawal on packets share: two applications, their clients, and what is right."""
 
-import time
-from collections.abc import Callable
 
 from experiments.clients.client import ClientConfig, ClientResult
 from experiments.emulation.first_placement import place_in_turn
@@ -23,15 +21,6 @@ def placed(application: Application) -> Deployment:
 
 
 GOING, STAYING = placed(nfv_fin(shards=3)), placed(rta_shm(shards=2))
-
-
-def until(true: Callable[[], bool], limit_s: float = 20.0) -> bool:
-    deadline = time.monotonic() + limit_s
-    while not true():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 def client(bed: Testbed, deployment: Deployment, node: str, requests: int = 0) -> RunningClient:
