@@ -36,12 +36,11 @@ from nodes.deployment import Deployment
 from nodes.emulated_clock import EmulatedClock
 from nodes.errors import NodeError
 from nodes.readiness import Readiness
+from nodes.socket_room import give_room
 from nodes.transport import Address, Sends
 from topologies.addressing import CONTROL_PORT, DATA_PORT
 from topologies.inventory import Inventory
 
-SO_RCVBUFFORCE = 33
-SOCKET_BUFFER_BYTES = 32 << 20
 TICK_S = 0.25  # real: the longest that it waits
 LOOK_S = 0.02  # real: the longest till one of several notices that it leads, or does not any more
 BATCH = 4096  # datagrams that are read before anything is done about them
@@ -117,7 +116,7 @@ class _Service:
         self._node = ControllerNode(inventory, journal, make)
         self._node.look([])  # a journal that tells nothing is complained about before anybody waits for an answer
         self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._udp.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, SOCKET_BUFFER_BYTES)
+        give_room(self._udp)
         self._udp.bind((inventory.node(told.node).ip, CONTROL_PORT))
         self._udp.setblocking(False)
         self._clients = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

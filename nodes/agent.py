@@ -32,6 +32,7 @@ from nodes.readiness import Readiness, rest_at
 from nodes.service_runtime import Counters, ServiceRuntime
 from nodes.smartnic_runtime import Frames, SmartNicRuntime
 from nodes.socket_drops import PacketDrops, udp_drops
+from nodes.socket_room import give_room
 from nodes.team import run_team
 from nodes.transport import Transport
 from topologies.addressing import CONTROL_PORT, DATA_PORT
@@ -41,9 +42,6 @@ ETH_P_ALL = 0x0003
 SOL_PACKET = 263
 PACKET_IGNORE_OUTGOING = 23
 IP_FREEBIND = 15
-SO_RCVBUFFORCE = 33
-SO_SNDBUFFORCE = 32
-SOCKET_BUFFER_BYTES = 32 << 20
 FRAME_BYTES = 1 << 16
 BATCH = 64  # frames read from one wire before the other gets its turn
 TICK_S = 0.25
@@ -221,8 +219,7 @@ def _smartnic_loop(runtime: SmartNicRuntime, wires: tuple[socket.socket, socket.
 def _raw_socket(interface: str) -> socket.socket:
     wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
     wire.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
-    wire.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, SOCKET_BUFFER_BYTES)
-    wire.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, SOCKET_BUFFER_BYTES)  # what waits in a shaped link counts here
+    give_room(wire)
     wire.bind((interface, ETH_P_ALL))
     wire.setblocking(False)
     return wire
@@ -264,8 +261,7 @@ def _host_loop(runtime: HostRuntime, ip: str, driver: _Driver) -> None:
     by_port = {}
     for port in (DATA_PORT, CONTROL_PORT, UDP_ECHO_PORT):
         udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        udp.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, SOCKET_BUFFER_BYTES)
-        udp.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, SOCKET_BUFFER_BYTES)
+        give_room(udp)
         udp.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)  # the teaming process may set the address up after us
         udp.bind((ip, port))
         udp.setblocking(False)

@@ -105,6 +105,11 @@ class World:
         return run([find_binary("ovs-vsctl"), f"--db=unix:{self.run_dir}/db.sock",
                      f"--timeout={READY_TIMEOUT_S}", *args])
 
+    @property
+    def switch_log(self) -> Path:
+        """What the private ovs-vswitchd says."""
+        return self.run_dir / "ovs-vswitchd.log"
+
     def appctl(self, *args: str) -> str:
         """Run ovs-appctl on the private ovs-vswitchd and return what it prints; raises WorldError."""
         return run([find_binary("ovs-appctl"), "--target=ovs-vswitchd", *args], OVS_RUNDIR=str(self.run_dir))

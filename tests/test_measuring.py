@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -14,7 +15,7 @@ from experiments.errors import ExperimentError
 from experiments.measurement import measuring
 from experiments.measurement.fidelity import USUAL_LIMITS, judge
 from experiments.measurement.machine_load import MachineLoad
-from experiments.measurement.measuring import Measurement, observed
+from experiments.measurement.measuring import Begun, Measurement, observed
 from experiments.measurement.port_use import Counts, PortSnapshot, parse_ports, utilisation
 from microservices.applications import application_named
 from nodes.deployment import Deployment, deploy
@@ -43,7 +44,7 @@ def result(answered_s: tuple[float, ...], latencies_s: tuple[float, ...], **chan
 def measured(before: dict[str, dict[str, int]], after: dict[str, dict[str, int]],
              results: dict[str, ClientResult], dropped: int = 0) -> Measurement:
     bed = types.SimpleNamespace(pacing=types.SimpleNamespace(time_scale=40.0))
-    return measuring._measurement(bed, results, before, after, IDLE, {}, dropped, USUAL_LIMITS)
+    return measuring._measurement(bed, results, Begun(before, 0), before, after, IDLE, {}, dropped, USUAL_LIMITS)
 
 
 def test_throughput_and_latencies_are_of_the_replies_within_the_window_of_every_client() -> None:
@@ -91,6 +92,13 @@ def test_the_verdict_hears_of_the_window_only() -> None:
     assert (told["overruns"], told["overrun_ns"], told["finishes"]) == (2, 100, 10)
     assert told["dropped_socket"] == 1 + 3  # frames lost on their way in, and those that could not be sent
     assert 1000 <= told["late_p50_ns"] <= told["late_max_ns"] <= 1190
+
+
+def test_frames_that_were_dropped_before_the_window_count_from_the_beginning_of_the_load() -> None:
+    begun, before, after = ({"s1n1": counters(now_s, to_network=n, dropped_socket=n, dropped_unsent=2 * n)}
+                            for now_s, n in ((0.5, 1), (1.0, 3), (3.0, 4)))
+    told = observed(before, after, {}, summary_of((0.1,)), IDLE, 0, begun)
+    assert told.sources["s1n1"]["dropped_socket"] == 3 + 6
 
 
 def test_a_node_that_has_no_part_in_the_load_is_not_judged() -> None:
@@ -168,14 +176,18 @@ def test_a_snapshot_has_every_node_with_its_throttling_or_names_those_that_are_s
         measuring.snapshot(Bed(silent=("s1h",)))
 
 
-def test_drops_of_the_switches_sockets_are_read_from_ss(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drops_of_the_switches_sockets_are_read_from_ss_and_from_what_the_switch_says(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = ("Netid Recv-Q Send-Q Local Address:Port Peer Address:Port\n"
             "p_raw 0      0      *:tor1-s1n1         *                \n"
             "\t skmem:(r0,rb212992,t0,tb212992,f0,w0,o0,bl0,d12)\n"
             "p_raw 0      0      *:tor1-c1           *                \n"
             "\t skmem:(r0,rb212992,t0,tb212992,f0,w0,o0,bl0,d30)\n")
     monkeypatch.setattr(measuring.subprocess, "run", lambda *_, **__: types.SimpleNamespace(stdout=said))
-    assert measuring.switch_drops(None) == 42
+    log = tmp_path / "ovs-vswitchd.log"
+    log.write_text("netdev_linux|WARN|error sending Ethernet packet on tor1-c1: Resource temporarily unavailable\n")
+    bed = types.SimpleNamespace(world=types.SimpleNamespace(switch_log=log))
+    assert measuring.switch_drops(bed) == 42 + 1
 
 
 # -- ports -------------------------------------------------------------------------------------------------------------

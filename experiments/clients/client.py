@@ -7,7 +7,6 @@ reply at all within `timeout_s`. All times are those of the emulated clock.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import signal
 import time
@@ -68,6 +67,7 @@ class _Client:
                        for i in range(told.flows)]
         self._endpoints = {flow.endpoint for flow in self._flows}
         self._strays = 0
+        self._unsent = 0
         self._sent = 0
         self._waiting: dict[int, tuple[float, bytes, Flow]] = {}
         self._on_the_way = DelayLine[tuple[Flow, DataMessage]]()
@@ -139,8 +139,8 @@ class _Client:
             resent=sum(f.transport.counters()["channel_resent"] for f in self._flows), checked=self._judge.checked,
             unfinished=len(self._waiting), answered_s=self._answered_s.tobytes(),
             latencies_s=self._latencies_s.tobytes(), behind=summary("behind", self._behind.counters("behind")),
-            turns=summary("turn", self._turns.counters("turn")), dropped_socket=udp_drops(), strays=self._strays,
-            history=tuple(self._history))
+            turns=summary("turn", self._turns.counters("turn")), dropped_socket=udp_drops() + self._unsent,
+            strays=self._strays, history=tuple(self._history))
 
     def _stop(self, *_: object) -> None:
         self._stopped_at = time.monotonic()
@@ -183,8 +183,12 @@ class _Client:
 
     def _send(self, flow: Flow) -> None:
         for ip, port, data in self._sends:
-            with contextlib.suppress(OSError):  # lost like any other datagram: the channel sends it again
+            try:
                 flow.socket.sendto(data, (self._names[ip], port))
+            except BlockingIOError:
+                self._unsent += 1  # no queue of the emulated rack was full, but our socket: the verdict is to know
+            except OSError:
+                pass  # lost like any other datagram: the channel sends it again
         self._sends.clear()
 
     def _hear(self, flow: Flow, now: float) -> None:

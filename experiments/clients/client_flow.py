@@ -11,7 +11,7 @@ from experiments.clients.payload_workload import PayloadWorkload
 from microservices.routing import Router
 from microservices.workload import Workload
 from microservices.workloads import workload_named
-from nodes.agent import SO_RCVBUFFORCE, SOCKET_BUFFER_BYTES
+from nodes.socket_room import give_room
 from nodes.transport import Transport
 
 
@@ -23,7 +23,7 @@ class Flow:
         self.transport = Transport(boot)
         self.sent = 0
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, SOCKET_BUFFER_BYTES)
+        give_room(self.socket)
         self.socket.bind((ip, 0))
         self.socket.setblocking(False)
         self.port: int = self.socket.getsockname()[1]

@@ -15,7 +15,7 @@ import time
 
 import msgspec
 
-from nodes.agent import SO_RCVBUFFORCE, SOCKET_BUFFER_BYTES
+from nodes.socket_room import give_room
 
 _PROBE = struct.Struct(">IQ")  # flow, number of the packet
 PACKET_BYTES = 64
@@ -51,7 +51,7 @@ def run(config: bytes) -> bytes:
     in_turn = []
     for flow in range(told.flows):
         udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        udp.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, SOCKET_BUFFER_BYTES)
+        give_room(udp)
         udp.bind((told.ip, told.first_port + flow))
         udp.connect((told.target_ip, told.target_port))
         udp.setblocking(False)

@@ -44,6 +44,7 @@ from nodes.emulated_node import build_network, end_network, tc_batch
 from nodes.frame_filter import Program
 from nodes.nursery import Child, Nursery, Order
 from nodes.programs import python_module
+from nodes.switch_sockets import widen
 from nodes.world import World
 from topologies.catalog import cluster_named
 from topologies.inventory import Inventory, NodeEntry, inventory_of
@@ -366,6 +367,7 @@ class Testbed(Observing, Orchestrating, Faults):
             unpaired = self.unpaired() if not silent else []
             unheard = self.unheard() if not silent and self._power_switch is None else []
             if not silent and not unpaired and not unheard:
+                widen(self.world.switch_pid)  # by now it has sent, and so has its sockets
                 self.arm_fencing()
                 return
             asked = said_of({node.name: self.agents[node.name].pid for node in silent}, self.world.run_dir)

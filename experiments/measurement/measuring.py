@@ -3,7 +3,8 @@
     clients start > enough requests are through that queues are what they will be > snapshot of all counters >
     as many as wanted > snapshot > clients stop
 
-Between the snapshots lies the window: its throughput and latencies are those of the replies that fell into it.
+Between the snapshots lies the window: its throughput and latencies are those of the replies that fell into it. Frames
+that no emulated queue dropped count from before the clients start: what one of them holds up, it holds up for long.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -28,12 +29,20 @@ from experiments.measurement.port_use import PortUse, port_snapshot, utilisation
 from nodes.deployment import Deployment
 from nodes.lateness import summary
 from nodes.node_report import LEFT_OUT
+from nodes.switch_sockets import not_sent
 
 LOOK_REAL_S = 0.05
 SNAPSHOT_WITHIN_S = 10.0  # an agent whose machine is busy answers late; when a counter was read, it says itself
 END_TIMEOUT_S = 60.0
 Snapshot = dict[str, dict[str, int]]  # counters by node
 _DROPS = re.compile(r",d(\d+)\)")
+
+
+class Begun(NamedTuple):
+    """What had been counted before a load began."""
+
+    counters: Snapshot
+    switch_drops: int
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -97,8 +106,8 @@ def measure(bed: Testbed, configs: Mapping[str, ClientConfig], plan: Plan = USUA
     request comes through.
     """
     deployments = [c.deployment for c in configs.values()]
-    entered = _handled(bed.counters(), _entry_counters(deployments))
-    return measure_running(bed, start_clients(bed, configs), deployments, plan, limits, meanwhile, entered)
+    begun = _begun(bed)
+    return measure_running(bed, start_clients(bed, configs), deployments, plan, limits, meanwhile, begun)
 
 
 def start_clients(bed: Testbed, configs: Mapping[str, ClientConfig]) -> dict[str, RunningClient]:
@@ -113,16 +122,15 @@ def start_clients(bed: Testbed, configs: Mapping[str, ClientConfig]) -> dict[str
 
 def measure_running(bed: Testbed, running: Mapping[str, RunningClient], deployments: list[Deployment], plan: Plan,
                     limits: FidelityLimits = USUAL_LIMITS, meanwhile: Callable[[], None] = lambda: None,
-                    entered: int | None = None) -> Measurement:
+                    begun: Begun | None = None) -> Measurement:
     """Measure a window of the load of clients that are at work, and stop them; as `measure` does.
 
-    The window begins when `plan.warm_requests` more than `entered` have entered; None: than have entered by now.
+    The window begins when `plan.warm_requests` more have entered than when it was `begun`; None: than have by now.
     """
     entries = _entry_counters(deployments)
     try:
-        entered = _handled(bed.counters(), entries) if entered is None else entered
-        _wait(bed, entries, entered, plan.warm_requests, plan.most_real_s)
-        dropped = switch_drops(bed)
+        begun = _begun(bed) if begun is None else begun
+        _wait(bed, entries, _handled(begun.counters, entries), plan.warm_requests, plan.most_real_s)
         meter = LoadMeter({**bed.process_pids(), **{name: client.pid for name, client in running.items()}},
                           own_seconds=bed.cpu_seconds)
         ports = port_snapshot(bed)
@@ -133,15 +141,19 @@ def measure_running(bed: Testbed, running: Mapping[str, RunningClient], deployme
         gbps = {port.interface: port.gbps for port in bed.inventory.ports}
         use = utilisation(ports, port_snapshot(bed), gbps)
         machine = meter.read()
-        dropped = switch_drops(bed) - dropped
+        dropped = switch_drops(bed) - begun.switch_drops
     finally:
         for client in running.values():
             client.stop()
     results = {name: client.result(END_TIMEOUT_S) for name, client in running.items()}
-    return _measurement(bed, results, before, after, machine, use, dropped, limits)
+    return _measurement(bed, results, begun, before, after, machine, use, dropped, limits)
 
 
-def _measurement(bed: Testbed, results: dict[str, ClientResult], before: Snapshot, after: Snapshot,
+def _begun(bed: Testbed) -> Begun:
+    return Begun(bed.counters(), switch_drops(bed))
+
+
+def _measurement(bed: Testbed, results: dict[str, ClientResult], begun: Begun, before: Snapshot, after: Snapshot,
                  machine: MachineLoad, ports: dict[str, PortUse], dropped: int, limits: FidelityLimits) -> Measurement:
     began, ended = (max(counters["now_ns"] for counters in taken.values()) / 1e9 for taken in (before, after))
     found = []
@@ -150,15 +162,19 @@ def _measurement(bed: Testbed, results: dict[str, ClientResult], before: Snapsho
         found.append(latencies_s[(answered_s >= began) & (answered_s < ended)])
     latencies_s = np.concatenate(found)
     latencies = summary_of(latencies_s)
-    verdict = judge(observed(before, after, results, latencies, machine, dropped), limits)
+    verdict = judge(observed(before, after, results, latencies, machine, dropped, begun.counters), limits)
     return Measurement(bed.pacing.time_scale, ended - began, len(latencies_s), len(latencies_s) / (ended - began),
                        latencies, verdict, before, after, results, machine, ports)
 
 
 def observed(before: Snapshot, after: Snapshot, results: Mapping[str, ClientResult], latencies: Latencies,
-             machine: MachineLoad, dropped: int) -> Observed:
-    """Return what a verdict needs to know of the time between two snapshots; `dropped` are the switches' frames."""
-    sources = {node: _judged(after[node], before[node]) for node in after
+             machine: MachineLoad, dropped: int, begun: Snapshot | None = None) -> Observed:
+    """Return what a verdict needs to know of the time between two snapshots; `dropped` are the switches' frames.
+
+    Nodes' drops count from `begun` on, if that is given.
+    """
+    begun = before if begun is None else begun
+    sources = {node: _judged(after[node], before[node], begun.get(node, {})) for node in after
                if any(_grew(name, after[node], before[node]) for name in _AT_WORK)}
     for name, result in results.items():
         sources[name] = {"late_p50_ns": result.behind.p50_ns, "late_p99_ns": result.behind.p99_ns,
@@ -167,12 +183,12 @@ def observed(before: Snapshot, after: Snapshot, results: Mapping[str, ClientResu
                     machine.machine_cpu, machine.process_cpu, machine.busiest_process, machine.own_cpu)
 
 
-def _judged(after: dict[str, int], before: dict[str, int]) -> dict[str, int]:
-    """Return what the verdict looks at, of one node's window."""
+def _judged(after: dict[str, int], before: dict[str, int], begun: dict[str, int]) -> dict[str, int]:
+    """Return what the verdict looks at, of one node's window, and of its drops since it was begun."""
     late, turn = summary("late", after, before), summary("turn", after, before)
-    names = ("overruns", "overrun_ns", "dropped_socket", "throttled_ns")
+    names = ("overruns", "overrun_ns", "throttled_ns")
     return {**{name: after.get(name, 0) - before.get(name, 0) for name in names},
-            "dropped_socket": sum(after.get(name, 0) - before.get(name, 0)
+            "dropped_socket": sum(after.get(name, 0) - begun.get(name, 0)
                                   for name in ("dropped_socket", "dropped_unsent")),
             "finishes": late.count, "late_p50_ns": late.p50_ns, "late_p99_ns": late.p99_ns,
             "late_max_ns": late.max_ns, "turn_p50_ns": turn.p50_ns, "turn_p99_ns": turn.p99_ns,
@@ -226,6 +242,6 @@ def _wait(bed: Testbed, entries: set[str], done: int, requests: int, most_real_s
 
 
 def switch_drops(bed: Testbed) -> int:
-    """Return the frames that the switches lost because their sockets' buffers were full."""
+    """Return the frames that the switches lost because their sockets' buffers were full, as far as they say so."""
     said = subprocess.run(["ss", "-0", "-n", "-m"], capture_output=True, text=True, check=False).stdout
-    return sum(int(number) for number in _DROPS.findall(said))
+    return sum(int(number) for number in _DROPS.findall(said)) + not_sent(bed.world.switch_log)

@@ -58,6 +58,15 @@ def test_a_closed_loop_gives_the_throughput_that_its_cores_can_and_no_reply_befo
     assert found.latencies.mean_s == pytest.approx(24 / full_rps(KNN), rel=0.06)
 
 
+def test_all_of_a_thousand_requests_are_under_way_where_they_wait_for_a_port_of_the_switch(bed: Testbed) -> None:
+    config = in_closed_loop(played(bed, "kvs", 1000.0), 1000)
+    found = measure(bed, {"c1": config}, Plan(requests=3000, warm_requests=1500))
+    # Little's law. What is lost elsewhere than in an emulated queue is under way for a second, and answers nothing.
+    assert found.throughput_rps * found.latencies.mean_s == pytest.approx(1000, rel=0.05)
+    dropped = found.verdict.figure("frames dropped outside the modelled queues")
+    assert dropped is not None and dropped.value == 0, dropped
+
+
 def test_requests_of_earlier_clients_do_not_count_as_warm_up(bed: Testbed) -> None:
     config = in_closed_loop(played(bed, "knn", 20.0), 24)
     plan = Plan(requests=400, warm_requests=300)
