@@ -164,6 +164,9 @@ def test_an_instance_is_named_with_or_without_its_application_and_goes_to_a_host
 def test_a_move_is_a_stretch_from_its_beginning_to_its_end() -> None:
     moments = [Moment(1.0, 1.0, 1.3, "migrate", "migrate a/b-1 s2h, moved", "a/b-1"),
                Moment(2.0, 2.0, 2.1, "fail", "fail tor", "tor")]
+    assert [stretch.said for stretch in stretches_of(moments, 9.0)] == [
+        "migrate a/b-1 s2h, moved, 1.0 to 1.3 s", "tor, 2.0 to 9.0 s"]
+    assert Stretch(1, 1.0, 1.05, "migrate a/b-1 s2h, moved", broken=False).said == "migrate a/b-1 s2h, moved, at 1.0 s"
     assert stretches_of(moments, 9.0) == [
         Stretch(1, 1.0, 1.3, "migrate a/b-1 s2h, moved", broken=False), Stretch(2, 2.0, 9.0, "tor")]
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+ONCE_S = 0.1
 
 
 class Moment(msgspec.Struct, frozen=True):
@@ -60,6 +61,13 @@ class Stretch(msgspec.Struct, frozen=True):
     end_s: float
     words: str
     broken: bool = True
+
+    @property
+    def said(self) -> str:
+        """What it was and when, as it stands below the plot; what is over at once has one time."""
+        times = f"{self.begin_s:.1f} to {self.end_s:.1f} s"
+        return f"{self.words}, {times}" if self.broken or self.end_s - self.begin_s > ONCE_S else \
+            f"{self.words}, at {self.begin_s:.1f} s"
 
 
 def binned(answered_s: Floats, latencies_s: Floats | None, end_s: float, bin_s: float) -> tuple[Bin, ...]:

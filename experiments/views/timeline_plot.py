@@ -45,7 +45,7 @@ def figure_of(timeline: Timeline) -> Figure:
         axes.grid(axis="y", linewidth=0.4, color="#d9d9d9")
         for span in spans:
             _mark(axes, span, named=axes is panels[0])
-    said = [f"{span.number}: {span.words}, {span.begin_s:.1f} to {span.end_s:.1f} s" for span in spans]
+    said = [f"{span.number}: {span.said}" for span in spans]
     if said:
         figure.supxlabel("\n".join(said), x=0.01, ha="left", fontsize=SMALL + 0.6, color=INK)
     return figure

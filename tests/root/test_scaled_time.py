@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,6 +66,24 @@ def test_all_of_a_thousand_requests_are_under_way_where_they_wait_for_a_port_of_
     assert found.throughput_rps * found.latencies.mean_s == pytest.approx(1000, rel=0.05)
     dropped = found.verdict.figure("frames dropped outside the modelled queues")
     assert dropped is not None and dropped.value == 0, dropped
+
+
+BURST = """
+import socket, sys
+from nodes.socket_room import give_room
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+    give_room(udp)
+    udp.settimeout(2.0)
+    for number in range(600):
+        udp.sendto(number.to_bytes(2, "big"), (sys.argv[1], 7))
+    print(len({udp.recv(64) for _ in range(600)}))
+"""
+
+
+def test_a_client_s_first_burst_waits_until_its_gateway_is_found_and_loses_nothing(bed: Testbed) -> None:
+    bed.repace(UNPACED)
+    run_in(bed.net["c1"], ["ip", "neigh", "flush", "dev", bed.inventory.ports_of_node("c1")[0].peer_interface])
+    assert run_in(bed.net["c1"], [sys.executable, "-c", BURST, bed.inventory.node("s1n1").ip]) == "600\n"
 
 
 def test_requests_of_earlier_clients_do_not_count_as_warm_up(bed: Testbed) -> None:
