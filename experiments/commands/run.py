@@ -52,9 +52,10 @@ def _run_all(options: RunOptions, json: bool) -> None:
     from experiments.runs.registry import EXPERIMENTS
     from experiments.runs.run_all import run_all
 
-    for field, given in (("sensitivity", options.sensitivity), ("file", options.file), ("seed", options.seed is not None)):
+    asked = {"sensitivity": options.sensitivity, "file": bool(options.file), "seed": options.seed is not None}
+    for field, given in asked.items():
         if given:
-            able = " and ".join(name for name, one in EXPERIMENTS.items() if field in one.honours)
+            able = ", ".join(name for name, one in EXPERIMENTS.items() if field in one.honours)
             raise ExperimentError(f"all experiments with --{field}: only {able} can honour it; name it")
     content = run_all(list(EXPERIMENTS), options, say)
     emit(content, json, lambda: table(
