@@ -47,7 +47,7 @@ app.add_typer(bench, name="bench")
 @app.command()
 def demo(cluster: ClusterArgument = "type1x3",
          requests: Annotated[int, typer.Option(help="Requests in all, 1 to 10,000,000.")] = 12_000,
-         clients: Annotated[int, typer.Option(help="Client nodes, 1 to 64.")] = 1,
+         clients: Annotated[int, typer.Option(help="Client nodes per rack, 1 to 64.")] = 1,
          where: Annotated[str, typer.Option(help="Where instances run: smartnic, host, or mixed.")] = "mixed",
          size: Annotated[int, typer.Option(help="Bytes per request, 64 to 8,000.")] = 512,
          app_: Annotated[str, typer.Option("--app", help="The application: a name (see apps) or a file of yours.",
@@ -134,7 +134,7 @@ def assumptions(json: Json = False) -> None:
 
 @app.command("cli")
 def cli_command(cluster: ClusterArgument = "type1x3",
-                clients: Annotated[int, typer.Option(help="Client nodes, 1 to 64.")] = 1,
+                clients: Annotated[int, typer.Option(help="Client nodes per rack, 1 to 64.")] = 1,
                 speed: Speed = "calibrated", time_scale: TimeScale = None, datapath: Datapath = "netdev",
                 orchestrator: Annotated[str, typer.Option(help="watch: hears nodes and moves what you tell it to; on: "
                                                                "also what is overloaded; off.")] = "watch",

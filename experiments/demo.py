@@ -38,16 +38,16 @@ from nodes.deployment import deploy
 from topologies.catalog import cluster_named
 from topologies.inventory import inventory_of
 
-# The largest request still fits one message after IPsec has put it in a tunnel.
 TIMEOUT_S = 1000.0  # emulated; on a machine that is much too slow, the wait for the client ends first
 CAPTURE_FACTOR = 2.0  # ours: captures at every port take about as much of the machine as the emulation does
+# The largest request still fits one message after IPsec has put it in a tunnel.
 LIMITS = {"requests": (1, 10_000_000), "clients": (1, 64), "payload_bytes": (64, 8000), "flows": (1, 1000),
           "window": (1, 64)}
 
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
-    """`requests` in all, shared out over `clients` client nodes; `where` as in first_placement.
+    """`requests` in all, shared out over the client nodes, `clients` on each rack; `where` as in first_placement.
 
     `app` is the name of an application or a file of the user's; `payloads` a file with a request on each line, in place
     of the application's workload. `flows` and `window` are each client's, see ClientConfig; None: 16 and 2, and with
@@ -137,7 +137,7 @@ def run_demo(options: DemoOptions, say: Callable[[str], None] = lambda _: None) 
     shards = max(1, len(inventory.of_role("smartnic")) or len(inventory.of_role("host")))
     application = application_of(options.app, min(shards, SLOTS), backups=0)
     assert options.flows is not None and options.window is not None  # set by DemoOptions
-    sequential = options.clients == options.flows == options.window == 1
+    sequential = len(inventory.of_role("client")) == options.flows == options.window == 1  # on all racks together
     requests = requests_of(options.app, application, Path(options.payloads) if options.payloads else None, sequential)
     nodes = place_in_turn(application, inventory, options.where)
     deployment = deploy(application, nodes, inventory)
@@ -146,7 +146,7 @@ def run_demo(options: DemoOptions, say: Callable[[str], None] = lambda _: None) 
                                  pacing=pacing, deployments=(deployment,))
     run = Run("demo")
     say(f"building {options.cluster}: {len(inventory.of_role('host'))} hosts, {len(inventory.of_role('smartnic'))} "
-        f"SmartNICs, {len(inventory.switches)} switch(es), {options.clients} client(s)")
+        f"SmartNICs, {len(inventory.switches)} switch(es), {len(inventory.of_role('client'))} client(s)")
     with Testbed.start(bed_options) as bed:
         names = [n.name for n in inventory.of_role("client")]
         shares = [options.requests // len(names) + (i < options.requests % len(names)) for i in range(len(names))]

@@ -14,7 +14,8 @@ import typer
 from experiments.cli import app
 
 INTERACTIVE = ("cli",)  # described in docs/cli.md
-NEEDS_ROOT = ("demo", "run", "clean", "test", "bench datapath", "bench boot")
+NEEDS_ROOT = ("demo", "top", "deploy", "withdraw", "migrate", "events", "run", "doctor", "clean", "test",
+              "bench datapath", "bench boot", "bench emulator")
 
 _PREAMBLE = """\
 # Commands
@@ -26,6 +27,9 @@ Every command explains itself with `--help`. Results go to standard output and p
 `--json` can be piped. Exit status: 0 if all is as it should be, 1 if the command ran and something is not, 2 for bad
 input or a machine that cannot (one line says which), 130 if it was interrupted. `E3_LOG=INFO` in the environment says
 more about what happens inside.
+
+`sudo` stands where root is needed for all that a command does. `doctor` says less without it, and `run` can do without
+for what sends no packets: everything with `--simulate` or `--sensitivity`, `channel-torture`, `table6` and `fig11`.
 
 `./e3 setup`, which the launcher handles by itself, sets the machine up without running anything: see
 [install.md](install.md).

@@ -11,7 +11,7 @@ import pytest
 from nodes.switch_sockets import not_sent, packet_sockets, widen
 
 SAID = """\
-2026-11-25T18:26:27Z|00076|netdev_linux|WARN|error sending Ethernet packet on tor1-s2h1: Resource temporarily unavailable
+2026-11-25T18:26:27Z|00076|netdev_linux|WARN|error sending Ethernet packet on tor1-c1: Resource temporarily unavailable
 2026-11-25T18:26:27Z|00077|netdev_linux|WARN|error sending Ethernet packet on tor1-s1h1: No buffer space available
 2026-11-25T18:26:28Z|00078|netdev_linux|WARN|error sending Ethernet packet on tor1-s1h1: Network is down
 2026-11-25T18:26:29Z|00079|rconn|WARN|tor1<->tcp:127.0.0.1:6653: connection failed (Connection refused)

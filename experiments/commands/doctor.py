@@ -38,9 +38,9 @@ PROGRAMS = (
 # (qdisc, its arguments, what follows from its lack)
 QDISCS = (
     ("tbf", "rate 10mbit burst 10kb latency 50ms",
-     "nothing today: link rates are drawn and recorded, not yet enforced"),
-    ("htb", "default 1", "nothing today: link rates are not yet enforced"),
-    ("netem", "delay 1ms", "nothing today: links have no delay of their own"),
+     "links cannot have their rates, so nothing runs at calibrated speed: modprobe sch_tbf, or --speed unpaced"),
+    ("htb", "default 1", "nothing: link rates are token buckets (tbf)"),
+    ("netem", "delay 1ms", "nothing: ways have their delays in emulated time, lost frames are made by BPF filters"),
 )
 BPF_SYSCALL = {"x86_64": 321, "aarch64": 280}
 BPF_PROG_LOAD, BPF_PROG_TYPE_XDP = 5, 6

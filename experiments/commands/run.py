@@ -52,9 +52,11 @@ def _run_all(options: RunOptions, json: bool) -> None:
     from experiments.runs.registry import EXPERIMENTS
     from experiments.runs.run_all import run_all
 
-    if options.sensitivity:
-        able = ", ".join(name for name, one in EXPERIMENTS.items() if "sensitivity" in one.honours)
-        raise ExperimentError(f"all experiments with --sensitivity: only {able} can honour it; name it")
+    asked = {"sensitivity": options.sensitivity, "file": bool(options.file), "seed": options.seed is not None}
+    for field, given in asked.items():
+        if given:
+            able = ", ".join(name for name, one in EXPERIMENTS.items() if field in one.honours)
+            raise ExperimentError(f"all experiments with --{field}: only {able} can honour it; name it")
     content = run_all(list(EXPERIMENTS), options, say)
     emit(content, json, lambda: table(
         f"all: {'holds' if content['holds'] else 'FAILS'} after {content['minutes']:.1f} min",

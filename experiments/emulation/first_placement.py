@@ -1,7 +1,7 @@
 """Placing an application by a plain rule, so that its way through the rack is known in advance.
 
 Shard i of stage k goes to server i + k (modulo the servers): consecutive stages are on different servers and
-every request crosses the ToR. It stands where placement algorithms will be asked.
+every request crosses the ToR. The demo, the CLI and scenarios use it; controller/placement has the algorithms.
 """
 
 from __future__ import annotations

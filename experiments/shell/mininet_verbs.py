@@ -27,7 +27,7 @@ INSTEAD = {
 }
 
 ENDS = ("exit", "quit", "EOF")
-E3_VERBS = ("nodes", "apps", "routes", "groups", "links", "top", "deploy", "withdraw", "migrate", "events",
+E3_VERBS = ("nodes", "apps", "routes", "groups", "links", "top", "power", "deploy", "withdraw", "migrate", "events",
             "send", "capture", "proof", "fail", "heal", "app", "pingall", "iperf", "wait")
 NODE_HELP = """Anything else: NODE COMMAND runs a command in that node; names of nodes in it become their IPs.
   c1 ping -c3 s1h        s1h ip route        s1n1 ip -s link

@@ -1,4 +1,4 @@
-"""Draws pictures; the only place that knows matplotlib."""
+"""Draws clusters with matplotlib, and has the style that all drawing modules share."""
 
 from __future__ import annotations
 
