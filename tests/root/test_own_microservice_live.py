@@ -28,8 +28,9 @@ def test_the_page_s_application_answers_every_request_of_a_file_as_a_direct_eval
 def test_with_a_client_on_each_of_two_racks_replies_to_a_file_are_only_counted(tmp_path: Path) -> None:
     """Each client sends the file's requests by itself, so nobody knows in which order they come to the shared state."""
     write_files(tmp_path)
+    (tmp_path / "answered.txt").write_text("Ada 12\nada 7\nBob 40\n")  # an error reply would count against the run
     result = demo_without_drops(DemoOptions("type1x1/2", requests=120, app=str(tmp_path / "scores.yaml"),
-                                            payloads=str(tmp_path / "scores.txt")))
+                                            payloads=str(tmp_path / "answered.txt")))
     assert result.holds, why(result)
     assert len(result.clients) == 2 and "only that there is one reply" in result.checked
 
