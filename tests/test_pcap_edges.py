@@ -22,7 +22,7 @@ from pcap_room import (
 )
 
 from experiments.captures.hash_prediction import predictor_of
-from experiments.captures.pcap_routing import run
+from experiments.captures.pcap_routing import capture_files, run
 from experiments.captures.routing_judge import RoutingJudge
 from experiments.captures.routing_proof import (
     DELIVERY,
@@ -233,3 +233,12 @@ def test_the_table_has_a_row_for_every_check_and_one_for_every_packet_of_evidenc
     assert rows[place][1] == "FAILS" and "1 lost" in rows[place][2]
     assert rows[place + 1][3].startswith("tor1-c1.pcap packet ") and rows[place + 1][3].endswith("never left tor1")
     assert [row[1] for row in rows if row[0] == PASSING] == ["not judged"]
+
+
+def test_a_run_s_directory_stands_for_its_captures_and_one_without_any_is_refused(tmp_path: Path) -> None:
+    captures = tmp_path / "run" / "captures"
+    captures.mkdir(parents=True)
+    with pytest.raises(CaptureError, match=r"run: no \*\.pcap in this directory, nor in its captures/"):
+        capture_files([tmp_path / "run"])
+    (captures / "tor1-c1.pcap").touch()
+    assert capture_files([tmp_path / "run"]) == capture_files([captures]) == [captures / "tor1-c1.pcap"]

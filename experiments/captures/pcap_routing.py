@@ -97,12 +97,15 @@ def flow_ports(paths: Sequence[Path], *, inventory: Inventory | None = None) -> 
 
 
 def capture_files(paths: Sequence[Path]) -> list[Path]:
-    """Return the captures that `paths` name; a directory stands for its *.pcap. Raises CaptureError."""
+    """Return the captures that `paths` name; a directory stands for its *.pcap, or for those in its captures/.
+
+    Raises CaptureError.
+    """
     files: list[Path] = []
     for path in paths:
-        found = sorted(path.glob("*.pcap")) if path.is_dir() else [path]
+        found = sorted(path.glob("*.pcap")) or sorted(path.glob("captures/*.pcap")) if path.is_dir() else [path]
         if not found:
-            raise CaptureError(f"{path}: no *.pcap in this directory")
+            raise CaptureError(f"{path}: no *.pcap in this directory, nor in its captures/")
         files += found
     if not files:
         raise CaptureError("no capture is given; a file or a directory of *.pcap is needed")
