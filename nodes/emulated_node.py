@@ -23,7 +23,6 @@ from topologies.mininet_topo import E3Topo
 
 logging.setLoggerClass(logging.Logger)  # importing Mininet sets its own, which prints every line once more
 MTU_BYTES = 9000  # jumbo frames: the largest message and its headers in one packet, no fragments anywhere
-OFFLOADS = ("tx", "off", "gso", "off", "tso", "off", "gro", "off")
 
 
 class EmulatedNode(Node):

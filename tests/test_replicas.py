@@ -286,11 +286,11 @@ def test_a_node_that_is_to_leave_is_emptied() -> None:
     assert desk.state[:3] == ("replacing", "s1n1", backup)
     desk.says(desk.state[-1], Part.FOLLOWING)
     second = desk.state[-1]
-    assert not desk.control.has_part(backup)
+    assert backup not in desk.state
     desk.lives["s1n1"] = Life.LEAVING
     desk.tick()
     desk.says(second, Part.FOLLOWING)
-    assert desk.state[1] == second and not desk.control.has_part("s1n1")
+    assert desk.state[1] == second and "s1n1" not in desk.state
 
 
 def test_no_place_means_alone_and_a_place_that_comes_is_used() -> None:

@@ -9,7 +9,6 @@ import msgspec
 
 MAX_EVIDENCE = 5
 VERDICTS = {True: "holds", False: "FAILS", None: "not judged"}
-SHOWN_PATHS = 10
 
 
 @dataclass(frozen=True, slots=True)
