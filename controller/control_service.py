@@ -44,7 +44,7 @@ from topologies.inventory import Inventory
 TICK_S = 0.25  # real: the longest that it waits
 LOOK_S = 0.02  # real: the longest till one of several notices that it leads, or does not any more
 BATCH = 4096  # datagrams that are read before anything is done about them
-QUESTIONS = 64  # of clients that are read in one turn: however many come, the control port is heard
+QUESTIONS = 64  # that are read in one turn: however many come, the control port is heard
 log = logging.getLogger(__name__)
 
 
@@ -194,14 +194,14 @@ class _Service:
         sends.clear()
 
     def _answer(self, now: float, sends: Sends) -> None:
-        while True:
+        for _ in range(QUESTIONS):
             try:
                 data, who = self._asked.recvfrom(1 << 20)
             except BlockingIOError:
                 return
             try:
                 reply = self._reply(decode_request(data), now, sends)
-            except (ControllerError, NodeError, ServiceError, msgspec.MsgspecError) as error:
+            except (ControllerError, NodeError, ServiceError, msgspec.MsgspecError, UnicodeDecodeError) as error:
                 reply = encode_reply(error=str(error))
             self._send(sends)
             with contextlib.suppress(OSError):  # who asked is gone, or takes no more

@@ -70,7 +70,7 @@ def _run(path: Path) -> dict[str, Any]:
         return runpy.run_path(str(path.resolve()))
     except OSError:
         raise
-    except Exception as error:  # a user's file may fail in any way, and is to be named
+    except (Exception, SystemExit) as error:  # a user's file may fail in any way, and is to be named
         raise ApplicationError(f"does not run: {type(error).__name__}: {error}") from error
 
 

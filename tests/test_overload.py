@@ -16,7 +16,7 @@ from controller.errors import HeartbeatError
 from controller.heartbeats import Gate
 from controller.load_table import NOWHERE, LoadTable, PlacedInstance
 from controller.orchestrator import Orchestrator
-from controller.overload import GROSS, MARGINAL, ExecutionDetector, OverloadOptions, StarvationDetector
+from controller.overload import GROSS, MARGINAL, NONE, ExecutionDetector, OverloadOptions, StarvationDetector
 from nodes.control_messages import HEARTBEAT_S, NO_INSTANCE, Heartbeat, float_code
 from nodes.messages import decode
 
@@ -68,10 +68,9 @@ class PlainOverload:
         return badness
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.integers(0, 10**9))
-def test_the_starvation_detector_equals_the_plain_reference(seed: int) -> None:
-    draw = random.Random(seed)
+def starvation_beside_the_reference(seed: int) -> set[int]:
+    """Compare the two at every step of a random load; return what they found."""
+    draw, said = random.Random(seed), set()
     nodes = 5
     detector, plain = StarvationDetector(nodes, FAST), [PlainStarvation() for _ in range(nodes)]
     last = np.full(nodes, -1, dtype=np.int32)
@@ -87,16 +86,16 @@ def test_the_starvation_detector_equals_the_plain_reference(seed: int) -> None:
         last[chosen] = slot
         assert found.tolist() == [plain[n].update(slot, int(q), int(u))
                                   for n, q, u in zip(chosen, queue, network, strict=True)]
+        said |= set(found.tolist())
+    return said
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.integers(0, 10**9))
-def test_the_execution_detector_equals_the_plain_reference(seed: int) -> None:
-    draw = random.Random(seed)
+def execution_beside_the_reference(seed: int) -> set[int]:
+    """Compare the two at every step of a random load; return what they found."""
+    draw, said = random.Random(seed), set()
     instances = 4
     detector, plain = ExecutionDetector(instances, FAST), [PlainOverload() for _ in range(instances)]
     level = [draw.randint(1, 10**6) for _ in range(instances)]
-    alarms = 0
     for _ in range(200):
         chosen = np.array(sorted(draw.sample(range(instances), draw.randint(1, instances))), dtype=np.intp)
         for i in chosen:
@@ -106,7 +105,24 @@ def test_the_execution_detector_equals_the_plain_reference(seed: int) -> None:
         found = detector.update(chosen, execution)
         wanted = [plain[i].update(int(e)) for i, e in zip(chosen, execution, strict=True)]
         assert found.tolist() == wanted
-        alarms += sum(map(bool, wanted))
+        said |= set(wanted)
+    return said
+
+
+BESIDE = pytest.mark.parametrize("beside_the_reference", [
+    starvation_beside_the_reference, execution_beside_the_reference], ids=["starvation", "execution"])
+
+
+@BESIDE
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**9))
+def test_a_detector_equals_the_plain_reference(beside_the_reference: Callable[[int], set[int]], seed: int) -> None:
+    beside_the_reference(seed)
+
+
+@BESIDE
+def test_that_comparison_sees_all_degrees_of_badness(beside_the_reference: Callable[[int], set[int]]) -> None:
+    assert set().union(*map(beside_the_reference, range(20))) == {NONE, MARGINAL, GROSS}
 
 
 # -- host starvation -------------------------------------------------------------------------------------------------

@@ -166,10 +166,11 @@ def test_at_most_five_packets_stand_as_evidence(rack: Room, tmp_path: Path) -> N
     assert len(check.evidence) == 5
 
 
-@pytest.mark.parametrize("name", ["inventory.json", "programs.json", "bucket_counters.json"])
-def test_a_broken_companion_file_is_named(rack: Room, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["inventory.json", "programs.json", "bucket_counters.json", "repairs.json"])
+@pytest.mark.parametrize("content", [b'{"tor1": 3}', b'{"\xff": 3}'])
+def test_a_broken_companion_file_is_named(rack: Room, tmp_path: Path, name: str, content: bytes) -> None:
     rack.write(tmp_path)
-    (tmp_path / name).write_text('{"tor1": 3}')
+    (tmp_path / name).write_bytes(content)
     with pytest.raises(CaptureError, match=name):
         run([tmp_path])
 

@@ -7,8 +7,9 @@ import itertools
 import pytest
 from replica_desk import IPS, KEY, PLACES, Desk, Journal, connects, paired, views
 
+from controller.errors import MigrationError
 from controller.membership import Life
-from controller.migration_journal import Term
+from controller.migration_journal import Term, decode_entries, encode_entry
 from controller.replica_steps import (
     TRANSITIONS,
     Event,
@@ -16,8 +17,6 @@ from controller.replica_steps import (
     State,
     ToNode,
     Viewed,
-    decode_entries,
-    encode_entry,
 )
 from nodes.control_messages import Refusal
 from nodes.replication_messages import NOBODY, Part, Stands, View
@@ -376,7 +375,7 @@ def test_what_cannot_be_is_refused() -> None:
         desk.control.found(*KEY, [])
     with pytest.raises(ReplicaError, match="no place"):
         desk.control.found(1, 9, [], at="s9h")
-    with pytest.raises(ReplicaError, match="line 2"):
+    with pytest.raises(MigrationError, match="line 2"):
         decode_entries(encode_entry(Term(1)) + b"{}\n")
 
 

@@ -1,4 +1,3 @@
-import contextlib
 from collections import Counter
 from dataclasses import replace
 from itertools import combinations
@@ -233,10 +232,16 @@ def test_a_program_under_another_switchs_name_is_refused() -> None:
         from_json(to_json({"tor2": tor()}))
 
 
-@given(st.binary(max_size=200))
-def test_junk_is_never_taken_for_programs(junk: bytes) -> None:
-    with contextlib.suppress(ProgramError):
-        assert from_json(junk) == {}
+STORED = to_json({"tor1": tor()})
+
+
+@given(st.integers(0, len(STORED) - 1), st.binary(max_size=3), st.integers(0, 3))
+def test_damaged_programs_are_refused_or_whole_all_the_same(at_byte: int, other: bytes, gone: int) -> None:
+    try:
+        programs = from_json(STORED[:at_byte] + other + STORED[at_byte + gone:])
+    except ProgramError:
+        return
+    assert from_json(to_json(programs)) == programs and set(programs) <= {p.switch for p in programs.values()}
 
 
 def buckets(*ids: int, weight: int = 1) -> tuple[Bucket, ...]:

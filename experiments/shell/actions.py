@@ -164,7 +164,7 @@ class ActingVerbs(CapturingVerbs, FailingVerbs):
             listener.wait(5)
         try:
             report = msgspec.json.decode(done.stdout)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ExperimentError(f"iperf3 said no JSON: {(done.stdout + done.stderr).strip()[:200]!r}") from error
         self.say(views.iperf_line(report, client, server))
 
