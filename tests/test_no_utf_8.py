@@ -54,16 +54,19 @@ READERS: list[tuple[Callable[[bytes], object], bytes, type[Exception]]] = [
 def test_a_reader_refuses_it_with_the_error_that_its_caller_expects(
         read: Callable[[bytes], object], written: bytes, error: type[Exception]) -> None:
     read(written)
-    name = b"name" if b"name" in written else b"s1n1"
+    word = b"s1n1" if b"s1n1" in written else b"name"
     with pytest.raises(error):
-        read(written.replace(name[1:], b"\xff" * (len(name) - 1), 1))
+        read(written.replace(word, b"\xff" * len(word)))
 
 
-@pytest.mark.parametrize("name", [RUN_FILE, POINTS_FILE])
-def test_a_run_that_cannot_be_read_is_not_resumed_and_the_file_is_named(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "content"), [
+    (RUN_FILE, b'{"options": {"\xff": 1}, "sessions": [{}]}'), (RUN_FILE, b'{"options": {}, "sessions": []}'),
+    (RUN_FILE, b"{"), (POINTS_FILE, b'{"point": "\xff", "took_s": 1.0, "value": 2}\n'), (POINTS_FILE, b"{\n")])
+def test_a_run_that_cannot_be_read_is_not_resumed_and_the_file_is_named(
+        tmp_path: Path, name: str, content: bytes) -> None:
     run = Run.begin("fig8", RunOptions(), tmp_path)
     run.release()
-    (run.directory / name).write_bytes(b'{"\xff": 1}\n')
+    (run.directory / name).write_bytes(content)
     with pytest.raises(ExperimentError, match=name):
         PointFile(Run.begin("fig8", RunOptions(resume=True), tmp_path).directory / POINTS_FILE)
 
@@ -76,7 +79,7 @@ def test_a_point_whose_value_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 def test_figures_and_a_team_s_status_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     for name in ("manifest.json", "team-s1h.json"):
-        (tmp_path / name).write_bytes(b'{"figures": "\xff", "host": "\xff"}')
+        (tmp_path / name).write_bytes(b'{"figures": "\xff", "host": "\xff", "pid": 1}')
     with pytest.raises(ExperimentError, match=r"manifest\.json"):
         redraw(tmp_path)
     with pytest.raises(NodeError, match="is not a team's status"):
