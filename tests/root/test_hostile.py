@@ -9,6 +9,7 @@ import pytest
 
 from experiments.emulation.control_plane import inside
 from experiments.emulation.testbed import Testbed, TestbedOptions
+from experiments.errors import ExperimentError
 from nodes import frames, messages
 from nodes.errors import NodeError
 from nodes.frames import packed_ip, packed_mac
@@ -87,11 +88,11 @@ def test_ten_thousand_hostile_frames_leave_both_agents_answering(bed: Testbed, w
 
 
 def test_a_name_that_is_nowhere_is_refused(bed: Testbed) -> None:
-    with pytest.raises(Exception, match="s9n9"):
+    with pytest.raises(ExperimentError, match="s9n9"):
         bed.fail("link", "s9n9")
-    with pytest.raises(Exception, match="no SmartNIC 's1h'"):
+    with pytest.raises(ExperimentError, match="no SmartNIC 's1h'"):
         bed.fail("smartnic", "s1h")
-    with pytest.raises(Exception, match="tor9-c1"):
+    with pytest.raises(ExperimentError, match="tor9-c1"):
         bed.capture(bed.world.run_dir / "captures", ["tor9-c1"])
     with pytest.raises(NodeError, match="evil"):
         bed.world.cgroup("../evil", None)
