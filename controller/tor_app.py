@@ -42,7 +42,6 @@ _Event: Any = LIBRARY.EventBase
 ATTEMPTS = 3
 SIGNAL_POLL_S = 0.1
 ERRORS_KEPT = 5
-MOST_PORT = 0xFFFF
 
 
 class ReloadEvent(_Event):
@@ -279,9 +278,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
     host, _, port = options.listen.rpartition(":")
     try:
-        if not port.isascii() or not port.isdigit() or int(port[:6]) > MOST_PORT:
-            raise ControllerError(f"--listen {options.listen!r} is not ADDRESS:PORT with a port up to "
-                                  f"{MOST_PORT}, for example 127.0.0.1:6653")
+        if not port.isascii() or not port.isdigit():
+            raise ControllerError(f"--listen {options.listen!r} is not ADDRESS:PORT, for example 127.0.0.1:6653")
         _programs_in(options.programs)  # here and now; later ones that cannot be read leave the programs in use
         LIBRARY.serve(TorApp, host.strip("[]"), int(port),
                       programs=options.programs, listen=options.listen, status=options.status)
