@@ -5,10 +5,10 @@ from itertools import combinations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tor_lookup import Fields, Pipeline, Verdict, packet_of, walk
 
 from controller.errors import ProgramError
 from controller.select_hash import FlowKey
-from controller.tor_lookup import Fields, Pipeline, Verdict, packet_of, walk
 from controller.tor_program import (
     UPLINK_GROUP,
     Acl,

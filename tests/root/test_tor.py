@@ -11,12 +11,12 @@ from dataclasses import replace
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.l2 import ARP, Ether
+from tor_lookup import Pipeline, packet_of
 from tor_room import Room, groups_seen, ip, output_of, room
 
 from controller import tor_counters
 from controller.select_hash import TCP as TCP_NUMBER
 from controller.select_hash import FlowKey, disagreements, predict
-from controller.tor_lookup import Pipeline, packet_of
 from topologies import addressing as at
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
