@@ -13,6 +13,7 @@ from experiments.errors import ExperimentError
 from nodes import frames, messages
 from nodes.errors import NodeError
 from nodes.frames import packed_ip, packed_mac
+from nodes.nursery import Order
 from topologies.addressing import CONTROL_PORT, DATA_PORT
 
 
@@ -96,3 +97,9 @@ def test_a_name_that_is_nowhere_is_refused(bed: Testbed) -> None:
         bed.capture(bed.world.run_dir / "captures", ["tor9-c1"])
     with pytest.raises(NodeError, match="evil"):
         bed.world.cgroup("../evil", None)
+
+
+def test_a_child_that_leaves_with_words_has_failed_and_its_log_has_them(bed: Testbed) -> None:
+    log = bed.world.run_dir / "leaver.log"
+    child = bed.nursery.start(Order("leaver", "sys:exit", b"enough of it", bed.net["c1"].pid, str(log)))
+    assert bed.nursery.status(child, 10.0) == 1 and "enough of it" in log.read_text()
