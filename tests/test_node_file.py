@@ -90,6 +90,7 @@ def test_a_bad_file_is_refused_with_the_entry_the_value_and_the_limit(
 
 @pytest.mark.parametrize(("data", "words"), [
     (b"", "least is one"), (b"\xff", "not UTF-8"), (b"a=" + b"[" * 100_000, "not TOML"),
+    (b"a=" + b"9" * 5000, "not TOML"),
     (b"#" * 1_000_001, "1000001 bytes"), (b"servers = 3", "servers is 3"), (b"[servers]\na = 3", r"servers\.a")])
 def test_a_file_that_is_none_is_refused(tmp_path: Path, data: bytes, words: str) -> None:
     file = tmp_path / "bad.toml"
