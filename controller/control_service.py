@@ -136,12 +136,13 @@ class _Service:
         readiness.register(self._asked)
         node = self._node
         sends: Sends = []
+        decided = node.controller is not None
         while True:
             ready = readiness.wait(min(self._look_s, (node.due() - self._now()) * self._time_scale))
-            decided = node.controller is not None
             node.look(sends)
-            if (node.controller is not None) is not decided:
-                log.warning("%s decides %s", self._name, "no more" if decided else "from now on")
+            if (node.controller is not None) is not decided:  # since the last look
+                log.warning("%s decides %s", self._name, f"no more: {node.why_silent}" if decided else "from now on")
+                decided = not decided
             now = self._now()
             if self._udp.fileno() in ready:
                 self._hear(now, sends)
