@@ -97,9 +97,6 @@ class RoutingProof:
         plain: dict[str, Any] = msgspec.to_builtins(self)
         return {"holds": self.holds, "unjudged": list(self.unjudged), **plain}
 
-    def to_json(self) -> bytes:
-        return msgspec.json.format(msgspec.json.encode(self.content()), indent=1)
-
     def rows(self) -> list[tuple[str, str, str, str]]:
         """Return a table: check, verdict, counts, and claim with its note; evidence in rows of its own below."""
         table = []

@@ -47,12 +47,6 @@ class Knee(msgspec.Struct, frozen=True):
     said: str
     reference: float = 0.0
 
-    def lines(self) -> list[str]:
-        """Say what was tried, a line for each probe."""
-        return [f"{p.load:g}: {p.throughput_rps:.6g} requests/s, mean {p.latencies.mean_s * 1e3:.4g} ms"
-                + ("" if p.faithful else "; fidelity refused") + ("  <- the knee" if p is self.probe else "")
-                for p in self.tried]
-
 
 Search = Generator[float, Probe, Knee]
 

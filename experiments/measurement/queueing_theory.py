@@ -76,9 +76,6 @@ class ClosedLoop:
         """Return the time from request to reply, as a client sees it."""
         return self.clients / self.throughput_rps()
 
-    def wait_s(self) -> float:
-        return self.latency_s() - self.trip_s - self.service_s
-
 
 def _roots(load: float, servers: int) -> list[complex]:
     """Return the roots of z^c = exp(a (z - 1)) inside the unit circle, without 1 itself: one per c-th root of unity."""
