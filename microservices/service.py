@@ -160,8 +160,9 @@ def _module_of_file(path: Path) -> Any:
     sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
-    except OSError:
-        raise
     except (Exception, SystemExit) as error:  # a user's file may fail in any way, and is to be named
+        del sys.modules[spec.name]
+        if isinstance(error, OSError):
+            raise
         raise ServiceError(f"{path} does not run: {type(error).__name__}: {error}") from error
     return module

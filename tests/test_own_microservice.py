@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import sys
 from itertools import islice
 from pathlib import Path
 
@@ -142,6 +143,7 @@ def test_a_file_that_is_no_microservice_is_named(tmp_path, text, complaint) -> N
 def test_a_name_that_leads_to_no_class_is_named(name) -> None:
     with pytest.raises(ServiceError, match=re.escape(repr(name)) if "\0" not in name else "null byte"):
         service_class(name)
+    assert not any("clock\0" in known for known in sys.modules)
 
 
 def test_a_user_s_module_does_not_replace_one_of_the_same_name(tmp_path) -> None:
