@@ -161,7 +161,7 @@ def _module_of_file(path: Path) -> Any:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # a user's file may fail in any way, and is to be named
-        del sys.modules[spec.name]
+        sys.modules.pop(spec.name, None)
         if isinstance(error, OSError):
             raise
         raise ServiceError(f"{path} does not run: {type(error).__name__}: {error}") from error
