@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("pysyncobj")
+pytest.importorskip("controller.raft_journal", reason="pysyncobj is not installed")
 from controller_room import DEPLOYMENT, Room
 from raft_room import Node, ThreeNodes, others_of
 from waiting import until
