@@ -44,7 +44,7 @@ from topologies.inventory import Inventory
 TICK_S = 0.25  # real: the longest that it waits
 LOOK_S = 0.02  # real: the longest till one of several notices that it leads, or does not any more
 BATCH = 4096  # datagrams that are read before anything is done about them
-QUESTIONS = 64  # of clients that are read in one turn: however many come, the control port is heard
+QUESTIONS = 64  # that are read in one turn: however many come, the control port is heard
 log = logging.getLogger(__name__)
 
 
@@ -136,12 +136,13 @@ class _Service:
         readiness.register(self._asked)
         node = self._node
         sends: Sends = []
+        decided = node.controller is not None
         while True:
             ready = readiness.wait(min(self._look_s, (node.due() - self._now()) * self._time_scale))
-            decided = node.controller is not None
             node.look(sends)
-            if (node.controller is not None) is not decided:
-                log.warning("%s decides %s", self._name, "no more" if decided else "from now on")
+            if (node.controller is not None) is not decided:  # since the last look
+                log.warning("%s decides %s", self._name, f"no more: {node.why_silent}" if decided else "from now on")
+                decided = not decided
             now = self._now()
             if self._udp.fileno() in ready:
                 self._hear(now, sends)
@@ -194,14 +195,14 @@ class _Service:
         sends.clear()
 
     def _answer(self, now: float, sends: Sends) -> None:
-        while True:
+        for _ in range(QUESTIONS):
             try:
                 data, who = self._asked.recvfrom(1 << 20)
             except BlockingIOError:
                 return
             try:
                 reply = self._reply(decode_request(data), now, sends)
-            except (ControllerError, NodeError, ServiceError, msgspec.MsgspecError) as error:
+            except (ControllerError, NodeError, ServiceError, msgspec.MsgspecError, UnicodeDecodeError) as error:
                 reply = encode_reply(error=str(error))
             self._send(sends)
             with contextlib.suppress(OSError):  # who asked is gone, or takes no more

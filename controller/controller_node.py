@@ -74,13 +74,15 @@ class ControllerNode:
     """A node with a view of `journal`. `make` returns a resource controller that goes on from it, with a Standby.
 
     Whoever drives it calls `look` often (in real time: that is what elections take), `receive` for each datagram, and
-    `tick` when `due` says so; then sends `out`. `controller` is None while this node listens.
+    `tick` when `due` says so; then sends `out`. `controller` is None while this node listens; `why_silent` then says
+    why it does not decide any more, if it ever did.
     """
 
     def __init__(self, inventory: Inventory, journal: SharedJournal,
                  make: Callable[[Standby], ResourceController]) -> None:
         self.journal = journal
         self.controller: ResourceController | None = None
+        self.why_silent = ""
         self._standby = Standby(inventory)
         self._make = make
 
@@ -92,13 +94,13 @@ class ControllerNode:
     def look(self, out: Sends) -> None:
         """Take over if this node leads; fall silent if it does not any more."""
         if self.controller is not None and not (self.journal.leads and self.journal.writes):
-            self._fall_silent(out)
+            self._fall_silent(out, "it leads no more")
         if self.controller is None and self.journal.leads:
             try:
                 self.journal.take_over()
                 self.controller = self._make(self._standby)
-            except JournalError:
-                self._fall_silent(out)  # somebody else, or nobody, leads: the next look will tell
+            except JournalError as error:
+                self._fall_silent(out, str(error))  # somebody else, or nobody, leads: the next look will tell
 
     def receive(self, source_ip: bytes, payload: bytes, now: float, out: Sends) -> None:
         """Take a datagram that came to the control port from `source_ip` (4 bytes)."""
@@ -107,8 +109,8 @@ class ControllerNode:
             return
         try:
             self.controller.receive(source_ip, payload, now, out)
-        except JournalError:
-            self._fall_silent(out)
+        except JournalError as error:
+            self._fall_silent(out, str(error))
 
     def asked_where(self, source: Address, payload: bytes, out: Sends) -> None:
         """Take a datagram that came to the data port from `source`: a client's question, which who decides answers."""
@@ -122,8 +124,8 @@ class ControllerNode:
             return
         try:
             self.controller.tick(now, out)
-        except JournalError:
-            self._fall_silent(out)
+        except JournalError as error:
+            self._fall_silent(out, str(error))
 
     def due(self) -> float:
         """Return when `tick` has something to do."""
@@ -138,10 +140,10 @@ class ControllerNode:
             raise FollowsError(self.journal.leader)
         try:
             return does(self.controller)
-        except JournalError:
-            self._fall_silent(out)
+        except JournalError as error:
+            self._fall_silent(out, str(error))
             raise
 
-    def _fall_silent(self, out: Sends) -> None:
-        self.controller = None
+    def _fall_silent(self, out: Sends, why: str) -> None:
+        self.controller, self.why_silent = None, why
         out.clear()

@@ -71,22 +71,6 @@ def next_copy(key: bytes, copies: Sequence[str], places: Places, usable: Iterabl
     return next((p.name for p in order if p.rack not in racks), order[0].name if order else None)
 
 
-def repaired(key: bytes, copies: Sequence[str], places: Places, usable: Iterable[str], wanted: int = 2,
-             fits: Fits = anywhere) -> tuple[str, ...]:
-    """Return the copies of `key`, primary first: those of `copies` that are usable, and new ones up to `wanted`.
-
-    With no copies, where they stand at first. Fewer than `wanted` where there is no more room, or no more domains.
-    """
-    usable = list(usable)
-    kept = [name for name in copies if name in usable]
-    while len(kept) < wanted:
-        more = next_copy(key, kept, places, usable, fits)
-        if more is None:
-            break
-        kept.append(more)
-    return tuple(kept)
-
-
 def faults(copies: Mapping[bytes, Sequence[str]], places: Places) -> list[str]:
     """Return a sentence for each key that has two of its copies in one fault domain; the empty list is good."""
     found = []

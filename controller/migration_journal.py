@@ -150,7 +150,7 @@ def decode_entries(data: bytes) -> list[Entry]:
     for number, line in enumerate(lines[:-1], start=1):
         try:
             found.append(msgspec.json.decode(line, type=Entry))
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise MigrationError(f"line {number} of the journal: {error}") from error
     return found
 

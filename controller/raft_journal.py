@@ -11,15 +11,18 @@ Raft's timeouts are real seconds, since its threads and sockets are real; they k
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from pysyncobj import SyncObj, SyncObjConf, SyncObjException, replicated
+_inet_ntop = socket.inet_ntop
+from pysyncobj import SyncObj, SyncObjConf, SyncObjException, replicated  # noqa: E402
 
-from controller.errors import JournalError
+from controller.errors import JournalError  # noqa: E402
 
+socket.inet_ntop = _inet_ntop  # the library puts one for Windows in its place, whatever the system
 Entry = TypeVar("Entry")
 
 

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-import msgspec
-
 from controller.errors import ControllerError
 from controller.migration_journal import Term, Viewed
 from nodes.control_messages import Command, Verb
@@ -178,23 +176,4 @@ def messages_of(g: Group, term: int, ips: Mapping[str, bytes]) -> list[ToNode]:
     if g.primary:
         found += [ToNode(name, Command(term, 0, 0, Verb.CONNECT, *g.key, g.epoch, primary))
                   for name in sorted(g.untold)]
-    return found
-
-
-def encode_entry(entry: ReplicaEntry) -> bytes:
-    """Return an entry as one line of JSON."""
-    return msgspec.json.encode(entry) + b"\n"
-
-
-def decode_entries(data: bytes) -> list[ReplicaEntry]:
-    """Read lines of `encode_entry`; a last line that a crash cut short is left out.
-
-    Raises ReplicaError for any other line that is no entry.
-    """
-    found: list[ReplicaEntry] = []
-    for number, line in enumerate(data.split(b"\n")[:-1], start=1):
-        try:
-            found.append(msgspec.json.decode(line, type=ReplicaEntry))
-        except msgspec.MsgspecError as error:
-            raise ReplicaError(f"line {number} of the journal: {error}") from error
     return found

@@ -153,10 +153,6 @@ class ReplicaControl:
                 g.shunned[silent] = now + SHUN_S
             self._consider(g, now, out)
 
-    def has_part(self, node: str) -> bool:
-        """Whether a node has a part in any instance; one that is to leave may go once it has none."""
-        return any(node in g.members for g in self.groups.values())
-
     def tick(self, now: float, out: Outgoing) -> None:
         """Decide on what is known now, and repeat what is not answered."""
         for g in self.groups.values():

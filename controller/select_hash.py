@@ -79,10 +79,6 @@ def disagreements(group: EcmpGroup, flow: FlowKey, trace: str) -> list[str]:
     return wrong
 
 
-def prediction_holds(group: EcmpGroup, flow: FlowKey, trace: str) -> bool:
-    return not disagreements(group, flow, trace)
-
-
 def _flow_hash(parameter: int, flow: FlowKey) -> int:
     basis = _hash_u64(parameter)
     for address in (flow.src_ip, flow.dst_ip):

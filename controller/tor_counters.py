@@ -29,24 +29,11 @@ class BucketCounter:
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class GroupSeen:
-    """A group as the switch describes it; `bucket_ids` in the order in which it numbers its bucket counters."""
-
-    group_id: int
-    kind: str
-    selection_method: str
-    hash_parameter: int
-    fields: tuple[str, ...]
-    bucket_ids: tuple[int, ...]
-
-
 _RULE = re.compile(r"cookie=0x(?P<cookie>[0-9a-f]+),.*?table=(?P<table>\d+),.*?n_packets=(?P<packets>\d+),"
                    r" n_bytes=(?P<bytes>\d+)")
 _GROUP_STATS = re.compile(r"group_id=(?P<id>\d+),(?:duration=[^,]*,)?ref_count=\d+,packet_count=(?P<packets>\d+),"
                           r"byte_count=(?P<bytes>\d+)(?P<buckets>.*)")
 _BUCKET_STATS = re.compile(r"bucket(?P<index>\d+):packet_count=(?P<packets>\d+),byte_count=(?P<bytes>\d+)")
-_GROUP = re.compile(r"group_id=(?P<id>\d+),type=(?P<kind>\w+)(?P<rest>.*)")
 
 
 def rule_counters(dump_flows: str, program: TorProgram) -> dict[str, RuleCounter]:
@@ -107,22 +94,3 @@ def _bucket_counters(text: str, group: EcmpGroup, program: TorProgram) -> tuple[
     # The switch numbers counters by a bucket's place in the group, not by its id.
     return tuple(BucketCounter(b.bucket_id, program.interface(b.port), int(found[i]["packets"]),
                                int(found[i]["bytes"])) for i, b in enumerate(group.buckets))
-
-
-def groups_seen(dump_groups: str) -> dict[int, GroupSeen]:
-    """Read `ovs-ofctl -O OpenFlow15 dump-groups`, by group id; raises CounterError on text that is something else."""
-    groups: dict[int, GroupSeen] = {}
-    for line in dump_groups.splitlines():
-        if not line.lstrip().startswith("group_id="):
-            continue
-        seen = _GROUP.search(line)
-        if seen is None:
-            raise CounterError(f"not a line of dump-groups: {line.strip()!r}")
-        head, *buckets = seen["rest"].split("bucket=bucket_id:")
-        method = re.search(r"selection_method=(\w+)", head)
-        parameter = re.search(r"selection_method_param=(\d+)", head)
-        fields = re.search(r"fields\(([^)]*)\)", head)
-        groups[int(seen["id"])] = GroupSeen(
-            int(seen["id"]), seen["kind"], method[1] if method else "", int(parameter[1]) if parameter else 0,
-            tuple(fields[1].split(",")) if fields else (), tuple(int(b.split(",", 1)[0]) for b in buckets))
-    return groups

@@ -168,7 +168,7 @@ def from_json(data: bytes) -> dict[str, TorProgram]:
     """Read what `to_json` wrote; raises ProgramError, saying where it is something else."""
     try:
         programs = msgspec.json.decode(data, type=dict[str, TorProgram])
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ProgramError(f"not a set of switch programs: {error}") from error
     for name, program in programs.items():
         if program.switch != name:

@@ -122,11 +122,6 @@ def rules_of(program: TorProgram) -> tuple[Rule, ...]:
     return rules
 
 
-def names_of(program: TorProgram) -> dict[int, str]:
-    """Return the name of each of `program`'s rules by its cookie."""
-    return {rule.cookie: rule.name for rule in rules_of(program)}
-
-
 def _admit(program: TorProgram) -> Iterator[Rule]:
     for ingress in program.ingress:
         at_port = ("in_port", ingress.port)

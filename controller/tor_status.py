@@ -98,7 +98,7 @@ def from_json(data: bytes) -> TorStatus:
     """Read what `to_json` wrote; raises ProgramError if it is something else."""
     try:
         return msgspec.json.decode(data, type=TorStatus)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ProgramError(f"not the status of a ToR app: {error}") from error
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from math import isfinite
 
 from experiments.errors import ExperimentError
-from topologies.inventory import Inventory
 
 USD_PER_KWH = 0.0733  # section 5.5: "the average U.S. electricity price"
 SECONDS_PER_HOUR = 3600
@@ -53,13 +52,3 @@ class Ownership:
                   usd_per_kwh: float = USD_PER_KWH) -> list[tuple[float, float]]:
         """Return (years, requests per dollar) for each time of ownership, as Figure 10 draws it."""
         return [(each, self.requests_per_usd(throughput_rps, each, usd_per_kwh)) for each in years]
-
-
-def ownership_of(inventory: Inventory, power_watts: float | None = None) -> Ownership:
-    """Return a cluster's price, and its peak power unless a measured one is given (section 5.5 takes Table 4's).
-
-    Servers only: clients and switches cost the same whatever the cluster ("we also exclude the switch").
-    """
-    peak_watts = sum(server.peak_watts for server in inventory.servers)
-    return Ownership(sum(server.cost_usd for server in inventory.servers),
-                     peak_watts if power_watts is None else power_watts)

@@ -72,7 +72,7 @@ def table5_of(options: RunOptions) -> tuple[dict[str, ClusterPeak] | None, str]:
                 continue
             points = PointFile(manifest.parent / POINTS_FILE)
             return {name: points.value(name, ClusterPeak) for name in points.names()}, str(manifest.parent)
-        except (msgspec.MsgspecError, ExperimentError):
+        except (msgspec.MsgspecError, ExperimentError, UnicodeDecodeError):
             continue  # one of another version
     return None, ""
 

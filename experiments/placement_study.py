@@ -14,7 +14,7 @@ from controller.placement.ceiling import ceiling_rps
 from controller.placement.constraints import ClusterState
 from controller.placement.cost import Weights, cost_of
 from controller.placement.demand import Demand, demand_of
-from controller.placement.placing import Options, Placement, place
+from controller.placement.placing import Options, place
 from controller.placement.prediction import Prediction, predict
 from experiments.errors import ExperimentError
 from microservices.applications import APPLICATIONS, application_named
@@ -71,7 +71,6 @@ class Deployed:
     worst_gap: float
     mean_gap: float
     prediction: Prediction
-    placements: tuple[Placement, ...]
 
     @property
     def median_ms(self) -> float:
@@ -109,7 +108,7 @@ def deploy_all(algorithm: str, state: ClusterState, demands: Sequence[tuple[str,
         raise ExperimentError(f"{label or algorithm}: {broken} constraints are violated; none may be")
     return Deployed(label or algorithm, len(state.nodes.servers), sum(len(d.needs) for _, d in demands), tuple(times),
                     broken, tuple(costs), max(gaps, default=0.0), statistics.fmean(gaps) if gaps else 0.0,
-                    predict([(p.demand, p.where) for p in placements], state.nodes), tuple(placements))
+                    predict([(p.demand, p.where) for p in placements], state.nodes))
 
 
 def _broken(state: ClusterState) -> int:

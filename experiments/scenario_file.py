@@ -29,6 +29,7 @@ from experiments.emulation.first_placement import WHERE
 from experiments.emulation.testbed_options import CONTROLLERS, ORCHESTRATOR
 from experiments.errors import ExperimentError
 from microservices.application import Application
+from microservices.application_file import NOT_YAML
 from topologies.inventory import Inventory
 
 MOST_SECONDS, MOST_STEPS, MOST_CLIENTS = 3600.0, 1000, 16
@@ -109,7 +110,7 @@ def read_scenario(path: Path) -> Scenario:
         data = yaml.safe_load(path.read_text())
     except OSError as error:
         raise ExperimentError(f"{path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except NOT_YAML as error:
         raise ExperimentError(f"{path}: {' '.join(str(error).split())}") from error
     try:
         scenario = msgspec.convert(data, Scenario)

@@ -20,6 +20,7 @@ from experiments.runs.run_options import RunOptions
 CLUSTER = "type1x2"
 SECONDS = 5
 QUICK_SECONDS = 2
+SPARE_S = 30  # for connecting and for the end
 LEAST_MBIT_PER_S = 10.0  # far below what any machine does, far above a connection that only retransmits
 
 
@@ -33,9 +34,12 @@ def run(options: RunOptions, say: Callable[[str], None]) -> dict[str, Any]:
         before = bed.counters("s1n1", "s2n1")
         server = bed.world.spawn([*inside["s2h"], "iperf3", "-s", "-1", "-B", server_ip], "iperf3-server")
         time.sleep(0.5)
-        done = subprocess.run([*inside["s1h"], "iperf3", "-c", server_ip, "-B", bed.inventory.node("s1h").ip,
-                               "-t", str(seconds), "-P", "2", "-J"], capture_output=True, text=True, check=False,
-                              timeout=seconds + 30)
+        try:
+            done = subprocess.run([*inside["s1h"], "iperf3", "-c", server_ip, "-B", bed.inventory.node("s1h").ip,
+                                   "-t", str(seconds), "-P", "2", "-J"], capture_output=True, text=True, check=False,
+                                  timeout=seconds + SPARE_S)
+        except subprocess.TimeoutExpired as error:
+            raise ExperimentError(f"iperf3 was to last {seconds} s and has not ended {SPARE_S} s later") from error
         server.terminate()
         after = bed.counters("s1n1", "s2n1")
     if done.returncode:

@@ -28,6 +28,10 @@ from microservices.application import Application, Channel, Stage, Trigger
 from microservices.errors import ApplicationError
 from microservices.workload import Workload
 
+# What reading raises for a text that is no YAML; ValueError for one that is no UTF-8, for a date that there is not, and
+# for a number of thousands of digits.
+NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
+
 
 def load_application(path: Path) -> Application:
     """Read an application; raises ApplicationError that names the file and what is wrong in it."""
@@ -40,7 +44,7 @@ def load_application(path: Path) -> Application:
         return _application(_of_yaml(path), path.parent.resolve())
     except OSError as error:
         raise ApplicationError(f"{path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, ApplicationError) as error:
+    except (*NOT_YAML, ApplicationError) as error:
         raise ApplicationError(f"{path}: {error}") from error
 
 
@@ -61,7 +65,7 @@ def workload_in(path: Path) -> str:
         return f"{path.resolve()}:{found.__qualname__}"
     except OSError as error:
         raise ApplicationError(f"{path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, ApplicationError) as error:
+    except (*NOT_YAML, ApplicationError) as error:
         raise ApplicationError(f"{path}: {error}") from error
 
 
@@ -70,7 +74,7 @@ def _run(path: Path) -> dict[str, Any]:
         return runpy.run_path(str(path.resolve()))
     except OSError:
         raise
-    except Exception as error:  # a user's file may fail in any way, and is to be named
+    except (Exception, SystemExit) as error:  # a user's file may fail in any way, and is to be named
         raise ApplicationError(f"does not run: {type(error).__name__}: {error}") from error
 
 

@@ -25,7 +25,6 @@ from microservices.state import State
 
 BLOCK_BYTES = 16
 ICV_BYTES = 12
-ESP_HEADER_BYTES = 8
 NEXT_HEADER_IPV4 = 4
 MAX_SEQUENCE = 2**32 - 1
 FIRST_SPI = 0x1000
@@ -110,27 +109,17 @@ class Tunnel:
         The IV is the encrypted sequence number (NIST SP 800-38A, appendix C): never repeated under a key and, as RFC
         3602 asks, not predictable without the key.
         """
-        return self._sealed(packet, sequence, None)
-
-    def seal_with_iv(self, packet: bytes, sequence: int, iv: bytes) -> bytes:
-        """The same with an initialisation vector given, as the RFC's vectors give it."""
-        return self._sealed(packet, sequence, iv)
-
-    def _sealed(self, packet: bytes, sequence: int, iv: bytes | None) -> bytes:
         plaintext = packet + _TRAILERS[-(len(packet) + 2) % BLOCK_BYTES]
-        esp = _ESP_HEADER.pack(self.sa.spi, sequence) + self._encrypted(plaintext, sequence, iv)
+        esp = _ESP_HEADER.pack(self.sa.spi, sequence) + self._encrypted(plaintext, sequence)
         esp += hmac.digest(self.sa.authentication_key, esp, "sha1")[:ICV_BYTES]
         return self._outer_header(packet[1], IPV4_HEADER_BYTES + len(esp)) + esp
 
-    def _encrypted(self, plaintext: bytes, sequence: int, iv: bytes | None) -> bytes:
+    def _encrypted(self, plaintext: bytes, sequence: int) -> bytes:
         """Return IV and ciphertext.
 
         CBC encrypts each block XOR the ciphertext block before it. Feeding (wanted XOR last block) first makes the
         long-lived encryptor emit E(wanted), whatever came before, and chain the plaintext on to that.
         """
-        if iv is not None:
-            encryptor = Cipher(algorithms.AES(self.sa.encryption_key), modes.CBC(iv)).encryptor()
-            return iv + encryptor.update(plaintext)
         first = (sequence ^ self._last_block).to_bytes(BLOCK_BYTES, "big")
         out = self._encryptor.update(first + plaintext)
         self._last_block = int.from_bytes(out[-BLOCK_BYTES:], "big")

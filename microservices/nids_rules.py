@@ -94,7 +94,7 @@ def _rule(line: str) -> Rule:
             contents.append(Content(_content(value)))
         elif name == "nocase" and value is None and contents:
             contents[-1] = Content(contents[-1].pattern.lower(), nocase=True)
-        elif name == "sid" and value and value.isascii() and value.isdigit() and 0 < int(value[:11]) < 2**32:
+        elif name == "sid" and value and re.fullmatch("[0-9]{1,10}", value) and 0 < int(value) < 2**32:
             sid = int(value)
         elif name == "msg" and value and value.startswith('"'):
             message = re.sub(r"\\(.)", r"\1", value[1:-1])

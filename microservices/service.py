@@ -135,7 +135,7 @@ def class_named(name: str, parent: type[Any]) -> type[Any]:
         of_file = module_name.endswith(".py")
         module = _module_of_file(Path(module_name)) if of_file else importlib.import_module(module_name)
         found: Any = getattr(module, class_name)
-    except (ImportError, OSError, AttributeError) as error:
+    except (ImportError, OSError, AttributeError, TypeError, ValueError) as error:  # also "..x:Y" and ":Y"
         raise ServiceError(f"{parent.__name__.lower()} {name!r}: {error}") from error
     if not (isinstance(found, type) and issubclass(found, parent)):
         raise ServiceError(f"{parent.__name__.lower()} {name!r}: {found!r} is not a subclass of {parent.__name__}")
@@ -160,8 +160,9 @@ def _module_of_file(path: Path) -> Any:
     sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
-    except OSError:
-        raise
-    except Exception as error:  # a user's file may fail in any way, and is to be named
+    except (Exception, SystemExit) as error:  # a user's file may fail in any way, and is to be named
+        sys.modules.pop(spec.name, None)
+        if isinstance(error, OSError):
+            raise
         raise ServiceError(f"{path} does not run: {type(error).__name__}: {error}") from error
     return module

@@ -215,7 +215,7 @@ def unframed(kind: int, frame: bytes, shape: Any) -> Any:
         raise StateError(f"the digest does not fit the {len(body)} bytes that follow it")
     try:
         return msgspec.msgpack.decode(body, type=shape)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise StateError(f"frame of kind {kind}: {error}") from error
 
 

@@ -22,6 +22,7 @@ OWNER_LEAF = "owner"
 PERIOD_US = 100_000  # the kernel's own default
 LEAST_QUOTA_US = 1_000  # the kernel refuses less
 REMOVE_WAIT_S = 3.0
+TRIES = 10  # to make a group while worlds that leave remove its parent
 # A world is many processes that must be in time, but its subtree would weigh no more than any one process beside it:
 # 64 times that (version 1 counts a process as 1024, version 2 as 100).
 WEIGHT = {1: ("cpu.shares", 64 * 1024), 2: ("cpu.weight", 64 * 100)}
@@ -128,7 +129,7 @@ class Subtree:
 
     def make(self) -> None:
         """Make the subtree; raises WorldError where the hierarchy is read-only or belongs to somebody else."""
-        for _ in range(10):  # a world that leaves removes an empty /e3 between our two mkdirs
+        for _ in range(TRIES):  # a world that leaves removes an empty /e3 between our two mkdirs
             try:
                 Cgroup(self.hierarchy, PARENT).make()
                 self.root.make()
@@ -138,6 +139,9 @@ class Subtree:
                 continue
             except OSError as error:
                 raise WorldError(f"cannot make the control group {self.root.path}: {error}") from error
+        else:
+            raise WorldError(f"cannot make the control group {self.root.path}: {PARENT} was removed {TRIES} times "
+                             "meanwhile")
         if self.hierarchy.version == 2:
             for directory in (self.hierarchy.cpu, self.hierarchy.cpu / PARENT, self.root.directories[0]):
                 _write(directory / "cgroup.subtree_control", "+cpu")

@@ -52,7 +52,7 @@ def control_answer(payload: bytes, source: bytes, counters: Callable[[], Counter
         try:
             deployment = msgspec.msgpack.decode(message.payload, type=Deployment)
             services.deploy(deployment) if control is None else control.deploy(deployment, now)
-        except (NodeError, ServiceError, msgspec.DecodeError) as error:
+        except (NodeError, ServiceError, msgspec.DecodeError, UnicodeDecodeError) as error:
             why = str(error).encode()[:MAX_REASON_BYTES]
         return messages.StatsMessage(messages.KIND_DEPLOYED, message.query_id, why).encode()
     return None

@@ -34,10 +34,6 @@ class EmulatedClock(msgspec.Struct, frozen=True):
         monotonic, start_s, time_scale = time.monotonic, self.start_s, self.time_scale
         return lambda: (monotonic() - start_s) / time_scale
 
-    def real_s(self, emulated_s: float) -> float:
-        """Return how many real seconds `emulated_s` take."""
-        return emulated_s * self.time_scale
-
 
 def started_now(time_scale: float) -> EmulatedClock:
     """Return a clock that reads 0 now."""

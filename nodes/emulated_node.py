@@ -23,7 +23,6 @@ from topologies.mininet_topo import E3Topo
 
 logging.setLoggerClass(logging.Logger)  # importing Mininet sets its own, which prints every line once more
 MTU_BYTES = 9000  # jumbo frames: the largest message and its headers in one packet, no fragments anywhere
-OFFLOADS = ("tx", "off", "gso", "off", "tso", "off", "gro", "off")
 
 
 class EmulatedNode(Node):
@@ -143,13 +142,18 @@ def tc_batch(node: Node | None, lines: Sequence[str]) -> None:
         run_in(node, ["tc", "-batch", "-"], "\n".join(lines) + "\n")
 
 
-def run_in(node: Node | None, argv: Sequence[str], text: str | None = None) -> str:
+def run_in(node: Node | None, argv: Sequence[str], text: str | None = None, timeout_s: float = 120.0) -> str:
     """Run a command in the network namespace of `node` (None: the world's) and return what it printed.
 
-    Raises NodeError with the command's own complaint.
+    Raises NodeError with the command's own complaint, or if it has not ended after `timeout_s`.
     """
     where = [] if node is None else ["nsenter", f"--net=/proc/{node.pid}/ns/net"]
-    done = subprocess.run([*where, *argv], input=text, capture_output=True, text=True, check=False, timeout=120)
+    what = f"{node.name if node else 'world'}: {' '.join(argv)}"
+    try:
+        done = subprocess.run([*where, *argv], input=text, capture_output=True, text=True, check=False,
+                              timeout=timeout_s)
+    except subprocess.TimeoutExpired as error:
+        raise NodeError(f"{what} has not ended after {timeout_s:g} s") from error
     if done.returncode != 0:
-        raise NodeError(f"{node.name if node else 'world'}: {' '.join(argv)}: {done.stderr.strip().splitlines()[:3]}")
+        raise NodeError(f"{what}: {done.stderr.strip().splitlines()[:3]}")
     return done.stdout

@@ -41,5 +41,5 @@ def unpacked(payload: bytes) -> dict[str, int]:
         if not inflating.eof:
             raise WireError(f"a report of {len(payload)} bytes that does not end within {MOST_BYTES}")
         return msgspec.msgpack.decode(told, type=dict[str, int])
-    except (zlib.error, msgspec.DecodeError) as error:
+    except (zlib.error, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise WireError(f"{len(payload)} bytes are no report: {error}") from error

@@ -189,7 +189,9 @@ def _run_child(order: Order, parent: int, descriptors: list[int]) -> None:
             os.rename(order.result_file + ".part", order.result_file)
         status = 0
     except SystemExit as leaving:
-        status = leaving.code if isinstance(leaving.code, int) else 0
+        status = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+        if not isinstance(leaving.code, int | None):
+            print(leaving.code, file=sys.stderr)
     except BaseException:
         traceback.print_exc()
     finally:

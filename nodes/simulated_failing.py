@@ -84,9 +84,6 @@ class FailingNetwork(SimulatedNetwork):
         self._troubles.remove((name, faults))
         self._between.clear()
 
-    def is_ill(self, name: str, ill: Ill) -> bool:
-        return self._ill[ill][name] > 0
-
     def unplug(self, end: End) -> None:
         super().unplug(end)
         if end.address.ip in self._backlog:

@@ -81,7 +81,7 @@ def read_status(path: Path) -> TeamStatus:
         return msgspec.json.decode(path.read_bytes(), type=TeamStatus)
     except FileNotFoundError as error:
         raise NodeError(f"no teaming process has written {path} yet") from error
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise NodeError(f"{path} is not a team's status: {error}") from error
 
 

@@ -322,6 +322,7 @@ class World:
         while not path.exists():
             if daemon.poll() is not None or time.monotonic() > deadline:
                 name = Path(str(daemon.args[0])).name if isinstance(daemon.args, list) else "daemon"
+                said: list[str] = []
                 with contextlib.suppress(OSError):
                     said = (self.run_dir / f"{name}.log").read_text(errors="replace").strip().splitlines()[-1:]
                 raise WorldError(f"{name} did not come up (exit status {daemon.poll()}): {' '.join(said)}")

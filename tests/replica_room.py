@@ -23,7 +23,8 @@ from replica_store import KEY, Store
 from controller.fault_domains import Place, faults
 from controller.heartbeats import Gate
 from controller.membership import Membership
-from controller.replica_steps import Happening, ReplicaEntry, State, Viewed, decode_entries, encode_entry
+from controller.migration_journal import decode_entries, encode_entry
+from controller.replica_steps import Happening, ReplicaEntry, State, Viewed
 from controller.replicas import ReplicaControl
 from experiments.clients.linearizability import NEVER, UNKNOWN, Operation, Verdict, check_store, read_exchange
 from nodes import messages

@@ -76,7 +76,8 @@ def test_what_is_wrong_in_a_file_is_named(tmp_path, change, complaint) -> None:
         load_application(tmp_path / "app.yaml")
 
 
-@pytest.mark.parametrize("text", ["", "- a list", "just words", "\x00"])
+@pytest.mark.parametrize("text", ["", "- a list", "just words", "\x00", "number: 2026-13-45", "number: " + "9" * 5000,
+                                  "name: " + "[" * 5000])
 def test_a_file_that_is_no_map_is_refused(tmp_path, text) -> None:
     (tmp_path / "app.yaml").write_text(text)
     with pytest.raises(ApplicationError, match=r"app\.yaml"):

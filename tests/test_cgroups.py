@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nodes import cgroups
-from nodes.cgroups import Hierarchy, Subtree, detect
+from nodes.cgroups import Cgroup, Hierarchy, Subtree, detect
 from nodes.errors import WorldError
 
 V1_SPLIT = """tmpfs /sys/fs/cgroup tmpfs rw 0 0
@@ -159,6 +159,20 @@ def test_a_read_only_hierarchy_is_a_world_error(tmp_path: Path) -> None:
     (tmp_path / "e3").write_text("in the way")
     with pytest.raises(WorldError, match="cannot make the control group e3/w012345"):
         Subtree(Hierarchy(2, tmp_path, tmp_path), "w012345").make()
+
+
+def test_a_group_whose_parent_others_remove_again_and_again_is_given_up(
+        v1: Hierarchy, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    def removed_meanwhile(group: Cgroup) -> None:
+        made.append(group.path)
+        if len(made) % 2 == 0:
+            raise FileNotFoundError
+    monkeypatch.setattr(Cgroup, "make", removed_meanwhile)
+    with pytest.raises(WorldError, match="control group e3/w012345: e3 was removed 10 times"):
+        Subtree(v1, "w012345").make()
+    assert made == ["e3", "e3/w012345"] * 10
 
 
 def test_a_process_moves_to_the_nearest_group_that_still_exists(tmp_path: Path) -> None:

@@ -8,8 +8,18 @@ from peak_cases import peak_of
 
 from controller.placement.compute_nodes import ComputeNodes
 from experiments.errors import ExperimentError
-from experiments.measurement.cluster_peaks import ClusterPeak, ClusterRooms, agreement, placed_on, record, ways_onto
+from experiments.measurement.cluster_peaks import (
+    GROWTH,
+    ClusterPeak,
+    ClusterRooms,
+    agreement,
+    fewest_enough,
+    placed_on,
+    record,
+    ways_onto,
+)
 from experiments.measurement.copies import copies_of, workload_of
+from experiments.measurement.e3_placement import placed_for_peak
 from experiments.measurement.measuring import Plan
 from experiments.measurement.rack_peak import RackPeak, RackRoom
 from experiments.runs.results import csv_of
@@ -31,7 +41,7 @@ def test_every_application_fits_on_every_cluster_that_the_paper_measures(name: s
     assert placed.most_rps > 0 and placed.watts > 0 and placed.copies == (placed.nodes,)
 
 
-def test_on_a_mixed_rack_the_better_of_two_ways_is_taken() -> None:
+def test_there_are_two_ways_onto_a_mixed_rack_and_one_onto_others() -> None:
     application, mixed = application_named("iot-ts"), cluster_named("beefyx2+wimpyx2")
     assert [len(ways_onto(application, cluster_named(c))) for c in ("beefyx3", "type1x3", "beefyx2+wimpyx2")] == [1, 1,
                                                                                                                 2]
@@ -39,6 +49,14 @@ def test_on_a_mixed_rack_the_better_of_two_ways_is_taken() -> None:
     by_family = ways_onto(application, mixed)[0]
     assert {family[n] for n in by_family.forbidden["api"]} == {"cnmips"}  # what a host does better is on Xeons
     assert {family[n] for n in by_family.forbidden["recommend"]} == {"xeon"}
+
+
+@pytest.mark.parametrize("name", ["iot-ts", "nfv-fin", "rta-ptc"])
+def test_on_a_mixed_rack_the_better_of_two_ways_is_taken(name: str) -> None:
+    application, mixed = application_named(name), cluster_named("beefyx2+wimpyx2")
+    one, other = (placed_for_peak(application, mixed, where) for where in ways_onto(application, mixed))
+    assert one.requests_per_joule != other.requests_per_joule
+    assert placed_on(application, mixed) == max(one, other, key=lambda placed: placed.most_rps / placed.watts)
 
 
 def test_stages_that_clients_face_can_be_kept_on_hosts() -> None:
@@ -99,7 +117,14 @@ def test_a_point_stands_if_the_machine_kept_up_and_every_reply_was_right() -> No
     assert csv_of([record(peak_of()), record(peak_of(forecast=(900.0, 90.0)))]).count("\n") == 3
 
 
-def test_a_room_takes_no_more_copies_than_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("rates", "copies"), [
+    ((100.0,), 1), ((100.0, 100.0, 100.0), 1), ((100.0, 100.0 * (1 + GROWTH), 100.0), 1),
+    ((100.0, 101.0 * (1 + GROWTH), 102.0), 2), ((100.0, 150.0, 200.0), 4), ((100.0, 200.0, 150.0), 2)])
+def test_there_are_no_more_copies_than_give_nearly_the_most(rates: tuple[float, ...], copies: int) -> None:
+    assert fewest_enough(list(zip((1, 2, 4), rates, strict=False))) == copies
+
+
+def test_a_peak_tells_how_many_copies_it_stands_on_and_what_the_cluster_costs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("experiments.measurement.cluster_peaks.QUICK_PLAN", Plan(100, 50))
     with ClusterRooms(RunOptions(quick=True, simulate=True), lambda _: None) as rooms:
         found = rooms.peak("rta-sf", "superbeefyx1")

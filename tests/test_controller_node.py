@@ -160,6 +160,13 @@ def lives(rack: Rack) -> set[Life]:
     return {membership.life(name) for name in rack.agents}
 
 
+def test_who_leads_no_more_says_so_and_who_never_led_has_nothing_to_say(rack: Rack) -> None:
+    rack.live_for(1.0)
+    rack.three.pen.leader = 2
+    rack.live_for(1.0)
+    assert [rack.three.nodes[n].why_silent for n in (1, 3)] == ["it leads no more", ""]
+
+
 def test_one_decides_and_the_others_say_who(rack: Rack) -> None:
     assert rack.three.deciding == [1]
     with pytest.raises(FollowsError) as found:
@@ -209,7 +216,7 @@ def test_a_leader_that_cannot_write_sends_nothing_and_its_successor_ends_what_it
     rack.by_hand(MOVED, ENDS[1])
     rack.live_for(1.0)
     if rack.three.pen.leader == 0:  # it was in the middle
-        assert rack.three.deciding == []
+        assert rack.three.deciding == [] and rack.three.nodes[1].why_silent == "no majority"
         rack.three.pen.leader = 3
     rack.live_for(3.0)
     (owner,) = rack.live_on(NUMBER)

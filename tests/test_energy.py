@@ -174,7 +174,7 @@ def test_the_time_line_shows_when_power_was_drawn() -> None:
         meter.read(idle(inventory, number * SECOND, s1h={"busy_ns sql": busy * SECOND}))
     assert [(at, pytest.approx(active), pytest.approx(wall)) for at, active, wall in meter.time_line()] \
         == [(0.5, 0, 83), (1.5, 114.7, 197.7), (2.5, 0, 83)]
-    assert meter.efficiency(114.7).active_rpj == pytest.approx(1)
+    assert efficiency(114.7, meter.active_joules, meter.wall_joules).active_rpj == pytest.approx(1)
     assert all(a.end_s == b.start_s for a, b in pairwise(meter.windows))
 
 

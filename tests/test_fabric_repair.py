@@ -10,10 +10,10 @@ from functools import cache
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tor_lookup import Pipeline, packet_of
 
 from controller.fabric_repair import End, ends_of, links_of, repair
 from controller.select_hash import FlowKey
-from controller.tor_lookup import Pipeline, packet_of
 from controller.tor_program import UPLINK_GROUP, TorProgram, programs_of
 from controller.tor_rules import difference
 from topologies import addressing as at

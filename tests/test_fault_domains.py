@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 
 import pytest
 
-from controller.fault_domains import Place, faults, next_copy, places_of, ranked, repaired
+from controller.fault_domains import Place, faults, next_copy, places_of, ranked
 from controller.membership import MembershipError
 from topologies.catalog import cluster_named
 from topologies.inventory import inventory_of
@@ -20,6 +21,16 @@ def room(racks: int = 2, servers: int = 3, smartnics: int = 2) -> dict[str, Plac
     return {name: Place(name, f"{rack}/{server}", rack)
             for rack, server in itertools.product(range(1, racks + 1), range(1, servers + 1))
             for name in (f"r{rack}s{server}h", *(f"r{rack}s{server}n{n}" for n in range(1, smartnics + 1)))}
+
+
+def repaired(key: bytes, copies: Sequence[str], places: dict[str, Place], usable: Iterable[str], wanted: int = 2,
+             fits: Callable[[str], bool] = lambda _: True) -> tuple[str, ...]:
+    """Return the usable ones of `copies`, in their order, and new ones up to `wanted` while there is a place."""
+    usable = list(usable)
+    kept = [name for name in copies if name in usable]
+    while len(kept) < wanted and (more := next_copy(key, kept, places, usable, fits)) is not None:
+        kept.append(more)
+    return tuple(kept)
 
 
 def test_replicas_never_share_a_fault_domain_and_stand_in_two_racks_where_there_are_two() -> None:

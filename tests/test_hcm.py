@@ -93,7 +93,7 @@ def test_a_sibling_smartnic_is_as_far_as_one_of_another_server() -> None:
     state = ClusterState(cluster_named("type2x2"))
     busy = demand_of(Application("busy", 2, (Stage("one", "kvs"),), ()), 1000.0, state.nodes,
                      behaviours={"one": nic_only})
-    state.commit(busy, {0: state.nodes.node("s2n1").index})
+    state.take(busy.needs[0], state.nodes.node("s2n1").index)
     demand = demand_of(chain("count", "ema"), 1000.0, state.nodes,
                        behaviours={"s0": of_smartnic(0.9), "s1": nic_only})
     where = hcm(demand, state)

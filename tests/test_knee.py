@@ -12,7 +12,7 @@ import pytest
 from experiments.clients.latencies import summary_of
 from experiments.errors import ExperimentError
 from experiments.measurement.fidelity import Observed, Verdict, judge
-from experiments.measurement.knee import NOISE, Knee, Probe, Search, closed_loop, confirmed, found_by, open_loop
+from experiments.measurement.knee import NOISE, Knee, Probe, closed_loop, confirmed, found_by
 
 REFUSED = Verdict(False, ("CPU of the machine: 99 %, the limit is 95 %",), ())
 Curve = Callable[[float], tuple[float, float]]  # load -> throughput in requests/s, mean latency in s
@@ -36,14 +36,6 @@ def machine_repair(servers: int, service_s: float, trip_s: float) -> Curve:
         weights = [math.exp(log - max(logs)) for log in logs]
         busy = sum(w * min(k, servers) for k, w in enumerate(weights)) / sum(weights)
         return busy / service_s, load * service_s / busy - trip_s
-    return at
-
-
-def m_m_1(service_s: float, trip_s: float) -> Curve:
-    """An open loop: mean latency trip + service / (1 - utilisation); over capacity it answers its capacity."""
-    def at(load: float) -> tuple[float, float]:
-        busy = load * service_s
-        return (load, trip_s + service_s / (1 - busy)) if busy < 0.999 else (1 / service_s, 10.0)
     return at
 
 
@@ -158,82 +150,36 @@ def test_what_is_refused_twice_confirms_nothing_and_no_knee_cannot_be_confirmed(
         confirmed(knee)
 
 
-@pytest.mark.parametrize("latency_factor", [1.5, 2.0, 5.0])
-def test_the_open_knee_of_m_m_1_is_where_latency_has_grown_by_the_factor(latency_factor: float) -> None:
-    service_s, trip_s = 1e-3, 1e-3
-    knee = found_by(open_loop(2000.0, unloaded_rps=1.0, latency_factor=latency_factor),
-                    measured(m_m_1(service_s, trip_s)))
-    limit_s = latency_factor * (trip_s + service_s / (1 - 1e-3))
-    exact = (1 - service_s / (limit_s - trip_s)) / service_s
-    assert knee.probe is not None and exact / 1.035 <= knee.probe.load <= exact * 1.0001
-    assert len(knee.tried) <= 15 and knee.reference == pytest.approx(2e-3, rel=0.01)
+CURVE = deterministic(12, 5e-6, 40e-6)
 
 
-def test_without_queueing_goodput_decides() -> None:
-    def limited(load: float) -> tuple[float, float]:
-        return min(load, 1e6), 50e-6
-    for guess in (2e4, 1.2e6, 5e7):  # far below, near, far above
-        knee = found_by(open_loop(guess), measured(limited))
-        assert knee.probe is not None and 0.97e6 <= knee.probe.load <= 1.03e6, guess
-        assert len(knee.tried) <= 20
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_two_percent_of_noise_move_the_open_knee_little(seed: int) -> None:
-    knee = found_by(open_loop(2.5e6), measured(lambda load: (min(load, 1e6), 50e-6), 0.02, seed))
-    assert knee.probe is not None and 0.93e6 <= knee.probe.load <= 1.06e6 and len(knee.tried) <= 20
-
-
-def test_what_was_really_offered_counts_and_not_what_was_asked() -> None:
-    def measure(load: float) -> Probe:
-        return Probe(load, min(0.95 * load, 1000.0), summary_of([1e-3]), sent_rps=0.95 * load)
-    knee = found_by(open_loop(3000.0), measure)
-    assert knee.probe is not None and 1000 <= knee.probe.load <= 1000 / 0.95 / 0.98 * 1.03
-
-
-def test_a_rate_that_is_always_sustained_or_never_has_no_knee() -> None:
-    always = found_by(open_loop(100.0, most_rps=1000.0), measured(lambda load: (load, 1e-3)))
-    assert always.probe is None and "1000 requests/s" in always.said
-    never = found_by(open_loop(100.0), measured(lambda load: (0.5 * load, 1e-3)))
-    assert never.probe is None and "50.0% are answered" in never.said and len(never.tried) == 1
-
-
-SEARCHES: list[tuple[Callable[[], Search], Curve]] = [
-    (closed_loop, deterministic(12, 5e-6, 40e-6)), (lambda: open_loop(2e6), lambda load: (min(load, 1e6), 50e-6))]
-
-
-@pytest.mark.parametrize(("search", "curve"), SEARCHES)
 @pytest.mark.parametrize("refused", ["all", "above the knee", "below the knee"])
-def test_no_probe_that_the_verdict_refused_is_ever_the_knee(search: Callable[[], Search], curve: Curve,
-                                                             refused: str) -> None:
-    exact = found_by(search(), measured(curve)).probe
+def test_no_probe_that_the_verdict_refused_is_ever_the_knee(refused: str) -> None:
+    exact = found_by(closed_loop(), measured(CURVE)).probe
     assert exact is not None
 
     def verdict_at(load: float) -> Verdict | None:
         above = load > exact.load
         return REFUSED if refused == "all" or above == (refused == "above the knee") else None
-    knee = found_by(search(), measured(curve, verdict_at=verdict_at))
+    knee = found_by(closed_loop(), measured(CURVE, verdict_at=verdict_at))
     assert knee.probe is None and "did not keep up, 2 times: CPU of the machine" in knee.said
     assert not knee.tried[-1].faithful
 
 
-@pytest.mark.parametrize(("search", "curve"), SEARCHES)
-def test_a_verdict_that_fails_once_costs_one_more_probe(search: Callable[[], Search], curve: Curve) -> None:
-    plain = found_by(search(), measured(curve))
+def test_a_verdict_that_fails_once_costs_one_more_probe() -> None:
+    plain = found_by(closed_loop(), measured(CURVE))
     for at in range(len(plain.tried)):
         calls = iter(range(100))
-        knee = found_by(search(), measured(
-            curve, verdict_at=lambda _, calls=calls, at=at: REFUSED if next(calls) == at else None))  # type: ignore
+        knee = found_by(closed_loop(), measured(
+            CURVE, verdict_at=lambda _, calls=calls, at=at: REFUSED if next(calls) == at else None))  # type: ignore
         assert knee.probe is not None and plain.probe is not None and knee.probe.load == plain.probe.load
         assert len(knee.tried) == len(plain.tried) + 1
 
 
-def test_a_knee_says_what_it_tried_and_goes_into_a_manifest() -> None:
+def test_a_knee_goes_into_a_manifest_and_comes_back() -> None:
     verdict = judge(Observed({"c1": {"late_p99_ns": 1}}, 1e-3, 1))
     knee = found_by(closed_loop(), measured(deterministic(2, 1e-3, 3e-3), verdict_at=lambda _: verdict))
-    lines = knee.lines()
-    assert len(lines) == len(knee.tried) and [line.endswith("<- the knee") for line in lines].count(True) == 1
-    assert lines[0] == "1: 250 requests/s, mean 4 ms"
+    assert knee.probe in knee.tried
     assert msgspec.json.decode(msgspec.json.encode(knee), type=Knee) == knee
 
 
@@ -241,4 +187,4 @@ def test_a_range_that_does_not_rise_is_refused() -> None:
     with pytest.raises(ExperimentError, match="from 0 to 10"):
         closed_loop(first=0, most=10)
     with pytest.raises(ExperimentError, match="from 5 to 4"):
-        open_loop(4.0, unloaded_rps=5.0)
+        closed_loop(first=5, most=4)

@@ -60,10 +60,12 @@ def test_nobody_but_a_controller_deploys(source: str) -> None:
     assert runtime.services.execution.statistics() == [] and runtime.counters()["dropped_refused"] == 1
 
 
-def test_a_deployment_that_is_none_is_refused_and_said_so() -> None:
+@pytest.mark.parametrize("nonsense", [b"", b"\x00nonsense", msgspec.msgpack.encode({"name": "a"}),
+                                      b"\x81\xa4name\xa1\xff"])
+def test_a_deployment_that_is_none_is_refused_and_said_so(nonsense: bytes) -> None:
     runtime = host()
     out: list[tuple[tuple[str, int], int, bytes]] = []
-    runtime.receive((CONTROLLER, 4000), CONTROL_PORT, StatsMessage(KIND_DEPLOY, 5, b"\x00nonsense").encode(), 0.0, out)
+    runtime.receive((CONTROLLER, 4000), CONTROL_PORT, StatsMessage(KIND_DEPLOY, 5, nonsense).encode(), 0.0, out)
     answer = messages.decode(out[0][2])
     assert isinstance(answer, StatsMessage) and answer.payload and runtime.services.execution.statistics() == []
 

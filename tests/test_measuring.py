@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import types
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from experiments.measurement.measuring import Begun, Measurement, observed
 from experiments.measurement.port_use import Counts, PortSnapshot, parse_ports, utilisation
 from microservices.applications import application_named
 from nodes.deployment import Deployment, deploy
+from nodes.errors import WorldError
 from nodes.lateness import Lateness, LatenessSummary
 from topologies.catalog import cluster_named
 from topologies.inventory import inventory_of
@@ -145,12 +147,12 @@ class Bed:
     def __init__(self, *steps: int, silent: tuple[str, ...] = ()) -> None:
         self.agents = {"s1n1": 1, "s1h": 2}
         self._steps = iter(steps)
-        self._handled = 0
+        self.handled = 0
         self._silent = silent
 
     def counters(self, timeout_s: float = 2.0) -> dict[str, dict[str, int]]:
-        self._handled += next(self._steps, 0)
-        return {name: {"handled a/b-1": self._handled if name == "s1n1" else 0} for name in self.agents
+        self.handled += next(self._steps, 0)
+        return {name: {"handled a/b-1": self.handled if name == "s1n1" else 0} for name in self.agents
                 if name not in self._silent}
 
     def throttled_ns(self, node: str) -> int:
@@ -160,8 +162,12 @@ class Bed:
 def test_a_wait_ends_when_enough_is_through_or_when_time_is_up_with_something_through(
         monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measuring, "LOOK_REAL_S", 0.001)
-    measuring._wait(Bed(10, 10, 10), {"handled a/b-1"}, 0, 25, 60.0)
-    measuring._wait(Bed(10), {"handled a/b-1"}, 0, 25, 0.05)
+    plenty, few = Bed(10, 10, 10, 10, 10), Bed(10)
+    measuring._wait(plenty, {"handled a/b-1"}, 0, 25, 60.0)
+    assert plenty.handled == 30
+    began = time.monotonic()
+    measuring._wait(few, {"handled a/b-1"}, 0, 25, 0.05)
+    assert few.handled == 10 and time.monotonic() - began >= 0.05
 
 
 def test_a_run_in_which_nothing_comes_through_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,11 +189,15 @@ def test_drops_of_the_switches_sockets_are_read_from_ss_and_from_what_the_switch
             "\t skmem:(r0,rb212992,t0,tb212992,f0,w0,o0,bl0,d12)\n"
             "p_raw 0      0      *:tor1-c1           *                \n"
             "\t skmem:(r0,rb212992,t0,tb212992,f0,w0,o0,bl0,d30)\n")
-    monkeypatch.setattr(measuring.subprocess, "run", lambda *_, **__: types.SimpleNamespace(stdout=said))
+    monkeypatch.setattr(measuring.programs, "run", lambda argv: said if argv[1:] == ["-0", "-n", "-m"] else "")
     log = tmp_path / "ovs-vswitchd.log"
     log.write_text("netdev_linux|WARN|error sending Ethernet packet on tor1-c1: Resource temporarily unavailable\n")
     bed = types.SimpleNamespace(world=types.SimpleNamespace(switch_log=log))
     assert measuring.switch_drops(bed) == 42 + 1
+    monkeypatch.undo()
+    monkeypatch.setattr(measuring.programs, "find_binary", lambda name: "/bin/false")
+    with pytest.raises(WorldError, match="false -0 -n -m: exit status 1"):
+        measuring.switch_drops(bed)
 
 
 # -- ports -------------------------------------------------------------------------------------------------------------

@@ -88,6 +88,8 @@ def test_contents_may_hold_hex_quotes_and_escapes() -> None:
     ("alert tcp any any -> any 80 (content:\"abc\"; depth:5; sid:1;)", "option 'depth:5;'"),
     ("alert tcp any any -> any 80 (nocase; content:\"abc\"; sid:1;)", "option 'nocase;'"),
     ("alert tcp any any -> any 80 (content:\"abc\"; sid:0;)", "option 'sid:0;'"),
+    ("alert tcp any any -> any 80 (content:\"abc\"; sid:4294967296;)", "option 'sid:4294967296;'"),
+    ("alert tcp any any -> any 80 (content:\"abc\"; sid:000000000014294967296;)", "option 'sid:0000000000142"),
     ("alert tcp any any -> any 80 (content:\"abc\";)", "at least one content and a sid"),
     ("alert tcp any any -> any 80 (content:\"abc\"; sid:1;)\n" * 2, "more than one rule"),
 ])

@@ -1,6 +1,5 @@
 """Servers of one's own: the example of the documentation, and what is refused."""
 
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,7 @@ from hypothesis import strategies as st
 
 from experiments.measurement.energy import power_between
 from microservices.measured import Column
-from topologies import catalog
+from topologies import catalog, node_file
 from topologies.catalog import SYSTEMS, add_systems, cluster_named
 from topologies.errors import TopologyError
 from topologies.inventory import inventory_of
@@ -91,6 +90,7 @@ def test_a_bad_file_is_refused_with_the_entry_the_value_and_the_limit(
 
 @pytest.mark.parametrize(("data", "words"), [
     (b"", "least is one"), (b"\xff", "not UTF-8"), (b"a=" + b"[" * 100_000, "not TOML"),
+    (b"a=" + b"9" * 5000, "not TOML"),
     (b"#" * 1_000_001, "1000001 bytes"), (b"servers = 3", "servers is 3"), (b"[servers]\na = 3", r"servers\.a")])
 def test_a_file_that_is_none_is_refused(tmp_path: Path, data: bytes, words: str) -> None:
     file = tmp_path / "bad.toml"
@@ -121,7 +121,20 @@ def test_whatever_a_server_is_called_its_clusters_are_understood(name: str, coun
     assert plain is not None and (plain["model"], plain["count"]) == (name, str(count))
 
 
-@given(st.text(max_size=200))
-def test_any_text_is_servers_or_refused(text: str) -> None:
-    with suppress(TopologyError):
-        assert nodes_of(text)
+Values = st.one_of(st.integers(), st.floats(), st.booleans(), st.text(max_size=8), st.lists(st.integers(), max_size=3),
+                   st.dictionaries(st.sampled_from(("cores", "host")), st.integers(), max_size=2))
+SAID = node_file.tomllib.loads(TEXT)
+PLACES = [(section, name, field) for section, entries in SAID.items() for name in entries for field in entries[name]]
+
+
+@given(st.sampled_from(PLACES), Values)
+def test_whatever_stands_in_a_field_is_servers_or_refused_with_the_entry(
+        place: tuple[str, str, str], value: object) -> None:
+    section, name, field = place
+    file = {**SAID, section: {**SAID[section], name: {**SAID[section][name], field: value}}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(node_file.tomllib, "loads", lambda _: file)
+        try:
+            assert nodes_of("").keys() == SAID["servers"].keys()
+        except TopologyError as refused:
+            assert name in str(refused) and "." in str(refused)

@@ -163,7 +163,8 @@ def app_says(tmp_path: Path, library: str, listen: str, programs: Path) -> str:
 @pytest.mark.parametrize(("listen", "why"), [
     ("0.0.0.0:6653", "tor_app: refusing to listen on '0.0.0.0': only loopback addresses are allowed"),
     ("6653", "tor_app: refusing to listen on '': only loopback"),
-    ("127.0.0.1:http", "tor_app: --listen '127.0.0.1:http' is not ADDRESS:PORT")])
+    ("127.0.0.1:http", "tor_app: --listen '127.0.0.1:http' is not ADDRESS:PORT"),
+    ("127.0.0.1:65536", "tor_app: refusing to listen on port 65536; it can be 1 to 65535")])
 def test_the_app_says_in_one_line_why_it_will_not_listen(tmp_path: Path, listen: str, why: str) -> None:
     programs = tmp_path / "programs.json"
     programs.write_bytes(to_json({"tor1": tor()}))

@@ -1,6 +1,8 @@
 """The microservice and the application of docs/microservices.md, taken from the page and run in this process."""
 
+import re
 import runpy
+import sys
 from itertools import islice
 from pathlib import Path
 
@@ -129,11 +131,19 @@ def test_a_handler_that_breaks_is_named_before_a_rack_is_built(tmp_path) -> None
 
 @pytest.mark.parametrize(("text", "complaint"), [
     ("def broken(:\n", "clock.py does not run: SyntaxError"), ("1 / 0\n", "does not run: ZeroDivisionError"),
+    ("raise SystemExit('enough')\n", "clock.py does not run: SystemExit: enough"),
     ("x = 1\n", "no attribute 'Clock'"), ("Clock = 3\n", "not a subclass of Microservice")])
 def test_a_file_that_is_no_microservice_is_named(tmp_path, text, complaint) -> None:
     name = _clock(tmp_path, text)
     with pytest.raises(ServiceError, match=complaint):
         DirectRun(application_of(name))
+
+
+@pytest.mark.parametrize("name", [":", ":Clock", "..clock:Clock", "clock\0.py:Clock", "nowhere:Clock"])
+def test_a_name_that_leads_to_no_class_is_named(name) -> None:
+    with pytest.raises(ServiceError, match=re.escape(repr(name)) if "\0" not in name else "null byte"):
+        service_class(name)
+    assert not any("clock\0" in known for known in sys.modules)
 
 
 def test_a_user_s_module_does_not_replace_one_of_the_same_name(tmp_path) -> None:

@@ -153,7 +153,7 @@ def test_without_an_inventory_captures_are_only_summarised(rack: Room, tmp_path:
 
 
 def test_json_says_whether_the_proof_holds(rack: Room, tmp_path: Path) -> None:
-    content = msgspec.json.decode(run([rack.write(tmp_path)]).to_json())
+    content = msgspec.json.decode(msgspec.json.encode(run([rack.write(tmp_path)]).content()))
     assert content["holds"] is True
     assert {c["name"]: c["verdict"] for c in content["checks"]}[TTL] is True
 
@@ -166,10 +166,11 @@ def test_at_most_five_packets_stand_as_evidence(rack: Room, tmp_path: Path) -> N
     assert len(check.evidence) == 5
 
 
-@pytest.mark.parametrize("name", ["inventory.json", "programs.json", "bucket_counters.json"])
-def test_a_broken_companion_file_is_named(rack: Room, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["inventory.json", "programs.json", "bucket_counters.json", "repairs.json"])
+@pytest.mark.parametrize("content", [b'{"tor1": 3}', b'{"\xff": 3}'])
+def test_a_broken_companion_file_is_named(rack: Room, tmp_path: Path, name: str, content: bytes) -> None:
     rack.write(tmp_path)
-    (tmp_path / name).write_text('{"tor1": 3}')
+    (tmp_path / name).write_bytes(content)
     with pytest.raises(CaptureError, match=name):
         run([tmp_path])
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from test_cli import e3
 from test_docs import python_blocks
 
-from controller.placement.constraints import ClusterState
+from controller.placement.constraints import ClusterState, Placed
 from controller.placement.cost import SERVICE_FABRIC
-from controller.placement.placing import ALGORITHMS, Options
+from controller.placement.demand import demand_of
+from controller.placement.placing import ALGORITHMS, Options, place
 from experiments.benchmarks.placement import EQUAL_COLUMNS, _equal_time, _shown
-from experiments.placement_study import deploy_all, fat_tree_of, workload
+from experiments.placement_study import _broken, deploy_all, fat_tree_of, workload
 from experiments.table6 import SIZES, TABLE_6, judged
 from experiments.views.placement_picture import picture_of_placement
 from experiments.views.placement_views import content_of, figure_rows, node_rows, placed_on, ranges
@@ -117,11 +119,25 @@ def deployed():
     return found
 
 
+def test_a_backup_beside_its_primary_and_a_node_that_is_too_full_are_found_whatever_the_state_says() -> None:
+    state = ClusterState(cluster_named("type1x3"))
+    demand = demand_of(application_named("nfv-fin", 3, 1), 1000.0, state.nodes)
+    where = dict(place(demand, state, "hcm", key="a").where)
+    assert _broken(state) == 0
+    backups = [need for need in demand.needs if need.primary >= 0]
+    state.placed["a"] = Placed(demand, {**where, **{need.number: where[need.primary] for need in backups}})
+    assert _broken(state) == len(backups) > 0
+    much = demand_of(application_named("nfv-fin", 3, 0), 1e8, state.nodes)
+    state.placed["b"] = Placed(much, {need.number: where[need.number] for need in much.needs})
+    assert _broken(state) > len(backups)
+
+
 def test_table_6_stands_beside_the_papers_and_holds_if_nothing_is_violated(deployed) -> None:
     content = judged(deployed)
     text = "\n".join(" | ".join(row) for row in content["rows"])
     assert content["holds"] and "paper 263.46" in text and "paper >> 1000" in text and "paper 54.3x" in text
-    assert all(one.violations == 0 and one.prediction.requests_per_joule > 0 for one in deployed)
+    assert not judged([replace(deployed[0], violations=1), *deployed[1:]])["holds"]
+    assert all(one.prediction.requests_per_joule > 0 for one in deployed)
     assert set(TABLE_6) == set(ALGORITHMS) and all(len(row) == len(SIZES) for row in TABLE_6.values())
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
 
-pytest.importorskip("pysyncobj")
+pytest.importorskip("controller.raft_journal", reason="pysyncobj is not installed")
 
 from controller.errors import JournalError
 from controller.migration_journal import decode_entries, encode_entry
@@ -27,3 +28,7 @@ def test_with_its_files_it_comes_back_and_without_them_it_is_refused(tmp_path: P
     with pytest.raises(JournalError, match=f"{OWN} was here before, and its journal in .* is gone"):
         journal(tmp_path, again=True)
     assert not lost.exists()  # and it has not begun another
+
+
+def test_the_library_leaves_the_process_s_sockets_as_they_were() -> None:
+    assert socket.inet_ntop(socket.AF_INET6, bytes(15) + b"\1") == "::1"

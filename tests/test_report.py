@@ -131,7 +131,7 @@ def test_a_run_on_packets_counts_before_a_later_one_in_virtual_time(tmp_path: Pa
 
 def test_a_manifest_that_cannot_be_read_is_no_result(tmp_path: Path) -> None:
     keep_fig3(tmp_path)
-    for content in (b"", b"[]", b"\xff\xfe"):
+    for content in (b"", b"[]", b"\xff\xfe", b'{"\xff": 1}'):
         broken = tmp_path / "fig8" / "20200101-000000-0000"
         broken.mkdir(parents=True, exist_ok=True)
         (broken / "manifest.json").write_bytes(content)

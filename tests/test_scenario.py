@@ -76,7 +76,8 @@ def test_steps_are_done_in_order_of_time_and_heal_all_mends_the_latest_first() -
 
 @pytest.mark.parametrize(("text", "words"), [
     ("", r"s\.yaml: .*null"),
-    ("title: [", r"s\.yaml: while parsing"),
+    ("title: [", r"s\.yaml: while parsing"), ("title: " + "[" * 5000, r"s\.yaml: maximum recursion"),
+    ("title: t\nseconds: 2026-13-45", r"s\.yaml: month"), ("seconds: " + "9" * 5000, r"s\.yaml: .*digits"),
     ("title: t\nseconds: 10", "steps"),
     (LEAST + "- {at_s: soon, fail: tor}", r"Expected `float`, got `str` - at `\$.steps\[0\].at_s`"),
     (LEAST + "- {at: 3, fail: tor}", r"unknown field `at` - at `\$.steps\[0\]`"),

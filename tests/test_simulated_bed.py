@@ -24,7 +24,7 @@ from experiments.measurement.one_queue import (
     theory,
 )
 from experiments.measurement.peak import in_closed_loop
-from experiments.measurement.simulated_bed import SimulatedBed, bed_of, calibration_of, measured_on
+from experiments.measurement.simulated_bed import SimulatedBed, calibration_of, measured_on
 from microservices.applications import application_named
 from microservices.assumptions import DEFAULTS
 from microservices.measured import Column
@@ -152,7 +152,7 @@ def test_a_simulated_bed_stands_in_for_a_testbed() -> None:
     inventory = room("liquidio10gx1")
     deployment = on_node("count", "s1n1", inventory)
     options = TestbedOptions("liquidio10gx1", pacing=Pacing("calibrated", 100.0))
-    with bed_of(options, simulate=True) as bed:
+    with SimulatedBed(options) as bed:
         bed.repace(Pacing("calibrated", 200.0), (deployment,))
         found = measured_on(bed, {"c1": in_closed_loop(config(inventory, deployment, "count"), 4)}, Plan(200, 20))
     assert found.time_scale == 200.0 and 200 <= found.replies < 204

@@ -3,7 +3,7 @@ import pytest
 from controller import tor_status
 from controller.errors import CounterError, ProgramError
 from controller.fabric_repair import ends_of, repair
-from controller.tor_counters import BucketCounter, GroupSeen, drops, group_counters, groups_seen, rule_counters
+from controller.tor_counters import BucketCounter, drops, group_counters, rule_counters
 from controller.tor_program import TorProgram, programs_of
 from controller.tor_rules import rules_of
 from controller.tor_status import REPAIRS_KEPT, RepairStatus, SwitchStatus, TorStatus, unsettled
@@ -61,18 +61,6 @@ def test_buckets_that_are_not_the_programs_are_refused() -> None:
         group_counters(GROUP_STATS.split(",bucket3")[0], tor())
     with pytest.raises(CounterError, match="not a line of dump-group-stats"):
         group_counters(" group_id=1,nothing", tor())
-
-
-def test_a_group_is_read_with_its_method() -> None:
-    text = ("OFPST_GROUP_DESC reply (OF1.5) (xid=0x2):\n group_id=1,type=select,selection_method=hash,"
-            "selection_method_param=65537,fields(ip_src,ip_dst,udp_src),bucket=bucket_id:5,watch_port:5,"
-            "actions=set_field:02:e3:01:02:00:01->eth_dst,output:5,bucket=bucket_id:6,watch_port:6,actions=output:6\n"
-            " group_id=2,type=all\n")
-    assert groups_seen(text) == {
-        1: GroupSeen(1, "select", "hash", 65537, ("ip_src", "ip_dst", "udp_src"), (5, 6)),
-        2: GroupSeen(2, "all", "", 0, (), ())}
-    with pytest.raises(CounterError, match="not a line of dump-groups"):
-        groups_seen(" group_id=x")
 
 
 def test_a_switch_is_settled_once_connected_and_read_back() -> None:

@@ -186,7 +186,7 @@ class Inventory:
 
         try:
             raw = msgspec.json.decode(data, type=_Stored)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise TopologyError(f"not an inventory: {error}") from error
         return cls(raw.cluster, raw.nodes, raw.switches, raw.ports, raw.pcie, raw.servers)
 

@@ -90,15 +90,11 @@ class ClusterState:
         self.weight[node] -= need.weights[c]
         self._refresh(node)
 
-    def commit(self, demand: Demand, where: Mapping[int, int], key: str = "") -> None:
-        """Note that an application is deployed so, under `key` (its name by default)."""
-        self._check_new(key or demand.name)
-        for need in demand.needs:
-            self.take(need, where[need.number])
-        self.note(demand, where, key)
-
     def note(self, demand: Demand, where: Mapping[int, int], key: str = "") -> None:
-        """Note as `commit` does an application whose needs are taken already."""
+        """Note that an application, whose needs are taken already, is deployed so, under `key` (its name by default).
+
+        Raises PlacementError for a key that is there.
+        """
         key = key or demand.name
         self._check_new(key)
         self.placed[key] = Placed(demand, dict(where))

@@ -51,7 +51,7 @@ def solve_with_communication(demand: Demand, state: ClusterState, kept: Mapping[
     whole = len(state.nodes) <= MOST_NODES
     kinds = kinds_of(demand, kept, separate=True)
     edges = max(1, len(demand.edges))
-    slots = _candidates(demand, state, start, whole, MOST_COLUMNS // edges)
+    slots = _candidates(state, start, whole, MOST_COLUMNS // edges)
     program = IntegerProgram()
     small = len(demand.edges) * len(slots) <= MOST_COLUMNS and kinds
     x, ended, bound, status = {}, "too large for the solver; the answer is annealing's", 0.0, OPTIMAL
@@ -94,7 +94,7 @@ def _better(demand: Demand, state: ClusterState, kept: Mapping[int, int], found:
     return found if price(found) <= price(start) + 1e-9 and found else start
 
 
-def _candidates(demand: Demand, state: ClusterState, start: Mapping[int, int], whole: bool, most: int) -> list[Slot]:
+def _candidates(state: ClusterState, start: Mapping[int, int], whole: bool, most: int) -> list[Slot]:
     """Return the nodes that the program may use: all, or those of `start` and then whole servers, up to `most`."""
     nodes = state.nodes
     if whole:

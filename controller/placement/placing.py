@@ -16,7 +16,7 @@ from controller.errors import PlacementError
 from controller.placement.annealing import Schedule, anneal
 from controller.placement.compute_nodes import HARD
 from controller.placement.constraints import ClusterState
-from controller.placement.cost import SERVICE_FABRIC, WITH_COMMUNICATION, Weights
+from controller.placement.cost import SERVICE_FABRIC, Weights
 from controller.placement.demand import Demand
 from controller.placement.diagnosis import Violation, refusal, violations
 from controller.placement.hcm import hcm
@@ -39,10 +39,6 @@ class Options:
     time_limit_s: float = TIME_LIMIT_S
     schedule: Schedule = field(default_factory=Schedule)
     overload: bool = False
-
-    @staticmethod
-    def with_communication(seed: int = 1) -> Options:
-        return Options(weights=WITH_COMMUNICATION, seed=seed)
 
 
 DEFAULT_OPTIONS = Options()

@@ -36,7 +36,7 @@ def spread_out(demand: Demand, state: ClusterState, kept: Mapping[int, int],
                                                                                  slots)):
         need = kinds[k][0]
         for _ in range(count):
-            node = _least_laden(need, heaps[s], state, chosen.get(k, []) if len(slots[s].nodes) > 1 else ())
+            node = _least_laden(need, heaps[s], state)
             if node >= 0:
                 chosen.setdefault(k, []).append(node)
                 state.take(need, node)
@@ -54,7 +54,7 @@ def _heaviest_first(need: Need, key: tuple[int, int], state: ClusterState, slots
     return (-need.weights[c], -max(share) if share else 0, -(share[Resource.CPU] if share else 0), *key)
 
 
-def _least_laden(need: Need, heap: list[tuple[int, int]], state: ClusterState, avoid: Sequence[int]) -> int:
+def _least_laden(need: Need, heap: list[tuple[int, int]], state: ClusterState) -> int:
     """Take the node that is laden least and has room off the heap; -1 if there is none."""
     aside, found = [], -1
     while heap:

@@ -147,8 +147,10 @@ def _in_own_process(kind: str, cluster: str) -> Start:
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
         try:
             said, complaint = child.communicate(timeout=TIMEOUT_S)
-        except BaseException:
+        except BaseException as stopped:
             child.terminate()  # it stops its world; leaving the block waits for it
+            if isinstance(stopped, subprocess.TimeoutExpired):
+                raise ExperimentError(f"starting {cluster} as {kind} has not ended after {TIMEOUT_S:g} s") from stopped
             raise
     if child.returncode != 0:
         raise ExperimentError(f"starting {cluster} as {kind} ended with {child.returncode}: "

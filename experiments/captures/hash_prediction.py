@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from ipaddress import IPv4Address, IPv4Network
 
 from controller.select_hash import FlowKey, predict
-from controller.tor_counters import BucketCounter
 from controller.tor_program import EcmpGroup, TorProgram
 from experiments.captures.frame_fields import ports_of
 
@@ -61,17 +59,3 @@ def counted_by_interface(program: TorProgram, address: bytes, counters: BucketCo
     """Return the packets that the buckets of `address`'s group counted, by interface; None if they are not given."""
     group = group_for(program, address)
     return None if group is None else counters.get(program.switch, {}).get(group.name)
-
-
-def counted_between(before: Mapping[str, Mapping[str, Sequence[BucketCounter]]],
-                    after: Mapping[str, Mapping[str, Sequence[BucketCounter]]]) -> BucketCounters:
-    """Return what buckets counted between two readings (`tor_counters.group_counters`, by switch).
-
-    A bucket that the first reading lacks had counted nothing by then.
-    """
-    def packets(reading: Mapping[str, Mapping[str, Sequence[BucketCounter]]], switch: str, group: str) -> Counter[str]:
-        return Counter({b.interface: b.packets for b in reading.get(switch, {}).get(group, ())})
-
-    return {switch: {group: {b.interface: b.packets - packets(before, switch, group)[b.interface] for b in buckets}
-                     for group, buckets in groups.items()}
-            for switch, groups in after.items()}

@@ -186,7 +186,7 @@ def _read_repairs(folder: Path) -> list[RepairStatus]:
     data = _read(folder / REPAIRS)
     try:
         return [] if data is None else msgspec.json.decode(data, type=list[RepairStatus])
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise CaptureError(f"{folder / REPAIRS}: {error}") from error
 
 
@@ -194,7 +194,7 @@ def _read_counters(folder: Path) -> BucketCounters | None:
     data = _read(folder / COUNTERS)
     try:
         return None if data is None else msgspec.json.decode(data, type=dict[str, dict[str, dict[str, int]]])
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise CaptureError(f"{folder / COUNTERS}: {error}") from error
 
 

@@ -9,7 +9,6 @@ import msgspec
 
 MAX_EVIDENCE = 5
 VERDICTS = {True: "holds", False: "FAILS", None: "not judged"}
-SHOWN_PATHS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +96,6 @@ class RoutingProof:
         """Return everything as plain JSON values, `holds` and `unjudged` included."""
         plain: dict[str, Any] = msgspec.to_builtins(self)
         return {"holds": self.holds, "unjudged": list(self.unjudged), **plain}
-
-    def to_json(self) -> bytes:
-        return msgspec.json.format(msgspec.json.encode(self.content()), indent=1)
 
     def rows(self) -> list[tuple[str, str, str, str]]:
         """Return a table: check, verdict, counts, and claim with its note; evidence in rows of its own below."""

@@ -13,8 +13,8 @@ How an application comes onto a cluster was settled before anything was measured
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -33,6 +33,7 @@ from nodes.deployment import Deployment, deploy
 from topologies.catalog import cluster_named
 from topologies.cluster import Cluster
 
+T = TypeVar("T")
 MORE_COPIES = (2, 4)
 CLIENTS = max(MORE_COPIES)  # one for each copy
 GROWTH = 0.03  # ours: what a knee's throughput is known to
@@ -99,8 +100,7 @@ class ClusterRooms:
                     break  # so many do not fit, in memory for example
                 full = SATURATING * int(rough.load)
                 tried.append((more, room.forecast_rps(_deployed(room, graph, more.copies), full)))
-            enough_rps = max(rps for _, rps in tried) / (1 + GROWTH)
-            placed = next(one for one, rps in tried if rps >= enough_rps)
+            placed = fewest_enough(tried)
         deployed = _deployed(room, graph, placed.copies)
         if rough is not None:
             forecast = room.forecast(deployed)
@@ -122,6 +122,12 @@ class ClusterRooms:
             self._room = RackRoom(cluster, self._options, self._plan, CLIENTS, say=self._say,
                                   assumptions=self._assumptions)
         return self._room
+
+
+def fewest_enough(tried: Sequence[tuple[T, float]]) -> T:
+    """Return the first of what was tried, with its rate, that gives what the best gives, but for GROWTH."""
+    enough_rps = max(rps for _, rps in tried) / (1 + GROWTH)
+    return next(one for one, rps in tried if rps >= enough_rps)
 
 
 def _deployed(room: RackRoom, graph: Application, nodes: Collection[Any]) -> tuple[Deployment, ...]:

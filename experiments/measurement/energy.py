@@ -214,10 +214,6 @@ class EnergyMeter:
         self.wall_joules += window.wall_joules
         return window
 
-    def efficiency(self, requests: float) -> Efficiency:
-        """Return requests per Joule for requests answered since the first reading."""
-        return efficiency(requests, self.active_joules, self.wall_joules)
-
     def time_line(self) -> list[tuple[float, float, float]]:
         """Return (middle of the window in emulated seconds, active watts, wall watts) of each window kept."""
         return [((w.start_s + w.end_s) / 2, w.active_watts, w.wall_watts) for w in self.windows]

@@ -105,10 +105,3 @@ class LoadMeter:
         if self._own_seconds is not None and seconds > 0:
             own = min(1.0, (self._own_seconds() - self._own_before) / (seconds * (os.cpu_count() or 1)))
         return MachineLoad(min(1.0, max(0.0, share)), min(1.0, most), busiest, shares, seconds, own)
-
-
-def machine_cpu(seconds: float) -> float:
-    """Return how busy the machine is over the next `seconds`, 0 to 1."""
-    meter = LoadMeter()
-    time.sleep(seconds)
-    return meter.read().machine_cpu

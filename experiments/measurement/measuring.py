@@ -10,7 +10,6 @@ that no emulated queue dropped count from before the clients start: what one of 
 from __future__ import annotations
 
 import re
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -26,6 +25,7 @@ from experiments.errors import ExperimentError
 from experiments.measurement.fidelity import USUAL_LIMITS, FidelityLimits, Observed, Verdict, judge
 from experiments.measurement.machine_load import LoadMeter, MachineLoad
 from experiments.measurement.port_use import PortUse, port_snapshot, utilisation
+from nodes import programs
 from nodes.deployment import Deployment
 from nodes.lateness import summary
 from nodes.node_report import LEFT_OUT
@@ -242,6 +242,9 @@ def _wait(bed: Testbed, entries: set[str], done: int, requests: int, most_real_s
 
 
 def switch_drops(bed: Testbed) -> int:
-    """Return the frames that the switches lost because their sockets' buffers were full, as far as they say so."""
-    said = subprocess.run(["ss", "-0", "-n", "-m"], capture_output=True, text=True, check=False).stdout
+    """Return the frames that the switches lost because their sockets' buffers were full, as far as they say so.
+
+    Raises WorldError if what their sockets lost cannot be asked for.
+    """
+    said = programs.run([programs.find_binary("ss"), "-0", "-n", "-m"])
     return sum(int(number) for number in _DROPS.findall(said)) + not_sent(bed.world.switch_log)

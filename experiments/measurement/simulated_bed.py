@@ -1,6 +1,6 @@
 """A machine room in virtual time that is measured like a testbed: the same clients, plans and measurements.
 
-    with bed_of(options, simulate) as bed:
+    with SimulatedBed(options) as bed:  # or Testbed.start(options)
         found = measured_on(bed, {"c1": config}, plan)
 
 Nothing is slowed down, so nothing can be late. What happens on its links, SmartNICs and cores is what happens on those
@@ -10,8 +10,7 @@ for counters, the lateness of this machine.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import msgspec
 
@@ -104,13 +103,6 @@ class SimulatedBed:
         if known is None or known[0].stages != deployment.stages or known[0].channels != deployment.channels:
             known = self._routers[deployment.number] = deployment, Router(deployment.application())
         return known[1]
-
-
-@contextmanager
-def bed_of(options: TestbedOptions, simulate: bool) -> Iterator[Testbed | SimulatedBed]:
-    """Start a testbed or, if `simulate`, make what stands for it in virtual time; stop it at the end."""
-    with SimulatedBed(options) if simulate else Testbed.start(options) as bed:
-        yield bed
 
 
 def measured_on(bed: Testbed | SimulatedBed, configs: Mapping[str, ClientConfig], plan: Plan = USUAL_PLAN,

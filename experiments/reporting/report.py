@@ -23,7 +23,7 @@ CLAIMS, REASONS, GAPS = "paper_claims.csv", "claim_reasons.csv", "paper_gaps.csv
 WORDS = "report_words.csv"
 VARIED = "-sensitivity"  # what follows an experiment's name where its sensitivity runs are
 PROOFS = ("demo", "racks")  # runs that keep a routing proof
-PAGE, PAPER = "report.html", "report.pdf"
+PAGE = "report.html"
 
 
 def collected(parent: Path = RESULTS) -> Report:

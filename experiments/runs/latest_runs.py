@@ -73,7 +73,7 @@ def latest_unfinished(name: str, parent: Path = RESULTS) -> UnfinishedRun | None
     try:
         sessions = msgspec.json.decode((directories[-1] / RUN_FILE).read_bytes())["sessions"]
         return UnfinishedRun(name, directories[-1], kept, sessions[0]["began_unix_s"])
-    except (OSError, msgspec.DecodeError, KeyError, IndexError):
+    except (OSError, msgspec.DecodeError, KeyError, IndexError, UnicodeDecodeError):
         return None
 
 
@@ -87,7 +87,7 @@ def _read(directory: Path) -> StoredRun | None:
         manifest = msgspec.json.decode((directory / MANIFEST).read_bytes())
         run_file = directory / RUN_FILE
         begun = msgspec.json.decode(run_file.read_bytes()) if run_file.exists() else {}
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return None
     if not isinstance(manifest, dict):
         return None

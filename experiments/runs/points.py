@@ -42,7 +42,7 @@ class PointFile:
         for number, line in enumerate(whole.splitlines(), start=1):
             try:
                 point = msgspec.json.decode(line, type=Point)
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise ExperimentError(f"{path}, line {number}: {error}") from error
             self._points[point.point] = point
         if torn:
@@ -66,7 +66,7 @@ class PointFile:
         """Return the point `name`; raises ExperimentError if it is not of `kind`."""
         try:
             return msgspec.json.decode(self._points[name].value, type=kind)
-        except msgspec.ValidationError as error:
+        except (msgspec.ValidationError, UnicodeDecodeError) as error:
             raise ExperimentError(f"point {name!r} in {self.path} is none of this experiment's: {error}") from error
 
 

@@ -17,7 +17,7 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -75,15 +75,15 @@ class Run:
         run = cls.__new__(cls)
         run.name, run.directory, run._lock = name, found[-1], -1
         run._take()
-        said = msgspec.json.decode((run.directory / RUN_FILE).read_bytes())
-        before, now = said["options"], options.identity()
+        said = _begun(run)
+        before, now = said.options, options.identity()
         differing = [f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
                      for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
         if differing:
             run.release()
             raise ExperimentError(f"cannot resume {run.directory}: {'; '.join(differing)}. Give the options that it "
                                   "was begun with, or begin another without --resume")
-        run.sessions = said["sessions"]
+        run.sessions = said.sessions
         run._began = run.sessions[0]["began_unix_s"]
         return run
 
@@ -169,6 +169,20 @@ def environment() -> dict[str, Any]:
             "libraries": {name: _version(name) for name in LIBRARIES}}
 
 
+class _Begun(msgspec.Struct):
+    options: dict[str, Any]
+    sessions: Annotated[list[dict[str, Any]], msgspec.Meta(min_length=1)]
+
+
+def _begun(run: Run) -> _Begun:
+    path = run.directory / RUN_FILE
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=_Begun)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        run.release()
+        raise ExperimentError(f"cannot resume {run.directory}: {path.name} cannot be read: {error}") from error
+
+
 def _commit() -> str:
     return _said("git", "-C", str(ROOT), "rev-parse", "HEAD")
 
@@ -183,5 +197,5 @@ def _version(name: str) -> str:
 def _said(*argv: str) -> str:
     try:
         return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=10).stdout.strip()
-    except OSError:
+    except (OSError, subprocess.TimeoutExpired):  # a manifest without it is better than none
         return ""

@@ -24,6 +24,7 @@ REPLY_TIMEOUT_REAL_S = 3.0  # a person waits
 DRAIN_REAL_S = 2.0  # after Ctrl-C: whoever typed it waits no longer for replies that a dead node owes
 PAYLOAD_BYTES = 512
 IPERF_PORT = 5201
+IPERF_SPARE_S = 30  # for connecting and for the end
 MAX_STREAMS = 128  # iperf3's own
 
 
@@ -158,13 +159,16 @@ class ActingVerbs(CapturingVerbs, FailingVerbs):
             _wait(lambda: "listening" in log.read_text() or listener.poll() is not None, 5.0)
             done = subprocess.run([*spaces[client], "iperf3", "--client", address, "--port", str(IPERF_PORT), "--json",
                                    "--time", seconds, "--parallel", streams, "--connect-timeout", "3000"],
-                                  stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+                                  stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+                                  timeout=int(seconds) + IPERF_SPARE_S)
+        except subprocess.TimeoutExpired as error:
+            raise ExperimentError(f"iperf3, told to last {seconds} s, has not ended {IPERF_SPARE_S} s later") from error
         finally:
             listener.terminate()
             listener.wait(5)
         try:
             report = msgspec.json.decode(done.stdout)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ExperimentError(f"iperf3 said no JSON: {(done.stdout + done.stderr).strip()[:200]!r}") from error
         self.say(views.iperf_line(report, client, server))
 

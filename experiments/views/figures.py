@@ -104,7 +104,7 @@ def redraw(directory: Path) -> list[Path]:
     try:
         manifest = msgspec.json.decode((directory / MANIFEST).read_bytes())
         figures = msgspec.convert(manifest.get("figures", {}), dict[str, StoredFigure])
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ExperimentError(f"cannot read the figures in {directory / MANIFEST}: {error}") from error
     return draw(directory, figures)
 

@@ -23,7 +23,6 @@ WAYS: dict[Level, tuple[str, Any]] = {
     Level.POD_HOST: ("#d55e00", (0, (6, 2))), Level.FAR_SMARTNIC: ("#cc79a7", (0, (2, 2))),
     Level.FAR_HOST: ("#990000", (0, (2, 2)))}
 BUSY = "#0072b2"
-SERIES = {"hcm": ("#d55e00", "o"), "annealing": ("#0072b2", "s"), "ilp": ("#009e73", "^")}
 
 
 def save_placement(picture: PlacementPicture, path: Path) -> None:

@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 
 from controller.errors import JournalError
+from controller.migration_journal import Viewed, decode_entries, encode_entry
 from controller.raft_journal import RaftJournal
-from controller.replica_steps import Viewed, decode_entries, encode_entry
 
 own, directory, *others = sys.argv[1:]
 journal = RaftJournal(own, others, "a secret of this test", encode_entry, decode_entries, Path(directory))

@@ -55,3 +55,9 @@ def test_a_rack_and_plain_mininet_start_with_the_same_nodes_and_links() -> None:
 def test_a_start_that_fails_says_why() -> None:
     with pytest.raises(ExperimentError, match=r"as e3 ended with 1: .*goth"):
         boot._in_own_process("e3", "gothx1")
+
+
+def test_a_start_that_does_not_end_is_ended_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(boot, "TIMEOUT_S", 0.05)
+    with pytest.raises(ExperimentError, match=r"starting type1x1 as e3 has not ended after 0\.05 s"):
+        boot._in_own_process("e3", "type1x1")

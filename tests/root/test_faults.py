@@ -101,7 +101,9 @@ def test_a_crashed_agent_is_seen_by_lacp_alone_and_comes_back_with_nothing(bed: 
 
 
 def test_a_hung_agent_goes_on_with_all_that_it_had(bed: Testbed) -> None:
+    assert sent(bed).answered == 100
     before = bed.counters("s2n1")["s2n1"]["handled kvs/kvs-1"]
+    assert before >= 100
     bed.fail("hang", "s2n1")
     assert until(lambda: answering(bed) == ALL - {"s2n1"})
     assert bed.heal("hang", "s2n1") == ()

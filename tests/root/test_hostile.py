@@ -9,9 +9,12 @@ import pytest
 
 from experiments.emulation.control_plane import inside
 from experiments.emulation.testbed import Testbed, TestbedOptions
+from experiments.errors import ExperimentError
 from nodes import frames, messages
+from nodes.emulated_node import run_in
 from nodes.errors import NodeError
 from nodes.frames import packed_ip, packed_mac
+from nodes.nursery import Order
 from topologies.addressing import CONTROL_PORT, DATA_PORT
 
 
@@ -87,11 +90,25 @@ def test_ten_thousand_hostile_frames_leave_both_agents_answering(bed: Testbed, w
 
 
 def test_a_name_that_is_nowhere_is_refused(bed: Testbed) -> None:
-    with pytest.raises(Exception, match="s9n9"):
+    with pytest.raises(ExperimentError, match="s9n9"):
         bed.fail("link", "s9n9")
-    with pytest.raises(Exception, match="no SmartNIC 's1h'"):
+    with pytest.raises(ExperimentError, match="no SmartNIC 's1h'"):
         bed.fail("smartnic", "s1h")
-    with pytest.raises(Exception, match="tor9-c1"):
+    with pytest.raises(ExperimentError, match="tor9-c1"):
         bed.capture(bed.world.run_dir / "captures", ["tor9-c1"])
     with pytest.raises(NodeError, match="evil"):
         bed.world.cgroup("../evil", None)
+
+
+def test_a_child_that_leaves_with_words_has_failed_and_its_log_has_them(bed: Testbed) -> None:
+    log = bed.world.run_dir / "leaver.log"
+    child = bed.nursery.start(Order("leaver", "sys:exit", b"enough of it", bed.net["c1"].pid, str(log)))
+    assert bed.nursery.status(child, 10.0) == 1 and "enough of it" in log.read_text()
+
+
+def test_a_command_in_a_node_that_fails_or_does_not_end_is_named(bed: Testbed) -> None:
+    assert run_in(bed.net["c1"], ["cat"], "as it was") == "as it was"
+    with pytest.raises(NodeError, match=r"c1: ls /nowhere: .*No such file"):
+        run_in(bed.net["c1"], ["ls", "/nowhere"])
+    with pytest.raises(NodeError, match=r"world: sleep 60 has not ended after 0\.1 s"):
+        run_in(None, ["sleep", "60"], timeout_s=0.1)

@@ -1,16 +1,13 @@
 """The application of docs/microservices.md on a real rack: copied from the page, run by the demo."""
 
-import sys
 from pathlib import Path
 
 import msgspec
 import pytest
-
-from experiments.demo import DemoOptions, run_demo
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from demos import demo_without_drops, why
 from docs_page import write_files
+
+from experiments.demo import DemoOptions, run_demo
 
 
 def test_the_page_s_application_answers_every_request_of_a_file_as_a_direct_evaluation_does(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from tor_room import Room, room
 
 from controller.tor_counters import group_counters
 from experiments.captures import routing_proof as rp
-from experiments.captures.hash_prediction import BucketCounters, counted_between
+from experiments.captures.hash_prediction import BucketCounters
 from experiments.captures.pcap_routing import run
 from nodes.messages import KIND_REPLY, KIND_REQUEST, DataMessage
 from topologies.addressing import DATA_PORT
@@ -70,18 +71,19 @@ def request(rack: Room, request_id: int, client: str, *nodes: str) -> None:
         send(rack, source, destination, ports, DataMessage(kind, 1, hop, request_id, ip, 4000, hop, b"x").encode(), by)
 
 
-def counters(rack: Room, switch: str = "tor1") -> dict:
-    return {switch: group_counters(rack.world.ofctl("dump-group-stats", switch), rack.programs[switch])}
+def counters(rack: Room) -> dict[str, Counter[str]]:
+    """Return the packets that the buckets of the switch have counted, by group and interface."""
+    groups = group_counters(rack.world.ofctl("dump-group-stats", "tor1"), rack.programs["tor1"])
+    return {name: Counter({b.interface: b.packets for b in buckets}) for name, buckets in groups.items()}
 
 
-def counted_since(rack: Room, before: dict, packets: int) -> BucketCounters:
+def counted_since(rack: Room, before: dict[str, Counter[str]], packets: int) -> BucketCounters:
     """Return what buckets counted since `before`, once that is `packets` (the switch gathers counters now and then)."""
     deadline = time.monotonic() + 5
     while True:
-        counted = counted_between(before, counters(rack))
-        total = sum(sum(buckets.values()) for groups in counted.values() for buckets in groups.values())
-        if total >= packets or time.monotonic() > deadline:
-            return counted
+        counted = {name: buckets - before[name] for name, buckets in counters(rack).items()}
+        if sum(buckets.total() for buckets in counted.values()) >= packets or time.monotonic() > deadline:
+            return {"tor1": counted}
         time.sleep(0.1)
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -22,8 +21,7 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-pytest.importorskip("pysyncobj")
+pytest.importorskip("controller.raft_journal", reason="pysyncobj is not installed")
 from controller_room import DEPLOYMENT, Room
 from raft_room import Node, ThreeNodes, others_of
 from waiting import until

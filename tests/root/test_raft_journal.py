@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("pysyncobj")
+pytest.importorskip("controller.raft_journal", reason="pysyncobj is not installed")
 from raft_room import ThreeNodes, others_of
 from waiting import until
 

@@ -11,12 +11,12 @@ from dataclasses import replace
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.l2 import ARP, Ether
-from tor_room import Room, ip, output_of, room
+from tor_lookup import Pipeline, packet_of
+from tor_room import Room, groups_seen, ip, output_of, room
 
 from controller import tor_counters
 from controller.select_hash import TCP as TCP_NUMBER
 from controller.select_hash import FlowKey, disagreements, predict
-from controller.tor_lookup import Pipeline, packet_of
 from topologies import addressing as at
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
@@ -50,12 +50,12 @@ def test_the_switch_holds_the_whole_program_and_nothing_else(rack: Room) -> None
     status = rack.settled().of("tor1")
     assert status is not None and status.errors == ()
     assert not [name for name in rack.counters() if name.startswith("stranger")]
-    seen = tor_counters.groups_seen(rack.world.ofctl("dump-groups", "tor1"))
+    seen = groups_seen(rack.world.ofctl("dump-groups", "tor1"))
     program = rack.programs["tor1"]
     assert seen == {
-        g.group_id: tor_counters.GroupSeen(
-            g.group_id, "select", "hash", program.dpid,
-            ("ip_src", "ip_dst", "tcp_src", "tcp_dst", "udp_src", "udp_dst"), tuple(b.bucket_id for b in g.buckets))
+        g.group_id: ("select", "hash", program.dpid,
+                     ("ip_src", "ip_dst", "tcp_src", "tcp_dst", "udp_src", "udp_dst"),
+                     tuple(b.bucket_id for b in g.buckets))
         for g in program.groups}
 
 
@@ -276,7 +276,7 @@ def test_after_a_hangup_only_the_difference_is_sent(rack: Room) -> None:
                                   "groups_deleted": 0}
         assert {n: c for n, c in rack.packets().items() if n in kept}.items() >= {
             n: c for n, c in kept.items() if n != tor.acls[0].name}.items()
-        assert len(tor_counters.groups_seen(rack.world.ofctl("dump-groups", "tor1"))[2].bucket_ids) == 3
+        assert len(groups_seen(rack.world.ofctl("dump-groups", "tor1"))[2][-1]) == 3
     finally:
         rack.programs = full
         rack.write_programs()

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 import pytest
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
+from tor_lookup import packet_of, walk
 from tor_room import Room, output_of, room
 
 from controller.select_hash import FlowKey
-from controller.tor_lookup import packet_of, walk
 from topologies import addressing as at
 from topologies.inventory import switch_links
 

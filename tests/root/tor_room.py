@@ -177,6 +177,18 @@ def ip(*lines: str) -> None:
     subprocess.run(["ip", "-batch", "-"], input="\n".join(lines), text=True, check=True)
 
 
+def groups_seen(dump_groups: str) -> dict[int, tuple[str, str, int, tuple[str, ...], tuple[int, ...]]]:
+    """Read `ovs-ofctl dump-groups`: of each group kind, selection method, its parameter and fields, and bucket ids."""
+    groups = {}
+    for seen in re.finditer(r"group_id=(\d+),type=(\w+)(.*)", dump_groups):
+        head, *buckets = seen[3].split("bucket=bucket_id:")
+        method = re.search(r"selection_method=(\w+),selection_method_param=(\d+),fields\(([^)]*)\)", head)
+        assert method, f"a group without a selection method: {seen[0]}"
+        groups[int(seen[1])] = (seen[2], method[1], int(method[2]), tuple(method[3].split(",")),
+                                tuple(int(b.split(",", 1)[0]) for b in buckets))
+    return groups
+
+
 def output_of(trace: str) -> int | None:
     """Return the OpenFlow port that a trace ends at, None if the packet is dropped."""
     if "Datapath actions: drop" in trace:
