@@ -116,7 +116,8 @@ def test_a_leader_in_the_minority_decides_nothing_and_the_majority_goes_on(bed: 
         assert not bed.asked().roles()[old].decides
     finally:
         bed.heal("partition", old)
-    assert until(lambda: bed.asked().roles()[old].leader == new)
+    # Who comes back may make the others elect once more, and not the same: it follows whoever leads then.
+    assert until(lambda: bed.asked().roles()[old].leader == bed.leader())
     assert settle(bed) == other_of(source)
     assert_it_works(bed)
 
