@@ -137,7 +137,7 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 def decode_request(data: bytes) -> Request:
-    """Read a request; raises msgspec.MsgspecError or UnicodeDecodeError for anything else."""
+    """Read a request; raises one of UNREADABLE for anything else."""
     return msgspec.msgpack.decode(data, type=Request)
 
 

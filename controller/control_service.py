@@ -40,6 +40,7 @@ from nodes.socket_room import give_room
 from nodes.transport import Address, Sends
 from topologies.addressing import CONTROL_PORT, DATA_PORT
 from topologies.inventory import Inventory
+from topologies.unreadable import UNREADABLE
 
 TICK_S = 0.25  # real: the longest that it waits
 LOOK_S = 0.02  # real: the longest till one of several notices that it leads, or does not any more
@@ -202,7 +203,7 @@ class _Service:
                 return
             try:
                 reply = self._reply(decode_request(data), now, sends)
-            except (ControllerError, NodeError, ServiceError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+            except (ControllerError, NodeError, ServiceError, *UNREADABLE) as error:
                 reply = encode_reply(error=str(error))
             self._send(sends)
             with contextlib.suppress(OSError):  # who asked is gone, or takes no more

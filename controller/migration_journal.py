@@ -11,6 +11,7 @@ import msgspec
 from controller.errors import MigrationError
 from controller.migration_steps import Migration, State
 from nodes.deployment import Deployment
+from topologies.unreadable import UNREADABLE
 
 
 class Started(msgspec.Struct, frozen=True, tag=True):
@@ -150,7 +151,7 @@ def decode_entries(data: bytes) -> list[Entry]:
     for number, line in enumerate(lines[:-1], start=1):
         try:
             found.append(msgspec.json.decode(line, type=Entry))
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise MigrationError(f"line {number} of the journal: {error}") from error
     return found
 

@@ -16,6 +16,7 @@ import msgspec
 from controller.errors import ProgramError
 from topologies import addressing as at
 from topologies.inventory import Inventory, NodeEntry, PortEntry, SwitchEntry
+from topologies.unreadable import UNREADABLE
 
 UPLINK_GROUP = 1000  # above every server's number, which is the group of that server's host
 MAX_BUCKET_ID = 0xFFFFFF00
@@ -168,7 +169,7 @@ def from_json(data: bytes) -> dict[str, TorProgram]:
     """Read what `to_json` wrote; raises ProgramError, saying where it is something else."""
     try:
         programs = msgspec.json.decode(data, type=dict[str, TorProgram])
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise ProgramError(f"not a set of switch programs: {error}") from error
     for name, program in programs.items():
         if program.switch != name:

@@ -9,6 +9,7 @@ import msgspec
 
 from controller.errors import ProgramError
 from controller.fabric_repair import Repair
+from topologies.unreadable import UNREADABLE
 
 REPAIRS_KEPT = 100
 
@@ -98,7 +99,7 @@ def from_json(data: bytes) -> TorStatus:
     """Read what `to_json` wrote; raises ProgramError if it is something else."""
     try:
         return msgspec.json.decode(data, type=TorStatus)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise ProgramError(f"not the status of a ToR app: {error}") from error
 
 

@@ -24,6 +24,7 @@ from experiments.views.charts import Measured
 from experiments.views.fig10_chart import Fig10Data
 from experiments.views.figures import draw, stored
 from microservices.assumptions import DEFAULTS, Assumptions
+from topologies.unreadable import UNREADABLE
 
 YEARS = tuple(quarter / 4 for quarter in range(25))  # 0 to 6, "0 to 5+"
 SAID_AT = (1.0, 3.0, 5.0)
@@ -72,7 +73,7 @@ def table5_of(options: RunOptions) -> tuple[dict[str, ClusterPeak] | None, str]:
                 continue
             points = PointFile(manifest.parent / POINTS_FILE)
             return {name: points.value(name, ClusterPeak) for name in points.names()}, str(manifest.parent)
-        except (msgspec.MsgspecError, ExperimentError, UnicodeDecodeError):
+        except (ExperimentError, *UNREADABLE):
             continue  # one of another version
     return None, ""
 

@@ -16,6 +16,7 @@ import msgspec
 from microservices.errors import ServiceError
 from microservices.service import Microservice, Output, Request
 from microservices.state import State
+from topologies.unreadable import UNREADABLE
 
 MAX_KEY_BYTES = 250
 
@@ -55,7 +56,7 @@ def decode_record(payload: bytes) -> Record:
     """Read a record; raises ServiceError, also on an empty or over-long key and on numbers that are not finite."""
     try:
         record = _DECODER.decode(payload)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise ServiceError(f"{len(payload)} bytes that are not a record: {error}") from error
     if not 1 <= len(record.key) <= MAX_KEY_BYTES:
         raise ServiceError(f"record's key has {len(record.key)} characters; the limits are 1 and {MAX_KEY_BYTES}")

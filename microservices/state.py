@@ -20,6 +20,7 @@ import msgspec
 
 from microservices.errors import StateError
 from microservices.reliable import Array, Hashtable, Layout
+from topologies.unreadable import UNREADABLE
 
 MAGIC = b"E3RC"
 VERSION = 1
@@ -215,7 +216,7 @@ def unframed(kind: int, frame: bytes, shape: Any) -> Any:
         raise StateError(f"the digest does not fit the {len(body)} bytes that follow it")
     try:
         return msgspec.msgpack.decode(body, type=shape)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise StateError(f"frame of kind {kind}: {error}") from error
 
 

@@ -14,6 +14,7 @@ from nodes.node_control import Controls, NodeControl, ToNodeControl
 from nodes.node_report import packed
 from nodes.service_runtime import Counters, ServiceRuntime
 from topologies.addressing import is_controller
+from topologies.unreadable import UNREADABLE
 
 MAX_REASON_BYTES = 400
 
@@ -52,7 +53,7 @@ def control_answer(payload: bytes, source: bytes, counters: Callable[[], Counter
         try:
             deployment = msgspec.msgpack.decode(message.payload, type=Deployment)
             services.deploy(deployment) if control is None else control.deploy(deployment, now)
-        except (NodeError, ServiceError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (NodeError, ServiceError, *UNREADABLE) as error:
             why = str(error).encode()[:MAX_REASON_BYTES]
         return messages.StatsMessage(messages.KIND_DEPLOYED, message.query_id, why).encode()
     return None

@@ -13,6 +13,7 @@ import msgspec
 
 from nodes.errors import WireError
 from nodes.messages import MAX_PAYLOAD
+from topologies.unreadable import UNREADABLE
 
 LEFT_OUT = "counters_left_out"
 MOST_BYTES = 1 << 20  # of a report that is unpacked
@@ -41,5 +42,5 @@ def unpacked(payload: bytes) -> dict[str, int]:
         if not inflating.eof:
             raise WireError(f"a report of {len(payload)} bytes that does not end within {MOST_BYTES}")
         return msgspec.msgpack.decode(told, type=dict[str, int])
-    except (zlib.error, msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (zlib.error, *UNREADABLE) as error:
         raise WireError(f"{len(payload)} bytes are no report: {error}") from error

@@ -24,6 +24,7 @@ from nodes import lacp, lacpdu, netns
 from nodes.errors import NodeError, WireError
 from nodes.host_network import Command, TeamConfig, egress_commands, own_smartnics, probe_resilient_groups, run
 from nodes.link_watch import LinkWatch
+from topologies.unreadable import UNREADABLE
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ def read_status(path: Path) -> TeamStatus:
         return msgspec.json.decode(path.read_bytes(), type=TeamStatus)
     except FileNotFoundError as error:
         raise NodeError(f"no teaming process has written {path} yet") from error
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise NodeError(f"{path} is not a team's status: {error}") from error
 
 

@@ -184,9 +184,11 @@ class Inventory:
         """Read what `to_json` wrote; raises TopologyError if it is something else."""
         import msgspec
 
+        from topologies.unreadable import UNREADABLE
+
         try:
             raw = msgspec.json.decode(data, type=_Stored)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise TopologyError(f"not an inventory: {error}") from error
         return cls(raw.cluster, raw.nodes, raw.switches, raw.ports, raw.pcie, raw.servers)
 

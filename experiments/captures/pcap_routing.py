@@ -29,6 +29,7 @@ from experiments.captures.routing_verdicts import checks_of, spreads_of
 from experiments.errors import CaptureError
 from topologies.errors import TopologyError
 from topologies.inventory import Inventory
+from topologies.unreadable import UNREADABLE
 
 INVENTORY = "inventory.json"
 PROGRAMS = "programs.json"
@@ -186,7 +187,7 @@ def _read_repairs(folder: Path) -> list[RepairStatus]:
     data = _read(folder / REPAIRS)
     try:
         return [] if data is None else msgspec.json.decode(data, type=list[RepairStatus])
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise CaptureError(f"{folder / REPAIRS}: {error}") from error
 
 
@@ -194,7 +195,7 @@ def _read_counters(folder: Path) -> BucketCounters | None:
     data = _read(folder / COUNTERS)
     try:
         return None if data is None else msgspec.json.decode(data, type=dict[str, dict[str, dict[str, int]]])
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise CaptureError(f"{folder / COUNTERS}: {error}") from error
 
 

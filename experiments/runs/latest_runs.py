@@ -10,6 +10,7 @@ import msgspec
 
 from experiments.runs.points import POINTS_FILE
 from experiments.runs.results import MANIFEST, RESULTS, RUN_FILE
+from topologies.unreadable import UNREADABLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ def latest_unfinished(name: str, parent: Path = RESULTS) -> UnfinishedRun | None
     try:
         sessions = msgspec.json.decode((directories[-1] / RUN_FILE).read_bytes())["sessions"]
         return UnfinishedRun(name, directories[-1], kept, sessions[0]["began_unix_s"])
-    except (OSError, msgspec.DecodeError, KeyError, IndexError, UnicodeDecodeError):
+    except (OSError, KeyError, IndexError, *UNREADABLE):
         return None
 
 
@@ -87,7 +88,7 @@ def _read(directory: Path) -> StoredRun | None:
         manifest = msgspec.json.decode((directory / MANIFEST).read_bytes())
         run_file = directory / RUN_FILE
         begun = msgspec.json.decode(run_file.read_bytes()) if run_file.exists() else {}
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+    except (OSError, *UNREADABLE):
         return None
     if not isinstance(manifest, dict):
         return None

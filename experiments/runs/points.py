@@ -18,6 +18,7 @@ import msgspec
 from experiments.errors import ExperimentError
 from experiments.runs.progress import shown
 from experiments.runs.results import Run
+from topologies.unreadable import UNREADABLE
 
 POINTS_FILE = "points.jsonl"
 T = TypeVar("T")
@@ -42,7 +43,7 @@ class PointFile:
         for number, line in enumerate(whole.splitlines(), start=1):
             try:
                 point = msgspec.json.decode(line, type=Point)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except UNREADABLE as error:
                 raise ExperimentError(f"{path}, line {number}: {error}") from error
             self._points[point.point] = point
         if torn:

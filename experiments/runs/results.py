@@ -23,6 +23,7 @@ import msgspec
 
 from experiments.errors import ExperimentError
 from experiments.runs.run_options import RunOptions
+from topologies.unreadable import UNREADABLE
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RESULTS = ROOT / "results"
@@ -178,7 +179,7 @@ def _begun(run: Run) -> _Begun:
     path = run.directory / RUN_FILE
     try:
         return msgspec.json.decode(path.read_bytes(), type=_Begun)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (OSError, *UNREADABLE) as error:
         run.release()
         raise ExperimentError(f"cannot resume {run.directory}: {path.name} cannot be read: {error}") from error
 

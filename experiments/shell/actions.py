@@ -16,6 +16,7 @@ from experiments.shell import views
 from experiments.shell.captures import CapturingVerbs
 from experiments.shell.failures import SWITCH_SEES_WITHIN_S, FailingVerbs
 from experiments.shell.verbs import no_words, starting, words_of
+from topologies.unreadable import UNREADABLE
 
 MAX_REQUESTS = 1_000_000
 FLOWS = 8
@@ -168,7 +169,7 @@ class ActingVerbs(CapturingVerbs, FailingVerbs):
             listener.wait(5)
         try:
             report = msgspec.json.decode(done.stdout)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise ExperimentError(f"iperf3 said no JSON: {(done.stdout + done.stderr).strip()[:200]!r}") from error
         self.say(views.iperf_line(report, client, server))
 

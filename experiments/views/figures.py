@@ -22,6 +22,7 @@ from experiments.views.fig10_chart import Fig10Data, fig10_chart
 from experiments.views.fig11_chart import Fig11Data, fig11_chart
 from experiments.views.scenario_timeline import Timeline
 from experiments.views.table6_chart import Table6Data, table6_chart
+from topologies.unreadable import UNREADABLE
 
 SUFFIXES = (".png", ".pdf")
 Picture = Chart | Timeline
@@ -104,7 +105,7 @@ def redraw(directory: Path) -> list[Path]:
     try:
         manifest = msgspec.json.decode((directory / MANIFEST).read_bytes())
         figures = msgspec.convert(manifest.get("figures", {}), dict[str, StoredFigure])
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (OSError, *UNREADABLE) as error:
         raise ExperimentError(f"cannot read the figures in {directory / MANIFEST}: {error}") from error
     return draw(directory, figures)
 
